@@ -1,0 +1,83 @@
+# Every check has one target; CI calls only these. `make help` lists them.
+SHELL := /bin/bash
+GO ?= go
+BIN := bin
+MODULE := github.com/fairleadhq/fairlead
+PROGRAMS := ./agent/cmd/fairlead-agent ./relay/cmd/fairlead-relay ./relay/cmd/fairlead
+# -buildvcs=auto stamps the revision where git is there; -trimpath keeps paths of the build machine out.
+BUILDFLAGS := -trimpath -buildvcs=auto -ldflags '-s -w -buildid='
+FUZZTIME ?= 30s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+export CGO_ENABLED ?= 0
+
+.PHONY: build
+build: ## the three programs into bin/
+	@mkdir -p $(BIN)
+	$(GO) build $(BUILDFLAGS) -o $(BIN)/ $(PROGRAMS)
+
+.PHONY: servers
+servers: # real database servers for the tests; root on Debian may install them
+	@sh internal/testenv/servers/install.sh || [ "$$CI" != true ]
+
+.PHONY: test
+test: servers ## every test, with real PostgreSQL and MariaDB servers
+	@bash internal/testenv/test.sh $(GO) test -timeout 15m ./...
+
+.PHONY: race
+race: servers ## every test under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
+
+.PHONY: e2e
+e2e: servers build ## the scenarios through the built programs, and in one process
+	$(GO) test -count=1 -timeout 15m ./internal/e2e/...
+	FAIRLEAD_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 15m ./internal/e2e/...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (30s)
+	@bash internal/testenv/fuzz.sh $(FUZZTIME)
+
+.PHONY: lint
+lint: ## gofmt, vet (linux and windows), staticcheck, module hygiene
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	GOOS=windows $(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) mod verify
+	$(GO) mod tidy -diff
+
+.PHONY: cross
+cross: ## builds for every platform that is shipped
+	@for t in linux/amd64 linux/arm64 windows/amd64 darwin/arm64; do \
+	  echo "build $$t"; GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build $(BUILDFLAGS) -o $(BIN)/$${t/\//-}/ $(PROGRAMS) || exit 1; done
+
+.PHONY: check
+check: lint test cross ## what CI runs
+
+.PHONY: demo
+demo: build ## the main job on this machine, start to end, with nothing else installed
+	@bash internal/testenv/demo.sh once
+
+.PHONY: demo-up
+demo-up: build ## the same, left running; prints what to try. make demo-down ends it
+	@bash internal/testenv/demo.sh up
+
+.PHONY: demo-down
+demo-down: ## ends what demo-up left running
+	@bash internal/testenv/demo.sh down
+
+.PHONY: bench
+bench: ## Go benchmarks of the hot pieces
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: package
+package: cross ## archives of the programs with the sample configurations, and their checksums, into dist/
+	@bash packaging/package.sh
+
+.PHONY: clean
+clean: ## removes what make made
+	rm -rf $(BIN) dist .demo
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fairleadhq/fairlead/agent/enroll"
+	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/internal/cli"
+)
+
+// statusCommand reads files alone: the agent listens on nothing, so there is nobody to ask. It takes no lock and changes
+// nothing, and the agent may run meanwhile.
+type statusCommand struct {
+	cli.Output
+	Data string `required:"" type:"existingdir" placeholder:"DIR" help:"Folder that enroll filled."`
+}
+
+func (*statusCommand) Examples() []string {
+	return []string{"fairlead-agent status --data /var/lib/fairlead-agent", "fairlead-agent status --data /var/lib/fairlead-agent --output json"}
+}
+
+// standing is what status prints.
+type standing struct {
+	State        string    `json:"state"` // enrolled, expired, not_yet_valid, not_enrolled
+	Agent        string    `json:"agent,omitempty"`
+	Group        string    `json:"group,omitempty"`
+	Workspace    string    `json:"workspace,omitempty"`
+	Installation string    `json:"installation,omitempty"`
+	Relays       []string  `json:"relay_addresses,omitempty"`
+	NotBefore    time.Time `json:"not_before,omitzero"`
+	NotAfter     time.Time `json:"not_after,omitzero"`
+	Serial       string    `json:"serial,omitempty"`
+	Record       record    `json:"record"`
+}
+
+// record is how the agent's own record stands.
+type record struct {
+	Bytes    int64     `json:"bytes"`
+	Oldest   uint64    `json:"oldest,omitempty"`
+	Last     uint64    `json:"last,omitempty"`
+	LastHash string    `json:"last_hash,omitempty"`
+	LastTime time.Time `json:"last_time,omitzero"`
+	Sent     uint64    `json:"sent"` // the relay acknowledged up to here
+	Waiting  uint64    `json:"waiting"`
+}
+
+func (c *statusCommand) Run(t *cli.Term) error {
+	s, err := look(c.Data, time.Now())
+	if err != nil {
+		return err
+	}
+	if c.JSON() {
+		err = t.JSON(s)
+	} else {
+		s.print(t, c.Data)
+	}
+	if err == nil && s.State != "enrolled" {
+		err = &cli.ExitError{Status: cli.ExitConfig}
+	}
+	return err
+}
+
+func look(dir string, now time.Time) (standing, error) {
+	s := standing{State: "not_enrolled"}
+	id, err := enroll.Read(dir)
+	switch {
+	case err == nil:
+		leaf := id.Keypair.Leaf()
+		s.State, s.Agent, s.Group, s.Workspace, s.Installation, s.Relays = "enrolled", id.Agent, id.Group, id.Workspace, id.Installation, id.RelayAddrs
+		s.NotBefore, s.NotAfter, s.Serial = leaf.NotBefore, leaf.NotAfter, leaf.SerialNumber.Text(16)
+		if now.After(s.NotAfter) {
+			s.State = "expired"
+		} else if now.Before(s.NotBefore) {
+			s.State = "not_yet_valid"
+		}
+	case !errors.Is(err, enroll.ErrNotEnrolled):
+		return s, err
+	}
+	spool := filepath.Join(dir, "audit")
+	g, err := audit.Peek(spool)
+	if err != nil {
+		return s, fmt.Errorf("look at the record: %w", err)
+	}
+	s.Record = record{Bytes: g.Bytes, Oldest: g.Oldest, Last: g.Last.Seq, LastHash: g.Last.Hash, LastTime: g.Last.Time}
+	cursor, _, err := audit.ReadCursor(filepath.Join(spool, "relay.cursor"))
+	if err != nil {
+		return s, err
+	}
+	s.Record.Sent = cursor.Seq
+	if g.Last.Seq > cursor.Seq {
+		s.Record.Waiting = g.Last.Seq - cursor.Seq
+	}
+	return s, nil
+}
+
+func (s standing) print(t *cli.Term, dir string) {
+	line := func(name, format string, args ...any) {
+		t.Printf("%-14s %s\n", name, cli.Clean(fmt.Sprintf(format, args...)))
+	}
+	at := func(moment time.Time) string { return moment.Local().Format("2006-01-02 15:04:05 MST") }
+	if s.State == "not_enrolled" {
+		line("identity", "none: %s is not enrolled", dir)
+	} else {
+		line("agent", "%s", s.Agent)
+		line("group", "%s", s.Group)
+		line("workspace", "%s", s.Workspace)
+		line("installation", "%s", s.Installation)
+		line("relay", "%s", strings.Join(s.Relays, ", "))
+		switch s.State {
+		case "expired":
+			line("certificate", "EXPIRED on %s: get a join token and run: fairlead-agent enroll --force", at(s.NotAfter))
+		case "not_yet_valid":
+			line("certificate", "NOT VALID before %s: is this machine's clock right?", at(s.NotBefore))
+		default:
+			line("certificate", "valid until %s, renews itself (serial %s)", at(s.NotAfter), s.Serial)
+		}
+	}
+	r := s.Record
+	line("record", "%s on disk", cli.Bytes(r.Bytes))
+	if r.Last > 0 {
+		line("last record", "%d, %s", r.Last, at(r.LastTime))
+		line("waiting", "%d records that the relay does not hold yet", r.Waiting)
+	}
+}

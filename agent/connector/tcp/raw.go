@@ -1,0 +1,270 @@
+package tcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairleadhq/fairlead/agent/connector"
+	"github.com/fairleadhq/fairlead/protocol"
+)
+
+// Config describes the raw dials of one profile, or of the allow list.
+type Config struct {
+	Name string // of the profile; protocol.NoProfile for the allow list
+
+	// Host and Port are the profile's target. Empty for the allow list: then the request names them.
+	Host string
+	Port uint16
+
+	Dialer   *Dialer
+	MaxConns int           // at a time; 0 means 64
+	Idle     time.Duration // without a byte either way; 0 means 10 minutes
+}
+
+// Raw is the Connector of raw dials.
+type Raw struct {
+	cfg   Config
+	log   *slog.Logger
+	slots chan struct{}
+	ctx   context.Context // ends at Close
+	stop  context.CancelFunc
+}
+
+var _ connector.Connector = (*Raw)(nil)
+
+// New makes the Connector. It dials nothing yet.
+func New(cfg Config, log *slog.Logger) (*Raw, error) {
+	if cfg.Dialer == nil || cfg.Dialer.Decide == nil {
+		return nil, fmt.Errorf("tcp profile %s: no dialer that decides", cfg.Name)
+	}
+	if (cfg.Host == "") != (cfg.Port == 0) || (cfg.Host == "") != (cfg.Name == protocol.NoProfile) {
+		return nil, fmt.Errorf("tcp profile %s: wants a host and a port", cfg.Name)
+	}
+	cfg.MaxConns, cfg.Idle = or(cfg.MaxConns, 64), or(cfg.Idle, 10*time.Minute)
+	r := &Raw{cfg: cfg, log: log.With("profile", cfg.Name), slots: make(chan struct{}, cfg.MaxConns)}
+	r.ctx, r.stop = context.WithCancel(context.Background())
+	return r, nil
+}
+
+// Close ends the connections that run.
+func (r *Raw) Close() error {
+	r.stop()
+	return nil
+}
+
+var errClosed = &protocol.Error{Code: protocol.CodeUnavailable, Origin: protocol.OriginAgent, Message: "the agent ended the connection: it stops, or the profile changed"}
+
+// Do implements connector.Connector. It dials first, so that a failure is an answer; then it answers 101 and copies bytes
+// both ways until both directions have ended. A half-close passes through.
+func (r *Raw) Do(ctx context.Context, c *connector.Call, w http.ResponseWriter) (protocol.Outcome, error) {
+	if c.Request.Operation != protocol.OpDial {
+		return protocol.Outcome{}, protocol.Errorf(protocol.CodeUnsupported, "a raw target does not know operation %s", c.Request.Operation)
+	}
+	select {
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
+	default:
+		return protocol.Outcome{}, &protocol.Error{Code: protocol.CodeRateLimited, Origin: protocol.OriginAgent,
+			Message: fmt.Sprintf("the profile has its %d connections open", r.cfg.MaxConns), Hint: "close one, or ask the site to raise the number"}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(r.ctx, func() { cancel(errClosed) })()
+
+	host, port := r.cfg.Host, r.cfg.Port
+	if host == "" {
+		host, port = c.Request.Host, c.Request.Port
+	}
+	target, err := r.cfg.Dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
+	if err != nil {
+		if e := (*protocol.Error)(nil); errors.As(context.Cause(ctx), &e) {
+			err = e
+		}
+		return protocol.Outcome{}, err
+	}
+	defer target.Close()
+	if a, err := netip.ParseAddrPort(target.RemoteAddr().String()); err == nil && c.Connected != nil {
+		c.Connected(netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
+	}
+	caller, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return protocol.Outcome{}, fmt.Errorf("take over the stream: %w", err)
+	}
+	defer caller.Close()
+	p := &pipe{caller: caller, target: target, idle: r.cfg.Idle, maxBytes: c.Decision.Limits.MaxBytes}
+	if err := caller.SetDeadline(time.Time{}); err == nil {
+		_, err = io.WriteString(caller, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol.UpgradeDial+"\r\n\r\n")
+		if err != nil {
+			return protocol.Outcome{Code: protocol.CodeCanceled}, nil
+		}
+	}
+	// What came in the same flight as the request stands in the server's buffer.
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	p.run(ctx, early)
+	out := protocol.Outcome{Bytes: p.out.Load(), BytesIn: p.in.Load(), Status: http.StatusSwitchingProtocols, Code: p.code()}
+	if out.Code == protocol.CodeTooLarge {
+		out.Truncated = "max_bytes"
+	}
+	return out, nil
+}
+
+// ends of a pipe that are not an end of file.
+var (
+	errIdle  = errors.New("idle for too long")
+	errBytes = errors.New("byte cap reached")
+)
+
+// sideError says on which side a copy broke.
+type sideError struct {
+	target bool
+	err    error
+}
+
+func (e *sideError) Error() string { return e.err.Error() }
+
+// pipe copies between a caller and a target.
+type pipe struct {
+	caller, target net.Conn
+	idle           time.Duration
+	maxBytes       int64 // to the caller; 0 means any
+
+	in, out atomic.Int64 // from the caller, to the caller
+	last    atomic.Int64 // when a byte moved, UnixNano
+
+	once sync.Once
+	why  error // set by the first end
+}
+
+// end closes both sides. The first reason counts.
+func (p *pipe) end(why error) {
+	p.once.Do(func() {
+		p.why = why
+		_ = p.caller.Close()
+		_ = p.target.Close()
+	})
+}
+
+// run returns when both directions have ended and both sides are closed.
+func (p *pipe) run(ctx context.Context, early []byte) {
+	p.touch()
+	defer context.AfterFunc(ctx, func() { p.end(context.Cause(ctx)) })()
+	var mu sync.Mutex // holds the timer still while it is set
+	var timer *time.Timer
+	mu.Lock()
+	timer = time.AfterFunc(p.idle, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if left := p.idle - time.Since(time.Unix(0, p.last.Load())); left > 0 {
+			timer.Reset(left)
+			return
+		}
+		p.end(errIdle)
+	})
+	mu.Unlock()
+	var wg sync.WaitGroup
+	wg.Go(func() { p.copy(p.target, p.caller, early, true) })
+	p.copy(p.caller, p.target, nil, false)
+	wg.Wait()
+	timer.Stop()
+	p.end(nil)
+}
+
+func (p *pipe) touch() { p.last.Store(time.Now().UnixNano()) }
+
+var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// copy moves bytes one way and passes on the end as a half-close. While nothing comes it waits with 2 KiB; a read that
+// fills them borrows a large buffer, which goes back when the stream runs thin again. splice(2) would not help: the
+// caller's side is a stream of a tunnel or TLS, never a bare socket.
+func (p *pipe) copy(dst, src net.Conn, early []byte, toTarget bool) {
+	count := &p.out
+	if toTarget {
+		count = &p.in
+	}
+	small := make([]byte, 2<<10)
+	buf := small
+	var large *[64 << 10]byte
+	defer func() {
+		if large != nil {
+			buffers.Put(large)
+		}
+	}()
+	write := func(b []byte) bool {
+		p.touch()
+		over := !toTarget && p.maxBytes > 0 && count.Load()+int64(len(b)) > p.maxBytes
+		if over {
+			b = b[:p.maxBytes-count.Load()]
+		}
+		n, err := dst.Write(b)
+		count.Add(int64(n))
+		p.touch()
+		switch {
+		case err != nil:
+			p.end(&sideError{toTarget, err})
+		case over:
+			p.end(errBytes)
+		default:
+			return true
+		}
+		return false
+	}
+	if len(early) > 0 && !write(early) {
+		return
+	}
+	for {
+		n, err := src.Read(buf)
+		if n > 0 && !write(buf[:n]) {
+			return
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			p.end(&sideError{!toTarget, err})
+			return
+		}
+		switch {
+		case large == nil && n == len(small):
+			large = buffers.Get().(*[64 << 10]byte)
+			buf = large[:]
+		case large != nil && n < len(small):
+			buffers.Put(large)
+			large, buf = nil, small
+		}
+	}
+	if h, ok := dst.(interface{ CloseWrite() error }); ok {
+		_ = h.CloseWrite()
+		return
+	}
+	// dst cannot be told that no more comes. It has a moment to end by itself, then it is closed.
+	_ = dst.SetReadDeadline(time.Now().Add(time.Second))
+}
+
+// code says how the pipe ended.
+func (p *pipe) code() protocol.Code {
+	var e *protocol.Error
+	var side *sideError
+	switch {
+	case p.why == nil:
+		return ""
+	case errors.Is(p.why, errIdle), errors.Is(p.why, context.DeadlineExceeded):
+		return protocol.CodeTimeout
+	case errors.Is(p.why, errBytes):
+		return protocol.CodeTooLarge
+	case errors.As(p.why, &e):
+		return e.Code
+	case errors.As(p.why, &side) && side.target:
+		return protocol.CodeUpstream
+	}
+	return protocol.CodeCanceled
+}

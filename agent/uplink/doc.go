@@ -1,0 +1,9 @@
+// Package uplink keeps the agent's tunnels to its relays: dial, hello, heartbeat, renew, reconnect, drain.
+//
+//	dial ──► TLS ──► Hello ──► Welcome read: connected ──► serve streams ──► lost ──► wait (full jitter) ──► dial …
+//
+// It never gives up: the wait grows from half a second to a minute and stays there. A tunnel counts as connected only
+// after the relay's Welcome was read, because with TLS 1.3 a client without a valid certificate learns so only at its
+// first read. The wait starts small again only after a tunnel has lived for a while, so that a relay that accepts and
+// drops is not hammered.
+package uplink

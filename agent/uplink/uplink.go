@@ -1,0 +1,418 @@
+package uplink
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/tunnel"
+	"github.com/fairleadhq/fairlead/protocol"
+)
+
+// Config says where the relays are and what the agent tells them.
+type Config struct {
+	Addresses []string // host:port; one tunnel is kept to each
+	Proxy     Proxy
+	TLS       *tls.Config // of mtls.AgentTLS
+	Tunnel    tunnel.Config
+	// Hello is asked at each connect, for status and log head change.
+	Hello func() protocol.Hello
+	// Handler serves the relay's requests.
+	Handler http.Handler
+	// Welcomed is called after each Welcome, before Ready; it must not block. May be nil.
+	Welcomed func(protocol.Welcome)
+	Logger   *slog.Logger
+
+	MinWait, MaxWait time.Duration // 500 ms and 60 s when zero
+	// Dial replaces the dial of a tunnel, for tests over the memory transport. nil means TLS over TCP.
+	Dial func(ctx context.Context, addr string) (tunnel.Tunnel, error)
+}
+
+// Uplink keeps tunnels to all addresses. It is safe for concurrent use.
+type Uplink struct {
+	cfg   Config
+	ready chan struct{} // closed after the first Welcome
+	once  sync.Once
+
+	mu    sync.Mutex // guards the fields below
+	lines map[string]*line
+	cycle chan struct{} // closed and replaced by Cycle
+}
+
+// line is one connected tunnel.
+type line struct {
+	tunnel  tunnel.Tunnel
+	client  *http.Transport
+	welcome protocol.Welcome
+	since   time.Time
+}
+
+// maxRetry bounds the wait that a relay may ask for: one that was taken over could otherwise keep its agents away for ever.
+const maxRetry = 10 * time.Minute
+
+// ErrNotConnected means that no relay is reached at the moment.
+var ErrNotConnected = errors.New("not connected to any relay")
+
+// New makes an Uplink; Run starts it.
+func New(cfg Config) *Uplink {
+	if cfg.MinWait == 0 {
+		cfg.MinWait = 500 * time.Millisecond
+	}
+	if cfg.MaxWait == 0 {
+		cfg.MaxWait = time.Minute
+	}
+	return &Uplink{cfg: cfg, ready: make(chan struct{}), lines: map[string]*line{}, cycle: make(chan struct{})}
+}
+
+// Ready is closed after the first Welcome was read.
+func (u *Uplink) Ready() <-chan struct{} { return u.ready }
+
+// Run keeps the tunnels until ctx ends, then closes them. Drain the work first.
+func (u *Uplink) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, addr := range u.cfg.Addresses {
+		wg.Go(func() { u.keep(ctx, addr) })
+	}
+	wg.Wait()
+	return ctx.Err()
+}
+
+// Cycle makes every line open a fresh tunnel and then drain the present one: after a renewal, so that the new
+// certificate is proven while the old one still holds.
+func (u *Uplink) Cycle() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	close(u.cycle)
+	u.cycle = make(chan struct{})
+}
+
+// State tells of one address.
+type State struct {
+	Address   string
+	Connected bool
+	Relay     string
+	Since     time.Time
+}
+
+// States tells of every address.
+func (u *Uplink) States() []State {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var out []State
+	for _, a := range u.cfg.Addresses {
+		s := State{Address: a}
+		if l := u.lines[a]; l != nil {
+			s.Connected, s.Relay, s.Since = true, l.welcome.Relay, l.since
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// keep holds one address: at most one tunnel, and for the moment of a change two.
+func (u *Uplink) keep(ctx context.Context, addr string) {
+	var draining sync.WaitGroup
+	defer draining.Wait()
+	tries := 0
+	var retire func() // drains the tunnel of the generation before, once the next one is welcomed
+	for ctx.Err() == nil {
+		lived, next, err := u.hold(ctx, addr, &draining, &retire)
+		if ctx.Err() != nil {
+			break
+		}
+		if lived > 30*time.Second {
+			tries = 0
+		}
+		var retry *retryError
+		if next != nil {
+			retire = next
+			continue // a change of generation, not a loss
+		}
+		tries++
+		wait := jitter(u.cfg.MinWait, u.cfg.MaxWait, tries)
+		if errors.As(err, &retry) && retry.after > wait {
+			wait = min(retry.after, maxRetry) // a relay may ask for patience, not for silence
+		}
+		u.cfg.Logger.Warn("no tunnel to the relay; trying again", "relay", addr, "wait", wait.Round(time.Millisecond), "try", tries, "reason", explain(err))
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+	if retire != nil {
+		retire()
+	}
+}
+
+// hold connects, and serves the tunnel until it is lost (error), cycled (next) or ctx ends. A cycled tunnel serves on
+// until next is called: then it drains in a goroutine of draining. The tunnel of the generation before, retire, is
+// drained as soon as this one is welcomed, so that at no moment there is none.
+func (u *Uplink) hold(ctx context.Context, addr string, draining *sync.WaitGroup, retire *func()) (lived time.Duration, next func(), err error) {
+	u.mu.Lock()
+	cycle := u.cycle
+	u.mu.Unlock()
+	t, err := u.dial(ctx, addr)
+	if err != nil {
+		return 0, nil, err
+	}
+	srv := &http.Server{Handler: u.cfg.Handler, ReadHeaderTimeout: 30 * time.Second, ErrorLog: slog.NewLogLogger(u.cfg.Logger.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return ctx }}
+	srv.SetKeepAlivesEnabled(false) // one request a stream: what follows it on the stream is never taken for a second one
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = srv.Serve(tunnel.NewListener(t)) // ends with the tunnel
+	}()
+	end := func() { // joins everything this tunnel started
+		t.Close()
+		srv.Close()
+		<-served
+	}
+	l := &line{tunnel: t, client: clientOf(t)}
+	hctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	err = call(hctx, l.client, protocol.PathHello, u.cfg.Hello(), &l.welcome)
+	cancel()
+	if err != nil {
+		end()
+		if cause := t.Err(); cause != nil {
+			err = fmt.Errorf("%w (tunnel: %v)", err, cause)
+		}
+		return 0, nil, fmt.Errorf("say hello: %w", err)
+	}
+	if l.welcome.Version < protocol.MinVersion || l.welcome.Version > protocol.Version {
+		end()
+		return 0, nil, fmt.Errorf("relay speaks protocol version %d, this agent %d to %d: upgrade the older of the two", l.welcome.Version, protocol.MinVersion, protocol.Version)
+	}
+	l.welcome.Relay = clip(l.welcome.Relay, 64) // it goes into the log at each connect
+	l.since = time.Now()
+	u.mu.Lock()
+	u.lines[addr] = l
+	u.mu.Unlock()
+	u.cfg.Logger.Info("connected to relay", "relay", addr, "relay_id", l.welcome.Relay, "transport", t.Transport())
+	if skew := time.Since(time.UnixMilli(l.welcome.ServerTimeMs)); skew.Abs() > 2*time.Minute {
+		u.cfg.Logger.Warn("this machine's clock and the relay's differ; certificates may be refused", "skew", skew.Round(time.Second))
+	}
+	if u.cfg.Welcomed != nil {
+		u.cfg.Welcomed(l.welcome)
+	}
+	u.once.Do(func() { close(u.ready) })
+	if *retire != nil {
+		(*retire)()
+		*retire = nil
+	}
+	forget := func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.lines[addr] == l {
+			delete(u.lines, addr)
+		}
+	}
+	cycled, err := u.watch(ctx, t, cycle)
+	if cycled {
+		return time.Since(l.since), func() {
+			draining.Go(func() {
+				dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+				_ = call(dctx, l.client, protocol.PathDrain, struct{}{}, nil)
+				cancel()
+				finish(ctx, t)
+				sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+				_ = srv.Shutdown(sctx)
+				cancel()
+				end()
+			})
+		}, nil
+	}
+	forget()
+	if ctx.Err() != nil {
+		// The agent stops and its work is done. What was answered last must still reach the relay: let the server finish its
+		// streams, and let a round trip show that the relay has read all before the conn closes.
+		fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		if srv.Shutdown(fctx) == nil {
+			_, _ = t.Ping(fctx)
+		}
+		cancel()
+	}
+	end()
+	return time.Since(l.since), nil, err
+}
+
+// finish waits until the last stream of a tunnel that takes no new work has ended: a renewal must not cost a caller an
+// open dial. The tunnel ends by itself with the certificate that it was opened with; the end of ctx, too, ends the wait.
+func finish(ctx context.Context, t tunnel.Tunnel) {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for t.Streams() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// watch waits until the tunnel is lost, cycled or ctx ends, and proves it by a round trip every heartbeat.
+func (u *Uplink) watch(ctx context.Context, t tunnel.Tunnel, cycle <-chan struct{}) (cycled bool, err error) {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-cycle:
+			return true, nil
+		case <-t.Done():
+			return false, fmt.Errorf("tunnel lost: %w", orEOF(t.Err()))
+		case <-tick.C:
+			pctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			_, err := t.Ping(pctx)
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				return false, fmt.Errorf("relay does not answer: %w", err)
+			}
+		}
+	}
+}
+
+func (u *Uplink) dial(ctx context.Context, addr string) (tunnel.Tunnel, error) {
+	dctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if u.cfg.Dial != nil {
+		return u.cfg.Dial(dctx, addr)
+	}
+	return tunnel.Dial(dctx, addr, u.cfg.TLS, u.cfg.Proxy.Dial, u.cfg.Tunnel)
+}
+
+// Call sends a control request over any connected tunnel and decodes the answer into out (nil to drop it).
+func (u *Uplink) Call(ctx context.Context, path string, in, out any) error {
+	u.mu.Lock()
+	var l *line
+	for _, a := range u.cfg.Addresses {
+		if have := u.lines[a]; have != nil && (l == nil || have.since.After(l.since)) {
+			l = have
+		}
+	}
+	u.mu.Unlock()
+	if l == nil {
+		return ErrNotConnected
+	}
+	return call(ctx, l.client, path, in, out)
+}
+
+// Broadcast sends a control request over every connected tunnel; errors are logged.
+func (u *Uplink) Broadcast(ctx context.Context, path string, in any) {
+	u.mu.Lock()
+	var ls []*line
+	for _, l := range u.lines {
+		ls = append(ls, l)
+	}
+	u.mu.Unlock()
+	for _, l := range ls {
+		if err := call(ctx, l.client, path, in, nil); err != nil {
+			u.cfg.Logger.Debug("control request", "path", path, "error", err)
+		}
+	}
+}
+
+func clientOf(t tunnel.Tunnel) *http.Transport {
+	return &http.Transport{DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return t.Open(ctx) }}
+}
+
+// retryError is a refusal that says when to come again.
+type retryError struct {
+	refusal *protocol.Error
+	after   time.Duration
+}
+
+func (r *retryError) Error() string { return r.refusal.Error() }
+func (r *retryError) Unwrap() error { return r.refusal }
+
+func call(ctx context.Context, client *http.Transport, path string, in, out any) error {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://relay"+path, bytes.NewReader(b))
+	if err != nil {
+		return fmt.Errorf("build %s: %w", path, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("send %s: %w", path, err)
+	}
+	defer resp.Body.Close()
+	body := io.LimitReader(resp.Body, protocol.MaxControlBytes)
+	if resp.StatusCode != http.StatusOK {
+		e := &protocol.Error{}
+		if json.NewDecoder(body).Decode(e) != nil || e.Code == "" {
+			e = protocol.Errorf(protocol.CodeUpstream, "relay answered %s with status %d", path, resp.StatusCode)
+		}
+		e.Message, e.Hint, e.Rule = clip(e.Message, 500), clip(e.Hint, 500), clip(e.Rule, 100) // they go into the log at each try
+		if s, err := time.ParseDuration(resp.Header.Get("Retry-After") + "s"); err == nil && s > 0 {
+			return &retryError{e, s}
+		}
+		return e
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(body).Decode(out); err != nil {
+		return fmt.Errorf("decode the answer to %s: %w", path, err)
+	}
+	return nil
+}
+
+// jitter is the wait before try n: uniform between 0 and the cap that doubles with each try ("full jitter"), never
+// below a tenth of min so that a refusing relay is not spun on.
+func jitter(least, most time.Duration, n int) time.Duration {
+	ceiling := most
+	if n < 20 {
+		ceiling = min(most, least<<(n-1))
+	}
+	return least/10 + rand.N(ceiling)
+}
+
+// clip shortens what a relay says before it is kept or logged.
+func clip(s string, most int) string {
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
+
+func orEOF(err error) error {
+	if err == nil {
+		return io.EOF
+	}
+	return err
+}
+
+// explain adds what an admin can do to errors whose own text does not say it.
+func explain(err error) string {
+	var unknown x509.UnknownAuthorityError
+	var record tls.RecordHeaderError
+	switch {
+	case err == nil:
+		return "tunnel closed"
+	case errors.As(err, &unknown):
+		return err.Error() + " — the certificate shown is not of this relay's own CA: a proxy or firewall on the way intercepts TLS; ask its admin to pass this destination through untouched"
+	case errors.As(err, &record):
+		return err.Error() + " — what answers does not speak TLS: check the address and port, or a proxy on the way"
+	}
+	return err.Error()
+}

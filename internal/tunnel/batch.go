@@ -1,0 +1,104 @@
+package tunnel
+
+import (
+	"net"
+	"sync"
+)
+
+// batchSize holds a whole frame with its TLS records.
+const batchSize = 64 << 10
+
+var batches = sync.Pool{New: func() any { return new([batchSize]byte) }}
+
+// batchConn stands between TLS and the network. TLS reads a record in two system calls and writes each record with one;
+// batchConn reads ahead while more waits, and joins the records of one Write. It holds a buffer only while bytes are in
+// it, so an idle connection costs none.
+//
+// One reader at a time, as TLS sees to. The write side has a lock: TLS writes answers to key updates while it reads.
+type batchConn struct {
+	net.Conn
+
+	in     *[batchSize]byte // unread bytes are in[r:w]
+	r, w   int
+	hungry bool // the last read filled its buffer: more is likely to wait
+
+	mu   sync.Mutex       // guards the fields below
+	out  *[batchSize]byte // set between hold and flush
+	n    int
+	held bool
+}
+
+func (b *batchConn) Read(p []byte) (int, error) {
+	if b.in == nil {
+		if !b.hungry || len(p) >= batchSize {
+			n, err := b.Conn.Read(p)
+			b.hungry = n == len(p)
+			return n, err
+		}
+		b.in = batches.Get().(*[batchSize]byte)
+		n, err := b.Conn.Read(b.in[:])
+		b.r, b.w = 0, n
+		b.hungry = n > len(p)
+		if n == 0 {
+			b.dropIn()
+			return 0, err
+		}
+	}
+	n := copy(p, b.in[b.r:b.w])
+	b.r += n
+	if b.r == b.w {
+		b.dropIn()
+	}
+	return n, nil
+}
+
+func (b *batchConn) dropIn() {
+	batches.Put(b.in)
+	b.in = nil
+}
+
+// hold collects writes until flush.
+func (b *batchConn) hold() {
+	b.mu.Lock()
+	b.held = true
+	b.mu.Unlock()
+}
+
+func (b *batchConn) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.held {
+		return b.Conn.Write(p)
+	}
+	if b.n+len(p) > batchSize {
+		if err := b.send(); err != nil {
+			return 0, err
+		}
+		if len(p) > batchSize {
+			return b.Conn.Write(p)
+		}
+	}
+	if b.out == nil {
+		b.out = batches.Get().(*[batchSize]byte)
+	}
+	b.n += copy(b.out[b.n:], p)
+	return len(p), nil
+}
+
+// flush sends what was held.
+func (b *batchConn) flush() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held = false
+	return b.send()
+}
+
+func (b *batchConn) send() error {
+	if b.out == nil {
+		return nil
+	}
+	_, err := b.Conn.Write(b.out[:b.n])
+	batches.Put(b.out)
+	b.out, b.n = nil, 0
+	return err
+}

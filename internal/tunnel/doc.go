@@ -1,0 +1,20 @@
+// Package tunnel carries many streams over one mutually authenticated connection between agent and relay.
+//
+// A Tunnel has two implementations with the same semantics, held to them by one conformance suite: yamux over TLS 1.3
+// (Dial, Server) and memory (Memory, for tests; it works inside testing/synctest bubbles, yamux does not).
+//
+// What it promises:
+//
+//   - A stream's end is true: Read gives io.EOF only if the peer said that no more comes. A tunnel that died gives an
+//     error, so that a cut is never taken for an end.
+//   - Closing a stream wakes its own blocked Read and Write.
+//   - A peer can neither hold more memory than Config says, nor keep this side from its other streams by not reading.
+//   - A dead or silent peer is found within KeepAlive + PingTimeout; a connection that takes no bytes within
+//     WriteTimeout ends.
+//   - A tunnel ends when the peer's certificate does.
+//
+// yamux v0.1.2 alone promises little of this. The connection that it is given (wire.go) watches every frame in both
+// directions, and ends streams and sessions where yamux would wait, spin or grow.
+//
+// The package never decides what a stream may do: each stream is authorised by those who serve it.
+package tunnel

@@ -1,0 +1,289 @@
+package tunnel
+
+import (
+	"container/list"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Mux splits one TCP port by ALPN: each protocol has its own TLS settings and its own listener, whose connections have
+// their handshake done. Handshakes are bounded in number, in all and for each source, and in time; one that hangs makes
+// way for one that comes. So a client that sends nothing costs no one.
+//
+// The listeners of Conns give *tls.Conn itself, which http.Server needs to speak HTTP/2: serve the people's listener with
+// srv.Serve(m.Conns("")), leave srv.TLSConfig nil, and have "h2" and "http/1.1" in NextProtos of the default settings.
+// A protocol of our own that is HTTP underneath is served through HTTP1(m.Conns(name)).
+type Mux struct {
+	ln    net.Listener
+	confs map[string]*tls.Config
+	cfg   Config
+	out   map[string]*conns
+	done  chan struct{}
+	tasks sync.WaitGroup
+
+	mu      sync.Mutex // guards the fields below
+	pending *list.List // of *pending, oldest first
+	sources map[netip.Prefix]*list.List
+	freed   chan struct{} // closed and replaced when a handshake ends
+}
+
+type pending struct {
+	conn    net.Conn
+	source  netip.Prefix
+	since   time.Time
+	all, of *list.Element
+}
+
+// Listen takes over ln. confs gives TLS settings by ALPN name; "" stands for all other clients, and those without ALPN; if
+// it is missing they are refused. The settings must not change later.
+func Listen(ln net.Listener, confs map[string]*tls.Config, cfg Config) *Mux {
+	m := &Mux{
+		ln: ln, confs: confs, cfg: cfg.withDefaults(), out: map[string]*conns{}, done: make(chan struct{}),
+		pending: list.New(), sources: map[netip.Prefix]*list.List{}, freed: make(chan struct{}),
+	}
+	for alpn, c := range confs {
+		if alpn != "" && !slices.Contains(c.NextProtos, alpn) {
+			panic(fmt.Sprintf("tunnel: TLS settings for ALPN %q do not name it in NextProtos", alpn))
+		}
+		m.out[alpn] = &conns{m: m, ch: make(chan *tls.Conn), closed: make(chan struct{})}
+	}
+	return m
+}
+
+// Conns is the listener of one ALPN name, or of the default (""). Close of it refuses that protocol from then on and leaves
+// the rest alone. It panics for a name that Listen was not given.
+func (m *Mux) Conns(alpn string) net.Listener {
+	c, ok := m.out[alpn]
+	if !ok {
+		panic(fmt.Sprintf("tunnel: no TLS settings for ALPN %q", alpn))
+	}
+	return c
+}
+
+// Addr is the port's address.
+func (m *Mux) Addr() net.Addr { return m.ln.Addr() }
+
+// Serve accepts until ctx ends, then closes the port and the listeners; connections already handed out live on. It
+// returns nil after ctx ended, and the error of the port otherwise.
+func (m *Mux) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(ctx, func() { _ = m.ln.Close() })
+	defer func() {
+		cancel()
+		stop()
+		_ = m.ln.Close()
+		close(m.done)
+		m.abort()
+		m.tasks.Wait()
+	}()
+	var delay time.Duration
+	for {
+		conn, err := m.ln.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("accept on %s: %w", m.ln.Addr(), err)
+			}
+			// Out of file descriptors, mostly: it passes.
+			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+			m.cfg.Logger.Warn("accept", "addr", m.ln.Addr().String(), "err", err)
+			if !pause(ctx, delay) {
+				return nil
+			}
+			continue
+		}
+		delay = 0
+		p := m.admit(ctx, conn)
+		if p == nil {
+			_ = conn.Close()
+			continue
+		}
+		m.tasks.Go(func() { m.handshake(ctx, p) })
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// admit finds room for a handshake. When a source has used up its share, its own oldest makes way if it hangs, else the
+// newcomer is refused. When all room is used up, whoever hangs longest makes way; if none hangs, the kernel's queue waits:
+// cutting handshakes that move would let a storm of honest agents end none.
+func (m *Mux) admit(ctx context.Context, conn net.Conn) *pending {
+	p := &pending{conn: conn, source: sourceOf(conn), since: time.Now()}
+	for {
+		m.mu.Lock()
+		now := time.Now()
+		of := m.sources[p.source]
+		if of != nil && of.Len() >= m.cfg.MaxHandshakesPerSource {
+			oldest := of.Front().Value.(*pending)
+			if now.Sub(oldest.since) < m.cfg.HandshakeGrace {
+				m.mu.Unlock()
+				return nil
+			}
+			m.drop(oldest)
+			of = m.sources[p.source]
+		}
+		if m.pending.Len() >= m.cfg.MaxHandshakes {
+			oldest := m.pending.Front().Value.(*pending)
+			if age := now.Sub(oldest.since); age < m.cfg.HandshakeGrace {
+				freed := m.freed
+				m.mu.Unlock()
+				t := time.NewTimer(m.cfg.HandshakeGrace - age)
+				select {
+				case <-freed:
+				case <-t.C:
+				case <-ctx.Done():
+					t.Stop()
+					return nil
+				}
+				t.Stop()
+				continue
+			}
+			m.drop(oldest)
+			of = m.sources[p.source]
+		}
+		if of == nil {
+			of = list.New()
+			m.sources[p.source] = of
+		}
+		p.since = now
+		p.all, p.of = m.pending.PushBack(p), of.PushBack(p)
+		m.mu.Unlock()
+		return p
+	}
+}
+
+// drop takes p out of the books and ends its handshake. m.mu is held.
+func (m *Mux) drop(p *pending) {
+	m.release(p)
+	_ = p.conn.Close()
+}
+
+// release gives p's room back. m.mu is held.
+func (m *Mux) release(p *pending) {
+	if p.all == nil {
+		return
+	}
+	m.pending.Remove(p.all)
+	of := m.sources[p.source]
+	of.Remove(p.of)
+	if of.Len() == 0 {
+		delete(m.sources, p.source)
+	}
+	p.all, p.of = nil, nil
+	close(m.freed)
+	m.freed = make(chan struct{})
+}
+
+func (m *Mux) abort() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.pending.Len() > 0 {
+		m.drop(m.pending.Front().Value.(*pending))
+	}
+}
+
+func (m *Mux) handshake(ctx context.Context, p *pending) {
+	tune(p.conn)
+	conn := tls.Server(&batchConn{Conn: p.conn}, &tls.Config{GetConfigForClient: m.choose, MinVersion: tls.VersionTLS12})
+	hctx, cancel := context.WithTimeout(ctx, m.cfg.HandshakeTimeout)
+	defer cancel()
+	err := conn.HandshakeContext(hctx)
+	m.mu.Lock()
+	m.release(p)
+	m.mu.Unlock()
+	if err != nil {
+		_ = p.conn.Close()
+		m.cfg.Logger.Debug("handshake", "from", p.conn.RemoteAddr().String(), "err", err)
+		return
+	}
+	out := m.out[conn.ConnectionState().NegotiatedProtocol]
+	if out == nil {
+		out = m.out[""]
+	}
+	select {
+	case out.ch <- conn:
+		return
+	case <-out.closed:
+	case <-hctx.Done(): // nobody takes it
+	}
+	_ = p.conn.Close()
+}
+
+// choose takes the first name that the client offers and we have; the default for all others.
+func (m *Mux) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	for _, alpn := range hello.SupportedProtos {
+		if c := m.confs[alpn]; c != nil && alpn != "" {
+			return c, nil
+		}
+	}
+	if c := m.confs[""]; c != nil {
+		return c, nil
+	}
+	return nil, errors.New("no protocol that is spoken here was offered")
+}
+
+// sourceOf is the IPv4 address or the IPv6 /64 that a connection comes from.
+func sourceOf(c net.Conn) netip.Prefix {
+	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return netip.Prefix{}
+	}
+	a := ap.Addr().Unmap().WithZone("")
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits) // cannot fail: bits fit the family
+	return p
+}
+
+// conns is the listener of one protocol.
+type conns struct {
+	m      *Mux
+	ch     chan *tls.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (c *conns) Accept() (net.Conn, error) {
+	select {
+	case <-c.closed:
+		return nil, net.ErrClosed
+	case <-c.m.done:
+		return nil, net.ErrClosed
+	default:
+	}
+	select {
+	case conn := <-c.ch:
+		return conn, nil
+	case <-c.closed:
+		return nil, net.ErrClosed
+	case <-c.m.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (c *conns) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return nil
+}
+
+func (c *conns) Addr() net.Addr { return c.m.Addr() }

@@ -1,0 +1,134 @@
+package tunnel
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/mtls"
+)
+
+// Stream is one bidirectional byte stream of a tunnel. Safe for concurrent use as net.Conn says.
+//
+// CloseWrite says that no more bytes come from this side: the peer reads io.EOF after the last one, and may go on
+// writing. It cannot be told from a peer that gave up; protocols that must know frame their bodies.
+//
+// Close ends both directions and wakes this side's own blocked Read and Write. Bytes written before still reach the peer.
+// A peer that goes on writing gets ErrReset; one that says nothing is cut after Config.CloseTimeout.
+//
+// A Read deadline does not hide bytes that have come already. A Write that waits for the peer to read ends at its
+// deadline; one whose bytes stand in the connection's queue may take up to Config.WriteTimeout longer.
+type Stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// Tunnel is one connection to an authenticated peer. Safe for concurrent use. Whoever got it from Dial, Server or Memory
+// closes it; its goroutines have ended when Close returns.
+type Tunnel interface {
+	// Open starts a stream. It does not wait for the peer to accept it. ErrTooManyStreams beyond Config.MaxStreams.
+	Open(ctx context.Context) (Stream, error)
+	// Accept waits for a stream that the peer opened. After the end of the tunnel it gives Err.
+	Accept() (Stream, error)
+	// Ping measures a round trip to the peer's process.
+	Ping(ctx context.Context) (time.Duration, error)
+	// Close ends the tunnel and all its streams at once. To end without loss, finish the streams first.
+	Close() error
+	// Done is closed when the tunnel has ended.
+	Done() <-chan struct{}
+	// Err says why it ended: ErrClosed, ErrPeerClosed, ErrPeerLost, ErrExpired, ErrWriteTimeout, ErrProtocol, or an error
+	// of the network. nil before.
+	Err() error
+	// Peer is the identity in the peer's certificate.
+	Peer() mtls.Identity
+	// PeerCertificate is the leaf that was verified; nil in memory.
+	PeerCertificate() *x509.Certificate
+	LocalAddr() net.Addr
+	RemoteAddr() net.Addr
+	// Transport is "tls" or "memory".
+	Transport() string
+	// Streams counts the streams that are not closed on both sides.
+	Streams() int
+}
+
+// Reasons why a tunnel ended, and why a stream was refused or cut.
+var (
+	ErrClosed         = fmt.Errorf("tunnel closed: %w", net.ErrClosed)
+	ErrPeerClosed     = errors.New("tunnel closed by the peer")
+	ErrPeerLost       = errors.New("tunnel lost: the peer does not answer")
+	ErrExpired        = errors.New("tunnel ended: the peer's certificate expired")
+	ErrWriteTimeout   = errors.New("tunnel lost: the peer takes no bytes")
+	ErrProtocol       = errors.New("tunnel ended: the peer broke the protocol")
+	ErrTooManyStreams = errors.New("too many streams in the tunnel")
+	ErrReset          = errors.New("stream reset by the peer")
+	ErrOverBudget     = errors.New("stream cut: too many bytes wait to be read")
+)
+
+// Config holds the limits of a tunnel and of Mux. Begin with DefaultConfig.
+type Config struct {
+	MaxStreams   int           // streams at a time in each direction; the peer's beyond are refused
+	Backlog      int           // streams not yet accepted by this side, and not yet by the peer
+	OpenRate     float64       // streams a second that the peer may open for long; it is slowed down beyond
+	OpenBurst    int           // streams at once
+	Window       uint32        // bytes a stream may hold unread here; 256 KiB to 16 MiB
+	MaxBuffered  int64         // bytes that all streams may hold unread; the greatest is cut beyond
+	KeepAlive    time.Duration // silence after which the peer is pinged
+	PingTimeout  time.Duration // silence after a ping after which the peer is dead
+	WriteTimeout time.Duration // time the connection may take no bytes
+	CloseTimeout time.Duration // time the peer has to close its side of a closed stream
+
+	HandshakeTimeout       time.Duration // TCP connect and TLS handshake each
+	MaxHandshakes          int           // Mux: connections whose handshake is not done
+	MaxHandshakesPerSource int           // Mux: of these, from one IPv4 address or IPv6 /64
+	HandshakeGrace         time.Duration // Mux: age from which an unfinished handshake makes way when there is no room
+
+	Logger *slog.Logger // nil: none
+}
+
+// DefaultConfig is right for both halves. One tunnel's idle cost is some 20 KiB; MaxBuffered bounds it under load.
+func DefaultConfig() Config {
+	return Config{
+		MaxStreams: 1024, Backlog: 1024, OpenRate: 500, OpenBurst: 2000,
+		Window: 4 << 20, MaxBuffered: 64 << 20,
+		KeepAlive: 10 * time.Second, PingTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second,
+		CloseTimeout:     30 * time.Second,
+		HandshakeTimeout: 10 * time.Second, MaxHandshakes: 1024, MaxHandshakesPerSource: 256,
+		HandshakeGrace: 2 * time.Second,
+	}
+}
+
+// withDefaults fills what is zero and clamps the window to what yamux can do.
+func (c Config) withDefaults() Config {
+	d := DefaultConfig()
+	set(&c.MaxStreams, d.MaxStreams)
+	set(&c.Backlog, d.Backlog)
+	set(&c.OpenRate, d.OpenRate)
+	set(&c.OpenBurst, d.OpenBurst)
+	set(&c.Window, d.Window)
+	set(&c.MaxBuffered, d.MaxBuffered)
+	set(&c.KeepAlive, d.KeepAlive)
+	set(&c.PingTimeout, d.PingTimeout)
+	set(&c.WriteTimeout, d.WriteTimeout)
+	set(&c.CloseTimeout, d.CloseTimeout)
+	set(&c.HandshakeTimeout, d.HandshakeTimeout)
+	set(&c.MaxHandshakes, d.MaxHandshakes)
+	set(&c.MaxHandshakesPerSource, d.MaxHandshakesPerSource)
+	set(&c.HandshakeGrace, d.HandshakeGrace)
+	c.Window = min(max(c.Window, minWindow), 16<<20)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+const minWindow = 256 << 10 // yamux's first window, before the first update
+
+func set[T int | int64 | uint32 | float64 | time.Duration](v *T, to T) {
+	if *v <= 0 {
+		*v = to
+	}
+}

@@ -1,0 +1,109 @@
+package tunnel
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// Write takes a frame's header or body from yamux.
+func (w *wire) Write(p []byte) (int, error) {
+	w.wmu.Lock()
+	defer w.wmu.Unlock()
+	if w.joined {
+		w.joined = false
+		return len(p), w.send(w.whdr[:], p)
+	}
+	if len(p) != headerSize {
+		return 0, w.fail(fmt.Errorf("%w: no header where one should be", ErrProtocol))
+	}
+	w.note(p)
+	if p[1] == typeData && binary.BigEndian.Uint32(p[8:]) > 0 {
+		copy(w.whdr[:], p)
+		w.joined = true
+		return len(p), nil
+	}
+	return len(p), w.send(p, nil)
+}
+
+// note keeps the books for a frame that leaves.
+func (w *wire) note(h []byte) {
+	flags, id := binary.BigEndian.Uint16(h[2:]), binary.BigEndian.Uint32(h[4:])
+	if h[1] > typeWindow || flags&(flagSYN|flagFIN) == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if flags&flagSYN != 0 {
+		w.recs[id] = &rec{id: id}
+	}
+	if r := w.recs[id]; r != nil && flags&flagFIN != 0 {
+		r.localFIN = true
+		if r.peerFIN {
+			w.remove(r)
+		}
+	}
+}
+
+// flush sends the resets that wait.
+func (w *wire) flush() error {
+	w.wmu.Lock()
+	defer w.wmu.Unlock()
+	if w.joined {
+		return nil // the body that follows takes them along
+	}
+	return w.send(nil, nil)
+}
+
+const maxRecord = 16 << 10 // of TLS 1.3
+
+var records = sync.Pool{New: func() any { b := make([]byte, 0, maxRecord); return &b }}
+
+// send writes waiting resets, then one frame, in as few records as can be and one system call. w.wmu is held.
+func (w *wire) send(hdr, body []byte) error {
+	pooled := records.Get().(*[]byte)
+	defer records.Put(pooled)
+	w.mu.Lock()
+	first := appendResets((*pooled)[:0], w.resets)
+	w.resets = w.resets[:0]
+	w.mu.Unlock()
+	first = append(first, hdr...)
+	n := min(len(body), max(0, maxRecord-len(first)))
+	first = append(first, body[:n]...)
+	if len(first) == 0 {
+		return nil
+	}
+	// Setting a deadline for each frame would cost a timer each.
+	if now := time.Now(); now.Add(w.cfg.WriteTimeout).Sub(w.deadline) > w.cfg.WriteTimeout/8 {
+		w.deadline = now.Add(w.cfg.WriteTimeout)
+		if err := w.conn.SetWriteDeadline(w.deadline); err != nil {
+			return w.fail(err)
+		}
+	}
+	if w.batch != nil {
+		w.batch.hold()
+	}
+	_, err := w.conn.Write(first)
+	if err == nil && n < len(body) {
+		_, err = w.conn.Write(body[n:])
+	}
+	if w.batch != nil {
+		if e := w.batch.flush(); err == nil {
+			err = e
+		}
+	}
+	return w.fail(err)
+}
+
+// Close is called by yamux when it ends the session by itself, which it does only for faults of the peer: all others are
+// found here first.
+func (w *wire) Close() error {
+	w.end(fmt.Errorf("%w: yamux ended the session", ErrProtocol))
+	return nil
+}
+
+// RemoteAddr and LocalAddr are for yamux's log lines.
+func (w *wire) RemoteAddr() net.Addr { return w.conn.RemoteAddr() }
+func (w *wire) LocalAddr() net.Addr  { return w.conn.LocalAddr() }

@@ -1,0 +1,391 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/fairleadhq/fairlead/internal/allowlist"
+	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/directory"
+	"github.com/fairleadhq/fairlead/relay/dispatch"
+)
+
+// Inputs and outputs of the admin routes. The shapes of bodies are the client library's, so that there is one truth. The
+// fields stand in each, for huma does not see those of an embedded type that is not exported.
+type (
+	inWorkspace struct {
+		Workspace string `path:"workspace" doc:"name or id"`
+	}
+	inID struct {
+		Workspace string `path:"workspace" doc:"name or id"`
+		ID        string `path:"id"`
+	}
+	inName struct {
+		Workspace string `path:"workspace" doc:"name or id"`
+		Name      string `path:"name" doc:"name or id"`
+	}
+	in[T any] struct {
+		Workspace string `path:"workspace" doc:"name or id"`
+		Body      T
+	}
+	out[T any] struct{ Body T }
+	none       struct{}
+)
+
+// route registers an admin route. f is called after the caller was let in and, when the route changes something, after
+// the intent was recorded; its outcome is recorded, too.
+func route[I, O any](a *API, method, path string, action authz.Action, summary string, status int, f func(ctx context.Context, v *visit, in *I) (*O, error)) {
+	a.routes = append(a.routes, Route{method, path, string(action)})
+	op := huma.Operation{Method: method, Path: path, Summary: summary, DefaultStatus: status, MaxBodyBytes: maxAdminBody,
+		OperationID: strings.ToLower(method) + strings.NewReplacer("/", "-", "{", "", "}", "", "workspaces-workspace-", "").Replace("/"+strings.TrimPrefix(path, "/workspaces/{workspace}/")),
+		Tags:        []string{strings.Split(strings.TrimPrefix(strings.TrimPrefix(path, "/workspaces/{workspace}"), "/"), "/")[0]}}
+	op.Middlewares = huma.Middlewares{func(hc huma.Context, next func(huma.Context)) { a.guard(hc, next, action, method != http.MethodGet) }}
+	huma.Register(a.huma, op, func(ctx context.Context, i *I) (*O, error) {
+		v, _ := ctx.Value(keyVisit).(*visit)
+		if v == nil { // the guard did not run: fail closed
+			return nil, problem(unauthenticated())
+		}
+		o, err := f(ctx, v, i)
+		if err != nil {
+			e := *protocol.AsError(err)
+			e.RequestID = requestID(ctx)
+			if e.Code == protocol.CodeInternal {
+				a.cfg.Logger.Error("request failed", "request_id", e.RequestID, "error", err)
+			}
+			return nil, problem(&e)
+		}
+		return o, nil
+	})
+}
+
+// guard lets the caller in, records what is about to change, and records how it ended.
+func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Action, changes bool) {
+	r, w := humago.Unwrap(hc)
+	workspace := hc.Param("workspace")
+	v, err := a.enter(r, workspace, action, true)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		b, err := readBody(r, maxAdminBody)
+		if err == nil && len(b) > 0 {
+			err = checkJSON(b)
+		}
+		if err != nil {
+			a.fail(w, r, err)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(b))
+	}
+	if changes || action == authz.AuditRead {
+		ev := a.event(r, v, audit.KindChange)
+		if action == authz.AuditRead {
+			ev.Kind = audit.KindAuditRead
+		}
+		ev.Decision, ev.Target = "allow", r.Method+" "+strings.TrimPrefix(r.URL.Path, client.BasePath)
+		if err := a.record(r.Context(), ev); err != nil {
+			a.fail(w, r, err)
+			return
+		}
+		defer func() {
+			ev.Status = "failed" // also when next panics
+			if st := hc.Status(); st >= 200 && st < 400 {
+				ev.Status = "done"
+			}
+			if _, err := a.cfg.Dispatch.Record(ev); err != nil {
+				a.cfg.Logger.Error("the outcome could not be recorded", "request_id", ev.RequestID, "error", err)
+			}
+		}()
+	}
+	next(huma.WithValue(hc, keyVisit, v))
+}
+
+func (a *API) admin() {
+	const ws = "/workspaces/{workspace}"
+	route(a, "GET", "/whoami", "", "Who the relay takes the caller for", 200, func(_ context.Context, v *visit, _ *none) (*out[client.Whoami], error) {
+		b := client.Whoami{Principal: v.principal.ID, Name: v.principal.Name, Workspace: v.workspace.Name, SourceAddress: v.source.String()}
+		for _, r := range v.principal.Roles() {
+			b.Roles = append(b.Roles, string(r))
+		}
+		return &out[client.Whoami]{b}, nil
+	})
+
+	route(a, "GET", ws+"/agents", authz.AgentsRead, "List agents", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Agent]], error) {
+		l := client.List[client.Agent]{Items: []client.Agent{}}
+		for _, ag := range v.workspace.Agents {
+			l.Items = append(l.Items, a.agent(v.workspace, ag))
+		}
+		return &out[client.List[client.Agent]]{l}, nil
+	})
+	route(a, "GET", ws+"/agents/{id}", authz.AgentsRead, "One agent", 200, func(_ context.Context, v *visit, i *inID) (*out[client.Agent], error) {
+		ag, err := v.workspace.Agent(i.ID)
+		if err != nil {
+			return nil, err
+		}
+		return &out[client.Agent]{a.agent(v.workspace, ag)}, nil
+	})
+	route(a, "POST", ws+"/agents/{id}/disable", authz.AgentsManage, "Disable an agent; its tunnels are cut at once", 200, func(ctx context.Context, v *visit, i *inID) (*out[client.Agent], error) {
+		if err := a.cfg.Directory.DisableAgent(ctx, v.workspace.ID, i.ID); err != nil {
+			return nil, err
+		}
+		return a.oneAgent(v, i.ID)
+	})
+	route(a, "POST", ws+"/agents/{id}/enable", authz.AgentsManage, "Enable an agent again", 200, func(ctx context.Context, v *visit, i *inID) (*out[client.Agent], error) {
+		if err := a.cfg.Directory.EnableAgent(ctx, v.workspace.ID, i.ID); err != nil {
+			return nil, err
+		}
+		return a.oneAgent(v, i.ID)
+	})
+	route(a, "DELETE", ws+"/agents/{id}", authz.AgentsManage, "Remove an agent for good", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
+		return nil, a.cfg.Directory.DeleteAgent(ctx, v.workspace.ID, i.ID)
+	})
+
+	route(a, "GET", ws+"/groups", authz.GroupsRead, "List agent groups", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Group]], error) {
+		l := client.List[client.Group]{Items: []client.Group{}}
+		for _, g := range v.workspace.Groups {
+			l.Items = append(l.Items, group(v.workspace, g))
+		}
+		return &out[client.List[client.Group]]{l}, nil
+	})
+	route(a, "POST", ws+"/groups", authz.GroupsManage, "Create an agent group", 201, func(ctx context.Context, v *visit, i *in[client.NewGroup]) (*out[client.Group], error) {
+		g, err := a.cfg.Directory.CreateGroup(ctx, v.workspace.ID, i.Body.Name)
+		if err != nil {
+			return nil, err
+		}
+		return &out[client.Group]{group(v.workspace, g)}, nil
+	})
+	route(a, "DELETE", ws+"/groups/{name}", authz.GroupsManage, "Delete an agent group that is empty", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
+		return nil, a.cfg.Directory.DeleteGroup(ctx, v.workspace.ID, i.Name)
+	})
+
+	route(a, "GET", ws+"/join-tokens", authz.JoinTokensRead, "List open join tokens", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.JoinToken]], error) {
+		l := client.List[client.JoinToken]{Items: []client.JoinToken{}}
+		for _, t := range v.workspace.JoinTokens {
+			if t.UsedAt.IsZero() && time.Now().Before(t.Expires) {
+				l.Items = append(l.Items, client.JoinToken{ID: t.ID, Group: groupName(v.workspace, t.Group), CreatedAt: t.Created, CreatedBy: t.CreatedBy, ExpiresAt: t.Expires})
+			}
+		}
+		return &out[client.List[client.JoinToken]]{l}, nil
+	})
+	route(a, "POST", ws+"/join-tokens", authz.JoinTokensManage, "Create a single-use join token; its text is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewJoinToken]) (*out[client.CreatedJoinToken], error) {
+		t, sec, err := a.cfg.Directory.CreateJoinToken(ctx, v.workspace.ID, i.Body.Group, seconds(i.Body.ExpiresInSeconds), v.principal.ID)
+		if err != nil {
+			return nil, err
+		}
+		text, err := a.cfg.JoinToken(sec)
+		if err != nil {
+			return nil, err
+		}
+		return &out[client.CreatedJoinToken]{client.CreatedJoinToken{ID: t.ID, Token: text, Group: groupName(v.workspace, t.Group), ExpiresAt: t.Expires}}, nil
+	})
+	route(a, "DELETE", ws+"/join-tokens/{id}", authz.JoinTokensManage, "Withdraw a join token", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
+		return nil, a.cfg.Directory.DeleteJoinToken(ctx, v.workspace.ID, i.ID)
+	})
+
+	route(a, "GET", ws+"/connections", authz.ConnectionsRead, "List connections that the caller may see", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Connection]], error) {
+		l := client.List[client.Connection]{Items: []client.Connection{}}
+		for _, c := range v.workspace.Connections {
+			if authz.Decide(v.principal, authz.ConnectionsRead, authz.Scope{Workspace: v.workspace.ID, Connection: c.ID}).Allow {
+				l.Items = append(l.Items, a.connection(v.workspace, c))
+			}
+		}
+		return &out[client.List[client.Connection]]{l}, nil
+	})
+	route(a, "GET", ws+"/connections/{name}", authz.ConnectionsRead, "One connection", 200, func(_ context.Context, v *visit, i *inName) (*out[client.Connection], error) {
+		c, err := v.workspace.Connection(i.Name)
+		if err != nil {
+			return nil, err
+		}
+		if d := authz.Decide(v.principal, authz.ConnectionsRead, authz.Scope{Workspace: v.workspace.ID, Connection: c.ID}); !d.Allow {
+			return nil, dispatch.NotFound("connection") // who may not see it is not told that it is there
+		}
+		return &out[client.Connection]{a.connection(v.workspace, c)}, nil
+	})
+	route(a, "POST", ws+"/connections", authz.ConnectionsManage, "Create a connection to a profile, or to a target of the site's allow list", 201, func(ctx context.Context, v *visit, i *in[client.NewConnection]) (*out[client.Connection], error) {
+		b := directory.ConnectionBody{Name: i.Body.Name, Profile: i.Body.Profile}
+		if t := i.Body.Target; t != nil {
+			b.Host, b.Port = t.Host, t.Port
+		}
+		c, err := a.cfg.Directory.CreateConnection(ctx, v.workspace.ID, i.Body.Group, b)
+		if err != nil {
+			return nil, err
+		}
+		return &out[client.Connection]{a.connection(v.workspace, c)}, nil
+	})
+	route(a, "DELETE", ws+"/connections/{name}", authz.ConnectionsManage, "Delete a connection; what runs on it is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
+		return nil, a.cfg.Directory.DeleteConnection(ctx, v.workspace.ID, i.Name)
+	})
+
+	route(a, "GET", ws+"/tokens", authz.TokensRead, "List API tokens", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Token]], error) {
+		l := client.List[client.Token]{Items: []client.Token{}}
+		for _, t := range v.workspace.Tokens {
+			if t.Revoked.IsZero() {
+				l.Items = append(l.Items, token(t))
+			}
+		}
+		return &out[client.List[client.Token]]{l}, nil
+	})
+	route(a, "POST", ws+"/tokens", authz.TokensManage, "Create an API token; its text is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewToken]) (*out[client.CreatedToken], error) {
+		n := directory.NewToken{Name: i.Body.Name, Life: seconds(i.Body.ExpiresInSeconds)}
+		if len(i.Body.Roles) == 0 {
+			return nil, invalid("/roles: want at least one", "admin, operator or analyst")
+		}
+		for _, s := range i.Body.Roles {
+			role, err := authz.ParseRole(s)
+			if err != nil {
+				return nil, err
+			}
+			n.Roles = append(n.Roles, role)
+		}
+		t, text, err := a.cfg.Directory.CreateToken(ctx, v.principal, v.workspace.ID, n)
+		if err != nil {
+			return nil, err
+		}
+		o := client.CreatedToken{ID: t.ID, Name: t.Name, Token: text.ExposeString(), Roles: i.Body.Roles}
+		if !t.Expires.IsZero() {
+			o.ExpiresAt = &t.Expires
+		}
+		return &out[client.CreatedToken]{o}, nil
+	})
+	route(a, "DELETE", ws+"/tokens/{id}", authz.TokensManage, "Revoke an API token; what runs with it is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
+		return nil, a.cfg.Directory.RevokeToken(ctx, v.workspace.ID, i.ID)
+	})
+
+	route(a, "GET", ws+"/allowlist", authz.AllowlistRead, "The prefixes that callers may come from", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.Allowlist], error) {
+		return &out[client.Allowlist]{prefixes(v.workspace.Prefixes)}, nil
+	})
+	route(a, "PUT", ws+"/allowlist", authz.AllowlistManage, "Replace the allowlist", 200, func(ctx context.Context, v *visit, i *in[client.SetAllowlist]) (*out[client.Allowlist], error) {
+		var list []netip.Prefix
+		var faults []string
+		for n, s := range i.Body.Prefixes {
+			p, err := allowlist.ParsePrefix(s)
+			if err != nil { // its text names what was sent
+				faults = append(faults, fmt.Sprintf("/prefixes/%d: not a network in its plain form", n))
+				continue
+			}
+			list = append(list, p)
+		}
+		if len(faults) > 0 {
+			return nil, invalid(strings.Join(faults[:min(len(faults), 20)], "; "), "nothing was changed; write 10.20.0.0/16 without host bits, or 10.20.0.5")
+		}
+		if err := a.cfg.Directory.SetAllowlist(ctx, v.workspace.ID, list, v.source, i.Body.Confirm); err != nil {
+			return nil, err
+		}
+		return &out[client.Allowlist]{prefixes(list)}, nil
+	})
+}
+
+func (a *API) oneAgent(v *visit, id string) (*out[client.Agent], error) {
+	ws, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
+	if err != nil {
+		return nil, err
+	}
+	ag, err := ws.Agent(id)
+	if err != nil {
+		return nil, err
+	}
+	return &out[client.Agent]{a.agent(ws, ag)}, nil
+}
+
+// agent joins what is stored with the live tunnels.
+func (a *API) agent(ws *directory.Workspace, ag *directory.Agent) client.Agent {
+	f := ag.Latest()
+	o := client.Agent{ID: ag.ID, Name: ag.Name, Group: groupName(ws, ag.Group), Version: f.Version, ConfigDigest: f.ConfigDigest, ReloadError: f.ReloadError,
+		Hostname: f.Hostname, OS: f.OS, Arch: f.Arch, Profiles: f.Profiles, CreatedAt: ag.Created}
+	if f.SourceAddress.IsValid() {
+		o.SourceAddress = f.SourceAddress.String()
+	}
+	if _, last := ag.Seen(); !last.IsZero() {
+		o.LastSeen = &last
+	}
+	for _, l := range a.cfg.Hub.List(ws.ID) {
+		if l.Agent != ag.ID {
+			continue
+		}
+		o.Tunnels++
+		if o.ConnectedSince == nil || l.Connected.Before(*o.ConnectedSince) {
+			o.ConnectedSince = &l.Connected
+		}
+		if !l.NotAfter.IsZero() && (o.CertificateNotAfter == nil || l.NotAfter.After(*o.CertificateNotAfter)) {
+			o.CertificateNotAfter = &l.NotAfter
+		}
+	}
+	switch {
+	case ag.Disabled:
+		o.State = client.AgentDisabled
+	case o.Tunnels > 0:
+		o.State = client.AgentActive
+	case ag.State() == directory.AgentAwaiting:
+		o.State = client.AgentAwaitingSetup
+	default:
+		o.State = client.AgentNoResponse
+	}
+	return o
+}
+
+func (a *API) connection(ws *directory.Workspace, c *directory.Connection) client.Connection {
+	o := client.Connection{ID: c.ID, Name: c.Name, Group: groupName(ws, c.Group), Profile: c.Profile, CreatedAt: c.Created}
+	if c.Profile == "" {
+		o.Target, o.Kind = &client.Target{Host: c.Host, Port: c.Port}, protocol.KindTCP
+		_, err := a.cfg.Hub.Pick(c.Group, "")
+		o.Available = err == nil
+		return o
+	}
+	if offer, ok := a.cfg.Hub.Offer(c.Group, c.Profile); ok {
+		o.Kind, o.Adapter, o.Available = offer.Kind, offer.Adapter, true
+	}
+	return o
+}
+
+func group(ws *directory.Workspace, g *directory.Group) client.Group {
+	return client.Group{ID: g.ID, Name: g.Name, Agents: len(ws.Members(g.ID)), CreatedAt: g.Created}
+}
+
+func groupName(ws *directory.Workspace, id string) string {
+	if g, err := ws.Group(id); err == nil {
+		return g.Name
+	}
+	return id
+}
+
+func token(t *directory.Token) client.Token {
+	o := client.Token{ID: t.ID, Name: t.Name, CreatedAt: t.Created, Roles: []string{}}
+	for _, r := range t.Principal.Principal.Roles() {
+		o.Roles = append(o.Roles, string(r))
+	}
+	if !t.Expires.IsZero() {
+		o.ExpiresAt = &t.Expires
+	}
+	if u := t.LastUsed(); !u.IsZero() {
+		o.LastUsedAt = &u
+	}
+	return o
+}
+
+func prefixes(list []netip.Prefix) client.Allowlist {
+	o := client.Allowlist{Prefixes: []string{}}
+	for _, p := range list {
+		o.Prefixes = append(o.Prefixes, p.String())
+	}
+	return o
+}
+
+// seconds gives a life; one that no Duration holds becomes one that is out of every range.
+func seconds(n int64) time.Duration {
+	const most = math.MaxInt64 / int64(time.Second)
+	return time.Duration(min(max(n, -1), most)) * time.Second
+}

@@ -1,0 +1,243 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+
+	"github.com/fairleadhq/fairlead/relay/api"
+	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/client"
+)
+
+// document loads what the API says of itself.
+func document(t *testing.T, g *rig) *openapi3.T {
+	t.Helper()
+	a := g.ask("GET", "/openapi.json", "", "")
+	if a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	doc, err := openapi3.NewLoader().LoadFromData([]byte(a.body))
+	must(t, err)
+	if err := doc.Validate(context.Background()); err != nil {
+		t.Fatalf("the document is not valid: %v", err)
+	}
+	if !strings.HasPrefix(doc.OpenAPI, "3.1") {
+		t.Fatalf("OpenAPI %s", doc.OpenAPI)
+	}
+	return doc
+}
+
+func TestOpenAPINamesEveryRouteAndNoOther(t *testing.T) {
+	g := newRig(t)
+	doc := document(t, g)
+	said := map[string]bool{}
+	for path, item := range doc.Paths.Map() {
+		for method := range item.Operations() {
+			said[method+" "+path] = true
+		}
+	}
+	for _, r := range g.api.Routes() {
+		key := r.Method + " " + strings.ReplaceAll(r.Path, "...}", "}")
+		if !said[key] && r.Path != "/openapi.json" {
+			t.Errorf("%s is not in the document", key)
+		}
+		delete(said, key)
+	}
+	for key := range said {
+		t.Errorf("the document tells of %s, which is no route", key)
+	}
+}
+
+// conforms holds an answer against the document.
+func conforms(t *testing.T, doc *openapi3.T, r api.Route, path string, a answer) {
+	t.Helper()
+	name := strings.ReplaceAll(r.Path, "...}", "}")
+	item := doc.Paths.Value(name)
+	if item == nil || item.GetOperation(r.Method) == nil {
+		t.Fatalf("%s %s is not in the document", r.Method, name)
+	}
+	req := httptest.NewRequest(r.Method, client.BasePath+path, nil)
+	in := &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: req, Route: &routers.Route{Spec: doc, Path: name, PathItem: item, Method: r.Method, Operation: item.GetOperation(r.Method)}},
+		Status:                 a.status, Header: a.header, Body: io.NopCloser(bytes.NewReader([]byte(a.body))),
+		Options: &openapi3filter.Options{IncludeResponseStatus: true},
+	}
+	if err := openapi3filter.ValidateResponse(context.Background(), in); err != nil {
+		t.Errorf("%s %s answers what its document does not say: %d %s: %v", r.Method, r.Path, a.status, a.body, err)
+	}
+}
+
+func TestAdminAnswersKeepTheirContract(t *testing.T) {
+	g := newRig(t)
+	doc := document(t, g)
+	routes := map[string]api.Route{}
+	for _, r := range g.api.Routes() {
+		routes[r.Method+" "+r.Path] = r
+	}
+	const ws = "/workspaces/{workspace}"
+	id := ""
+	done := map[string]bool{}
+	do := func(route, path, body string, want int) answer {
+		t.Helper()
+		r, ok := routes[route]
+		if !ok {
+			t.Fatalf("%s is no route", route)
+		}
+		done[route] = true
+		a := g.ask(r.Method, path, g.token[authz.Admin], body)
+		if a.status != want {
+			t.Fatalf("%s: %d %s, want %d", route, a.status, a.body, want)
+		}
+		conforms(t, doc, r, path, a)
+		var made struct{ ID string }
+		if json.Unmarshal([]byte(a.body), &made) == nil && made.ID != "" {
+			id = made.ID
+		}
+		return a
+	}
+	const own = "/workspaces/default"
+	do("GET /whoami", "/whoami", "", 200)
+	do("GET "+ws+"/agents", own+"/agents", "", 200)
+	do("GET "+ws+"/agents/{id}", own+"/agents/gone", "", 404)
+	do("POST "+ws+"/agents/{id}/disable", own+"/agents/gone/disable", "", 404)
+	do("POST "+ws+"/agents/{id}/enable", own+"/agents/gone/enable", "", 404)
+	do("DELETE "+ws+"/agents/{id}", own+"/agents/gone", "", 404)
+	do("POST "+ws+"/groups", own+"/groups", `{"name":"plant"}`, 201)
+	do("POST "+ws+"/groups", own+"/groups", `{"name":"plant"}`, 409)
+	do("POST "+ws+"/groups", own+"/groups", `{"name":""}`, 400)
+	do("POST "+ws+"/groups", own+"/groups", `{`, 400)
+	do("GET "+ws+"/groups", own+"/groups", "", 200)
+	do("POST "+ws+"/join-tokens", own+"/join-tokens", `{"group":"plant","expires_in_seconds":60}`, 201)
+	do("POST "+ws+"/join-tokens", own+"/join-tokens", `{"group":"plant","expires_in_seconds":9223372036854775807}`, 400)
+	do("POST "+ws+"/join-tokens", own+"/join-tokens", `{"group":"plant","expires_in_seconds":18446744074}`, 400)
+	do("POST "+ws+"/join-tokens", own+"/join-tokens", `{"group":"plant","expires_in_seconds":-5}`, 400)
+	do("GET "+ws+"/join-tokens", own+"/join-tokens", "", 200)
+	do("DELETE "+ws+"/join-tokens/{id}", own+"/join-tokens/"+id, "", 204)
+	do("DELETE "+ws+"/groups/{name}", own+"/groups/plant", "", 204)
+	do("POST "+ws+"/connections", own+"/connections", `{"name":"till","group":"site","profile":"till"}`, 201)
+	do("POST "+ws+"/connections", own+"/connections", `{"name":"erp","group":"site","target":{"host":"erp.corp","port":3200}}`, 201)
+	do("GET "+ws+"/connections", own+"/connections", "", 200)
+	do("GET "+ws+"/connections/{name}", own+"/connections/erp", "", 200)
+	do("DELETE "+ws+"/connections/{name}", own+"/connections/erp", "", 204)
+	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t","roles":["analyst"],"expires_in_seconds":60}`, 201)
+	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t2","roles":[]}`, 400)
+	do("GET "+ws+"/tokens", own+"/tokens", "", 200)
+	do("DELETE "+ws+"/tokens/{id}", own+"/tokens/"+id, "", 204)
+	do("GET "+ws+"/allowlist", own+"/allowlist", "", 200)
+	do("PUT "+ws+"/allowlist", own+"/allowlist", `{"prefixes":["192.0.2.0/24","2001:db8::/32"]}`, 200)
+	do("PUT "+ws+"/allowlist", own+"/allowlist", `{"prefixes":["203.0.113.0/24"]}`, 409)
+	do("GET "+ws+"/audit/key", own+"/audit/key", "", 200)
+	for route, r := range routes {
+		if r.Path != "/openapi.json" && !strings.Contains(r.Path, "{connection}") && !strings.Contains(r.Path, "/audit/") && !done[route] {
+			t.Errorf("%s was not asked", route)
+		}
+	}
+	// Errors of every route, as the document's default says.
+	for _, r := range routes {
+		if r.Path != "/openapi.json" {
+			conforms(t, doc, r, fill(r.Path, "default", "gone"), g.ask(r.Method, fill(r.Path, "default", "gone"), "", ""))
+		}
+	}
+}
+
+// canary is put wherever a caller may put a string; an error that holds it would carry a password or a row to logs,
+// screens and other tongues.
+const (
+	canary       = "CANARYq7x"
+	numberCanary = "918273645546372819"
+)
+
+// members lists the members of an object type, with those of its parts.
+func members(s *openapi3.Schema) (names []string) {
+	if s == nil {
+		return nil
+	}
+	for name := range s.Properties {
+		names = append(names, name)
+	}
+	for _, part := range s.AllOf {
+		names = append(names, members(part.Value)...)
+	}
+	return names
+}
+
+func TestErrorsNeverEchoAValue(t *testing.T) {
+	g := newRig(t)
+	doc := document(t, g)
+	asked := 0
+	check := func(what string, a answer) {
+		t.Helper()
+		asked++
+		if a.status < 400 {
+			return
+		}
+		all := a.body + fmt.Sprint(a.header)
+		if strings.Contains(all, canary) || strings.Contains(all, numberCanary) {
+			t.Errorf("%s: %d echoes what was sent: %s", what, a.status, all)
+		}
+	}
+	token := g.token[authz.Admin]
+	for _, r := range g.api.Routes() {
+		if r.Path == "/openapi.json" {
+			continue
+		}
+		what := r.Method + " " + r.Path
+		good := fill(r.Path, "default", g.conn)
+		for _, part := range []string{"{workspace}", "{connection}", "{id}", "{name}", "{path...}"} {
+			if strings.Contains(r.Path, part) {
+				path := fill(strings.Replace(r.Path, part, canary, 1), "default", g.conn)
+				check(what+" path "+part, g.ask(r.Method, path, token, ""))
+				check(what+" path "+part+" escaped", g.ask(r.Method, strings.Replace(path, canary, canary+"%2F%0a"+canary, 1), token, ""))
+			}
+		}
+		for _, q := range []string{"path", "upload", "offset", "partial", "recursive", "page_size", "after", "limit", "follow", "kind", "cursor", "glob", "else"} {
+			check(what+" query "+q, g.ask(r.Method, good+"?"+q+"="+canary, token, ""))
+			check(what+" query "+q+" twice", g.ask(r.Method, good+"?"+q+"=1&"+q+"="+canary, token, ""))
+			check(what+" query "+q+" number", g.ask(r.Method, good+"?"+q+"="+numberCanary+"0", token, ""))
+		}
+		check(what+" query malformed", g.ask(r.Method, good+"?%zz="+canary, token, ""))
+		for _, h := range []string{"Authorization", "Accept", "Content-Type", "Range", "If-Match", "Upgrade", "X-Forwarded-For"} {
+			check(what+" header "+h, g.ask(r.Method, good, token, "", func(req *http.Request) { req.Header.Set(h, canary) }))
+		}
+		op := doc.Paths.Value(strings.ReplaceAll(r.Path, "...}", "}")).GetOperation(r.Method)
+		if op.RequestBody == nil || op.RequestBody.Value.Content.Get("application/json") == nil {
+			continue
+		}
+		names := members(op.RequestBody.Value.Content.Get("application/json").Schema.Value)
+		if len(names) == 0 {
+			t.Fatalf("%s: the document names no member of its body", what)
+		}
+		// The last value goes round all members at once: what one refuses does not hide the next.
+		for _, value := range []string{`"` + canary + `"`, `["` + canary + `"]`, `[["` + canary + `"]]`, `{"` + "x" + `":"` + canary + `"}`, numberCanary, "1e" + numberCanary, `[` + numberCanary + `]`,
+			`"\u0000` + canary + `"`, `-` + numberCanary} {
+			all := map[string]json.RawMessage{}
+			for _, name := range names {
+				if !json.Valid([]byte(value)) {
+					t.Fatal(value)
+				}
+				all[name] = json.RawMessage(value)
+				check(what+" body "+name+" "+value, g.ask(r.Method, good, token, `{"`+name+`":`+value+`}`))
+			}
+			b, err := json.Marshal(all)
+			must(t, err)
+			check(what+" body "+value, g.ask(r.Method, good, token, string(b)))
+		}
+		for _, broken := range []string{canary, `{"` + names[0] + `":` + canary, `{"` + names[0] + `":"` + canary, `"` + canary + `"`, `{}` + canary, numberCanary, `["` + canary + `"]`} {
+			check(what+" broken body", g.ask(r.Method, good, token, broken))
+		}
+	}
+	if asked < 2000 {
+		t.Fatalf("only %d requests", asked)
+	}
+}

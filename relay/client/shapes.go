@@ -1,0 +1,277 @@
+package client
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/fairleadhq/fairlead/protocol"
+)
+
+// BasePath is where the API stands on the relay's listener.
+const BasePath = "/api/v1"
+
+// Media types of the API.
+const (
+	ContentProblem = "application/problem+json" // RFC 9457
+	ContentCSV     = "text/csv"
+)
+
+// List is one page of a list. Cursor gets the next page; "" on the last.
+type List[T any] struct {
+	Items  []T    `json:"items"`
+	Cursor string `json:"cursor,omitempty"`
+}
+
+// Problem is the error body of the API (RFC 9457 with extension members). Detail is protocol.Error's Message;
+// protocol.Error's Detail (SQLSTATE, errno name) travels as TargetCode, for the name is taken.
+type Problem struct {
+	Type       string          `json:"type,omitempty"` // "about:blank" or a URI that documents the code
+	Title      string          `json:"title,omitempty"`
+	Status     int             `json:"status,omitempty"`
+	Detail     string          `json:"detail,omitempty"`
+	Code       protocol.Code   `json:"code,omitempty"`
+	Origin     protocol.Origin `json:"origin,omitempty"`
+	Rule       string          `json:"rule,omitempty"`
+	Hint       string          `json:"hint,omitempty"`
+	TargetCode string          `json:"target_code,omitempty"`
+	RequestID  string          `json:"request_id,omitempty"`
+}
+
+// NewProblem is the body that tells of e. The cause stays inside.
+func NewProblem(e *protocol.Error) Problem {
+	status := e.Code.Status()
+	title := http.StatusText(status)
+	if title == "" { // 499
+		title = string(e.Code)
+	}
+	return Problem{
+		Type: "about:blank", Title: title, Status: status, Detail: e.Message, Code: e.Code, Origin: e.Origin, Rule: e.Rule,
+		Hint: e.Hint, TargetCode: e.Detail, RequestID: e.RequestID,
+	}
+}
+
+// Err turns the body back into the error that it tells of.
+func (p Problem) Err() *protocol.Error {
+	e := &protocol.Error{
+		Code: p.Code, Message: p.Detail, Origin: p.Origin, Rule: p.Rule, Hint: p.Hint, Detail: p.TargetCode, RequestID: p.RequestID,
+	}
+	if e.Message == "" {
+		e.Message = p.Title
+	}
+	return e
+}
+
+// Whoami tells the caller who the relay takes it for.
+type Whoami struct {
+	Principal     string   `json:"principal"` // id: tok_…, usr_…
+	Name          string   `json:"name"`
+	Workspace     string   `json:"workspace"`
+	Roles         []string `json:"roles"`
+	SourceAddress string   `json:"source_address"` // as the relay sees it; what the allowlist is held against
+}
+
+// States of an agent.
+const (
+	AgentAwaitingSetup = "awaiting setup" // enrolled or expected, never connected
+	AgentActive        = "active"         // at least one live tunnel
+	AgentNoResponse    = "no response"    // was connected, has no live tunnel
+	AgentDisabled      = "disabled"       // cut off by an admin
+)
+
+// Agent is one enrolled agent.
+type Agent struct {
+	ID                  string                  `json:"id"`
+	Name                string                  `json:"name"`
+	Group               string                  `json:"group"`
+	State               string                  `json:"state"`
+	Version             string                  `json:"version,omitempty"`
+	ConnectedSince      *time.Time              `json:"connected_since,omitempty"` // nil without a live tunnel
+	LastSeen            *time.Time              `json:"last_seen,omitempty"`
+	SourceAddress       string                  `json:"source_address,omitempty"`
+	ConfigDigest        string                  `json:"config_digest,omitempty"`
+	ReloadError         string                  `json:"reload_error,omitempty"` // set while a newer file is refused
+	Hostname            string                  `json:"hostname,omitempty"`
+	OS                  string                  `json:"os,omitempty"`
+	Arch                string                  `json:"arch,omitempty"`
+	CertificateNotAfter *time.Time              `json:"certificate_not_after,omitempty"`
+	Tunnels             int                     `json:"tunnels"`
+	Profiles            []protocol.ProfileOffer `json:"profiles,omitempty"`
+	CreatedAt           time.Time               `json:"created_at"`
+}
+
+// Group is an agent group: agents that serve the same profiles.
+type Group struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Agents    int       `json:"agents"` // enrolled, whatever their state
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// NewGroup asks for a group.
+type NewGroup struct {
+	Name string `json:"name"`
+}
+
+// JoinToken is an open join token, without its secret.
+type JoinToken struct {
+	ID        string    `json:"id"`
+	Group     string    `json:"group"`
+	CreatedAt time.Time `json:"created_at"`
+	CreatedBy string    `json:"created_by,omitempty"` // principal id
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// NewJoinToken asks for a join token. 0 seconds means the relay's default, one hour.
+type NewJoinToken struct {
+	Group            string `json:"group"`
+	ExpiresInSeconds int64  `json:"expires_in_seconds,omitempty"`
+}
+
+// CreatedJoinToken holds the token text, which is shown this once.
+type CreatedJoinToken struct {
+	ID        string    `json:"id"`
+	Token     string    `json:"token"` // flj_…
+	Group     string    `json:"group"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// Target names a host and port that the site's allow list must admit.
+type Target struct {
+	Host string `json:"host"`
+	Port uint16 `json:"port"`
+}
+
+// Connection is a named asset: a profile of an agent group, or a target of the group's allow list.
+type Connection struct {
+	ID        string        `json:"id"`
+	Name      string        `json:"name"`
+	Group     string        `json:"group"`
+	Profile   string        `json:"profile,omitempty"`
+	Target    *Target       `json:"target,omitempty"`
+	Kind      protocol.Kind `json:"kind,omitempty"` // as live agents offer it; "" when none is connected
+	Adapter   string        `json:"adapter,omitempty"`
+	Available bool          `json:"available"` // a live agent of the group offers it
+	CreatedAt time.Time     `json:"created_at"`
+}
+
+// NewConnection asks for a connection. Exactly one of Profile and Target is set.
+type NewConnection struct {
+	Name    string  `json:"name"`
+	Group   string  `json:"group"`
+	Profile string  `json:"profile,omitempty"`
+	Target  *Target `json:"target,omitempty"`
+}
+
+// Token is an API token, without its secret.
+type Token struct {
+	ID         string     `json:"id"`
+	Name       string     `json:"name"`
+	Roles      []string   `json:"roles"`
+	CreatedAt  time.Time  `json:"created_at"`
+	ExpiresAt  *time.Time `json:"expires_at,omitempty"` // nil: until revoked
+	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
+}
+
+// NewToken asks for an API token. 0 seconds means the relay's default, 90 days.
+type NewToken struct {
+	Name             string   `json:"name"`
+	Roles            []string `json:"roles"`
+	ExpiresInSeconds int64    `json:"expires_in_seconds,omitempty"`
+}
+
+// CreatedToken holds the token text, which is shown this once.
+type CreatedToken struct {
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	Token     string     `json:"token"` // flt_…
+	Roles     []string   `json:"roles"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+}
+
+// Allowlist holds the source prefixes that people and programs may come from. Empty admits nobody.
+type Allowlist struct {
+	Prefixes []string `json:"prefixes"`
+}
+
+// SetAllowlist replaces the allowlist. Without Confirm the relay refuses a list that would shut out the caller.
+type SetAllowlist struct {
+	Prefixes []string `json:"prefixes"`
+	Confirm  bool     `json:"confirm,omitempty"`
+}
+
+// QueryRequest is the body of query and exec. MaxRows can only narrow the site's cap; 0 asks for no further cap.
+type QueryRequest struct {
+	protocol.Statement
+	MaxRows int64 `json:"max_rows,omitempty"`
+}
+
+// MoveRequest is the body of move.
+type MoveRequest struct {
+	From      string `json:"from"`
+	To        string `json:"to"`
+	Overwrite bool   `json:"overwrite,omitempty"`
+}
+
+// MkdirRequest is the body of mkdir.
+type MkdirRequest struct {
+	Path string `json:"path"`
+}
+
+// AuditKey is the public key that the relay's audit checkpoints are signed with. Keep it somewhere the relay cannot
+// write, and verify with that copy.
+type AuditKey struct {
+	ID        string `json:"id"`
+	Algorithm string `json:"algorithm"`  // "ed25519"
+	PublicKey string `json:"public_key"` // PEM, PKIX "PUBLIC KEY"
+}
+
+// AuditEvent is one line of /audit/events: a decoded event. Fields that this build does not know stay in Raw.
+type AuditEvent struct {
+	Seq        uint64    `json:"seq"`
+	ID         string    `json:"id"`
+	Time       time.Time `json:"time"`
+	Kind       string    `json:"kind"`
+	Source     string    `json:"source,omitempty"`
+	RequestID  string    `json:"request_id,omitempty"`
+	Principal  string    `json:"principal,omitempty"`
+	SourceAddr string    `json:"source_address,omitempty"`
+	Agent      string    `json:"agent,omitempty"`
+	Connection string    `json:"connection,omitempty"`
+	Profile    string    `json:"profile,omitempty"`
+	Operation  string    `json:"operation,omitempty"`
+	Target     string    `json:"target,omitempty"`
+	Statement  string    `json:"statement,omitempty"`
+	Decision   string    `json:"decision,omitempty"`
+	Rule       string    `json:"rule,omitempty"`
+	Origin     string    `json:"origin,omitempty"`
+	Code       string    `json:"code,omitempty"`
+	Status     string    `json:"status,omitempty"`
+	Rows       int64     `json:"rows,omitempty"`
+	// Claimed holds what the event's source was told and did not prove: principal and connection in an agent's events.
+	Claimed map[string]string `json:"claimed,omitempty"`
+	Raw     json.RawMessage   `json:"-"`
+}
+
+// UnmarshalJSON keeps the whole line in Raw.
+func (e *AuditEvent) UnmarshalJSON(b []byte) error {
+	type plain AuditEvent
+	if err := json.Unmarshal(b, (*plain)(e)); err != nil {
+		return err
+	}
+	e.Raw = append(json.RawMessage(nil), b...)
+	return nil
+}
+
+// CodeOf gives the code of err: "" when it is nil, CodeInternal when it holds no protocol.Error.
+func CodeOf(err error) protocol.Code {
+	if err == nil {
+		return ""
+	}
+	var e *protocol.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return protocol.CodeInternal
+}

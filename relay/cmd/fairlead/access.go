@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/fairleadhq/fairlead/internal/cli"
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/client"
+)
+
+type joinTokenCommands struct {
+	Create joinTokenCreate `cmd:"" help:"Make a token for one enrolment. The token alone goes to standard output."`
+	List   joinTokenList   `cmd:"" help:"List the tokens that are still open."`
+	Revoke joinTokenRevoke `cmd:"" help:"Make an open token useless."`
+}
+
+type joinTokenCreate struct {
+	Group   string   `required:"" placeholder:"GROUP" help:"Agent group that the new agent joins."`
+	Expires lifetime `default:"1h" placeholder:"1h" help:"How long the token may be used: 30m, 12h, 7d."`
+	cli.Output
+}
+
+func (*joinTokenCreate) Examples() []string {
+	return []string{
+		"fairlead join-token create --group default",
+		"# straight to the site's machine, in no history and no process list",
+		"fairlead join-token create --group default | ssh site fairlead-agent enroll --data /var/lib/fairlead-agent",
+	}
+}
+
+func (k *joinTokenCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	made, err := c.CreateJoinToken(ctx, client.NewJoinToken{Group: k.Group, ExpiresInSeconds: k.Expires.seconds()})
+	if err != nil {
+		return err
+	}
+	if k.JSON() {
+		return t.JSON(made)
+	}
+	t.Printf("%s\n", cli.Clean(made.Token))
+	t.Notef("join token %s for group %s: one use, until %s; it is not shown again\n", made.ID, cli.Clean(made.Group), stamp(made.ExpiresAt))
+	return nil
+}
+
+type joinTokenList struct{ cli.Output }
+
+func (*joinTokenList) Examples() []string { return []string{"fairlead join-token list"} }
+
+func (k *joinTokenList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	tokens, err := c.JoinTokens(ctx)
+	if err != nil {
+		return err
+	}
+	return list(t, k.Output, tokens, []string{"id", "group", "created", "by", "expires"}, func(j client.JoinToken) []string {
+		return []string{j.ID, j.Group, stamp(j.CreatedAt), j.CreatedBy, stamp(j.ExpiresAt)}
+	})
+}
+
+type joinTokenRevoke struct {
+	ID string `arg:"" help:"Id of the join token."`
+}
+
+func (*joinTokenRevoke) Examples() []string {
+	return []string{"fairlead join-token revoke in_7k2mxq4v5h6j7k2mxq4v5h6j7k"}
+}
+
+func (k *joinTokenRevoke) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.RevokeJoinToken(ctx, k.ID); err != nil {
+		return err
+	}
+	t.Notef("join token %s is revoked\n", cli.Clean(k.ID))
+	return nil
+}
+
+type tokensCommands struct {
+	Create tokensCreate `cmd:"" help:"Make an API token. The token alone goes to standard output, this once."`
+	List   tokensList   `cmd:"" help:"List API tokens."`
+	Revoke tokensRevoke `cmd:"" help:"End an API token at once, open streams included."`
+}
+
+type tokensCreate struct {
+	Name    string   `arg:"" help:"What or whom the token is for."`
+	Role    []string `required:"" placeholder:"ROLE" help:"Role of the token: admin, operator or analyst. May be given several times."`
+	Expires lifetime `placeholder:"90d" help:"How long it is valid: 12h, 90d. Without it, until it is revoked."`
+	cli.Output
+}
+
+func (*tokensCreate) Examples() []string {
+	return []string{"fairlead tokens create nightly-report --role analyst --expires 90d > report.token"}
+}
+
+func (k *tokensCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	made, err := c.CreateToken(ctx, client.NewToken{Name: k.Name, Roles: k.Role, ExpiresInSeconds: k.Expires.seconds()})
+	if err != nil {
+		return err
+	}
+	if k.JSON() {
+		return t.JSON(made)
+	}
+	t.Printf("%s\n", cli.Clean(made.Token))
+	until := "it is revoked"
+	if made.ExpiresAt != nil {
+		until = stamp(*made.ExpiresAt)
+	}
+	t.Notef("API token %s (%s): valid until %s; it is not shown again\n", cli.Clean(made.Name), made.ID, until)
+	return nil
+}
+
+type tokensList struct{ cli.Output }
+
+func (*tokensList) Examples() []string { return []string{"fairlead tokens list"} }
+
+func (k *tokensList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	tokens, err := c.Tokens(ctx)
+	if err != nil {
+		return err
+	}
+	return list(t, k.Output, tokens, []string{"id", "name", "roles", "created", "expires", "last used"}, func(a client.Token) []string {
+		return []string{a.ID, a.Name, strings.Join(a.Roles, ","), stamp(a.CreatedAt), stampPtr(a.ExpiresAt), stampPtr(a.LastUsedAt)}
+	})
+}
+
+type tokensRevoke struct {
+	ID string `arg:"" help:"Id of the token."`
+}
+
+func (*tokensRevoke) Examples() []string {
+	return []string{"fairlead tokens revoke tok_7k2mxq4v5h6j7k2mxq4v5h6j7k"}
+}
+
+func (k *tokensRevoke) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.RevokeToken(ctx, k.ID); err != nil {
+		return err
+	}
+	t.Notef("API token %s is revoked\n", cli.Clean(k.ID))
+	return nil
+}
+
+type allowlistCommands struct {
+	Show allowlistShow `cmd:"" help:"Show the addresses that may call the relay."`
+	Set  allowlistSet  `cmd:"" help:"Replace them."`
+}
+
+type allowlistShow struct{ cli.Output }
+
+func (*allowlistShow) Examples() []string { return []string{"fairlead allowlist show"} }
+
+func (k *allowlistShow) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	a, err := c.Allowlist(ctx)
+	if err != nil {
+		return err
+	}
+	return k.print(t, a)
+}
+
+func (k *allowlistShow) print(t *cli.Term, a client.Allowlist) error {
+	if k.JSON() {
+		return t.JSON(a)
+	}
+	for _, p := range a.Prefixes {
+		t.Printf("%s\n", cli.Clean(p))
+	}
+	if len(a.Prefixes) == 0 {
+		t.Notef("the list is empty: it admits nobody\n")
+	}
+	return nil
+}
+
+type allowlistSet struct {
+	Prefixes []string `arg:"" optional:"" help:"Prefixes or addresses: 192.0.2.0/24, 2001:db8::/32, 198.51.100.7."`
+	None     bool     `help:"Set the empty list, which admits nobody."`
+	Confirm  bool     `help:"Set it even if it shuts out your own address."`
+	allowlistShow
+}
+
+func (*allowlistSet) Examples() []string {
+	return []string{"fairlead allowlist set 192.0.2.0/24 2001:db8::/32"}
+}
+
+func (k *allowlistSet) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	if (len(k.Prefixes) == 0) != k.None {
+		return &protocol.Error{Code: protocol.CodeInvalid, Message: "want prefixes, or --none alone", Hint: "fairlead allowlist set 192.0.2.0/24"}
+	}
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	a, err := c.SetAllowlist(ctx, client.SetAllowlist{Prefixes: k.Prefixes, Confirm: k.Confirm})
+	if err != nil {
+		return err
+	}
+	return k.print(t, a)
+}

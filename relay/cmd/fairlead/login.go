@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/fairleadhq/fairlead/internal/cli"
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/client"
+)
+
+type loginCommand struct{}
+
+func (*loginCommand) Examples() []string {
+	return []string{
+		"# asks for the token", "fairlead login --relay relay.example.com:8443 --ca ca.pem",
+		"# from a secret store", "vault read -field=token secret/fairlead | fairlead login --relay relay.example.com:8443 --ca ca.pem",
+		"fairlead login --relay relay.example.com:8443 --ca ca.pem --token-file admin.token --workspace default",
+	}
+}
+
+func (*loginCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	if r.Relay == "" {
+		return &protocol.Error{Code: protocol.CodeInvalid, Message: "login wants --relay HOST:PORT", Hint: "with --ca ca.pem from the relay's data folder"}
+	}
+	token, err := r.token(t)
+	if err != nil {
+		return err
+	}
+	if token.IsZero() {
+		if token, err = t.ReadSecret("API token"); err != nil {
+			return err
+		}
+	}
+	l := login{Workspace: r.Workspace, Token: token.ExposeString()}
+	if r.CA != "" {
+		pem, err := os.ReadFile(r.CA)
+		if err != nil {
+			return fmt.Errorf("read CA: %w", err)
+		}
+		l.CA = string(pem)
+	}
+	c, err := client.New(client.Config{Relay: r.Relay, CAFile: r.CA, Proxy: r.Proxy, Workspace: r.Workspace, Token: token, UserAgent: userAgent()})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	l.Relay = c.Relay()
+	who, err := c.Whoami(ctx)
+	if err != nil {
+		return fmt.Errorf("log in: %w", err) // nothing is saved
+	}
+	path, err := l.save()
+	if err != nil {
+		return err
+	}
+	t.Notef("logged in to %s as %s (%s); saved in %s\n", c.Relay(), cli.Clean(who.Name), cli.Clean(strings.Join(who.Roles, ", ")), path)
+	return nil
+}
+
+type logoutCommand struct{}
+
+func (*logoutCommand) Examples() []string { return []string{"fairlead logout"} }
+
+func (*logoutCommand) Run(t *cli.Term) error {
+	path, err := loginFile()
+	if err != nil {
+		return err
+	}
+	switch err := os.Remove(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		t.Notef("there was no saved login\n")
+	case err != nil:
+		return fmt.Errorf("forget the login: %w", err)
+	default:
+		t.Notef("forgotten; the token itself stays valid until it expires or is revoked\n")
+	}
+	return nil
+}
+
+type whoamiCommand struct{ cli.Output }
+
+func (*whoamiCommand) Examples() []string {
+	return []string{"fairlead whoami", "fairlead whoami --output json"}
+}
+
+func (k *whoamiCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	who, err := c.Whoami(ctx)
+	if err != nil {
+		return err
+	}
+	if k.JSON() {
+		return t.JSON(who)
+	}
+	return t.Table([]string{"principal", "name", "workspace", "roles", "from", "relay"},
+		[][]string{{who.Principal, who.Name, who.Workspace, strings.Join(who.Roles, ","), who.SourceAddress, c.Relay()}})
+}

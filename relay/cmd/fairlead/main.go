@@ -1,0 +1,52 @@
+package main
+
+import (
+	"os"
+
+	"github.com/fairleadhq/fairlead/internal/cli"
+)
+
+func main() { os.Exit(cli.Run(program(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+type grammar struct {
+	relayFlags
+
+	Login  loginCommand  `cmd:"" help:"Check a relay and a token, and save them for later commands."`
+	Logout logoutCommand `cmd:"" help:"Forget the saved login."`
+	Whoami whoamiCommand `cmd:"" help:"Show who the relay takes you for, and from which address you come."`
+
+	Query       queryCommand       `cmd:"" help:"Run a statement and print its rows."`
+	Exec        execCommand        `cmd:"" help:"Run one statement that changes data."`
+	Transaction transactionCommand `cmd:"" help:"Run several statements: all take effect, or none."`
+	Schema      schemaCommand      `cmd:"" help:"Show tables, columns and keys."`
+	Files       filesCommands      `cmd:"" help:"List, read and write files."`
+	Request     requestCommand     `cmd:"" help:"Send an HTTP request to the service behind a connection."`
+	Connect     connectCommand     `cmd:"" help:"Open a local port for native clients (psql, mysql, anything)."`
+
+	Agents      agentsCommands      `cmd:"" help:"Show and manage agents."`
+	Groups      groupsCommands      `cmd:"" help:"Manage agent groups."`
+	JoinToken   joinTokenCommands   `cmd:"" help:"Manage the single-use tokens that enrol agents."`
+	Connections connectionsCommands `cmd:"" help:"Manage connections."`
+	Tokens      tokensCommands      `cmd:"" help:"Manage API tokens."`
+	Allowlist   allowlistCommands   `cmd:"" help:"Show and set the addresses that may call the relay."`
+	Audit       auditCommands       `cmd:"" help:"Read and verify the audit log."`
+}
+
+func (*grammar) Examples() []string {
+	return []string{
+		"fairlead login --relay relay.example.com:8443 --ca ca.pem",
+		"fairlead query sales 'select * from orders where id = $1' --arg int:7",
+		"fairlead files get hr:reports/2026.csv",
+		"fairlead connect sales --listen 127.0.0.1:5433",
+	}
+}
+
+func program() cli.Program {
+	g := &grammar{}
+	return cli.Program{
+		Name: "fairlead",
+		Description: "Reach databases, files and services behind a Fairlead agent. The relay is found by --relay, --token-file and --ca, " +
+			"by FAIRLEAD_RELAY, FAIRLEAD_TOKEN (or FAIRLEAD_TOKEN_FILE), FAIRLEAD_CA and FAIRLEAD_WORKSPACE, or by what \"fairlead login\" saved.",
+		Grammar: g, Bind: []any{&g.relayFlags}, Groups: map[string]string{"relay": "The relay:"},
+	}
+}

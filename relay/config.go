@@ -1,0 +1,220 @@
+package relay
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/allowlist"
+	"github.com/fairleadhq/fairlead/internal/config"
+)
+
+// Config is relay.yaml. Begin with DefaultConfig or Load; configs/relay.full.yaml explains every key.
+type Config struct {
+	Version int `yaml:"version"`
+	// Data is the folder of the relay's state: database, audit logs, key file. A relative path is taken from the folder
+	// of relay.yaml.
+	Data string `yaml:"data"`
+	// Listen is the one port that agents and people share.
+	Listen string `yaml:"listen"`
+	// PublicAddress is where agents and people reach that port; it goes into join tokens and the certificate.
+	PublicAddress string `yaml:"public_address"`
+	// AlsoKnownAs are further host names and addresses that the relay's certificate shall hold.
+	AlsoKnownAs []string `yaml:"also_known_as"`
+	KEK         KEK      `yaml:"kek"`
+	Health      Health   `yaml:"health"`
+	Agents      Agents   `yaml:"agents"`
+	Audit       Audit    `yaml:"audit"`
+	// TrustedProxies are prefixes of load balancers that may name the caller's address in X-Forwarded-For.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+	Log            Log      `yaml:"log"`
+}
+
+// KEK says where the key-encryption key is: one of the two.
+type KEK struct {
+	File string `yaml:"file"`
+	Env  string `yaml:"env"`
+}
+
+// Health is the listener of health and metrics. It has no authentication: keep it on loopback or a management network.
+type Health struct {
+	Listen string `yaml:"listen"` // "" serves none
+}
+
+// Agents holds what concerns agents.
+type Agents struct {
+	CertificateLifetime config.Duration `yaml:"certificate_lifetime"`
+	MaxTunnels          int             `yaml:"max_tunnels"`
+}
+
+// Audit holds what concerns the audit logs.
+type Audit struct {
+	// MaxSize caps each workspace's log; at the cap the relay refuses operations. 0: no cap but the disk.
+	MaxSize config.Size `yaml:"max_size"`
+}
+
+// Log is the program's own log.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // text, json
+	// File, when not empty, takes the log instead of stderr; a relative path is taken from relay.yaml's folder. At MaxSize
+	// it begins anew, and Keep older files stay.
+	File    string      `yaml:"file"`
+	MaxSize config.Size `yaml:"max_size"`
+	Keep    int         `yaml:"keep"`
+}
+
+// The log file's size and number of older ones.
+const (
+	DefaultLogSize = config.Size(20e6)
+	DefaultLogKeep = 5
+	minLogSize     = config.Size(64 << 10)
+	maxLogKeep     = 1000
+)
+
+// ConfigVersion is the version of relay.yaml that this build reads.
+const ConfigVersion = 1
+
+// DefaultConfig is what holds where relay.yaml says nothing.
+func DefaultConfig() Config {
+	return Config{
+		Listen: ":8443",
+		KEK:    KEK{File: "kek.key"},
+		Health: Health{Listen: "127.0.0.1:9443"},
+		Agents: Agents{CertificateLifetime: config.Duration(7 * 24 * time.Hour), MaxTunnels: 8},
+		Log:    Log{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
+	}
+}
+
+// LoadConfig reads relay.yaml strictly. The error is config.Faults, with every fault found.
+func LoadConfig(file string) (Config, error) {
+	c := DefaultConfig()
+	b, err := config.ReadFile(file)
+	if err != nil {
+		return c, err
+	}
+	doc, err := config.Parse(file, b)
+	if err != nil {
+		return c, err
+	}
+	if err := doc.Decode(&c); err != nil {
+		return c, err
+	}
+	dir, err := filepath.Abs(filepath.Dir(file))
+	if err != nil {
+		return c, fmt.Errorf("find the folder of %s: %w", file, err)
+	}
+	if c.Data == "" {
+		c.Data = dir
+	} else if !filepath.IsAbs(c.Data) {
+		c.Data = filepath.Join(dir, c.Data)
+	}
+	if c.KEK.Env != "" && !doc.Has("kek.file") {
+		c.KEK.File = ""
+	}
+	if c.KEK.File != "" && !filepath.IsAbs(c.KEK.File) {
+		c.KEK.File = filepath.Join(c.Data, c.KEK.File)
+	}
+	if c.Log.File != "" && !filepath.IsAbs(c.Log.File) {
+		c.Log.File = filepath.Join(dir, c.Log.File)
+	}
+	var faults config.Faults
+	c.validate(func(path, msg, hint string) { faults = append(faults, doc.Fault(path, msg, hint)) })
+	return c, faults.Err()
+}
+
+func (c *Config) validate(fault func(path, msg, hint string)) {
+	if c.Version != ConfigVersion {
+		fault("version", fmt.Sprintf("is %d, this program reads %d", c.Version, ConfigVersion), "write version: 1")
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		fault("listen", "is not an address and port", `such as ":8443" or "10.0.0.5:443"`)
+	}
+	if host, port, err := net.SplitHostPort(c.PublicAddress); err != nil || host == "" || port == "" {
+		fault("public_address", "is not a host and port that agents can reach", "such as relay.example.com:443")
+	} else if _, err := allowlist.ParsePort(port); err != nil {
+		fault("public_address", "has no valid port", "a number from 1 to 65535")
+	}
+	if (c.KEK.File == "") == (c.KEK.Env == "") {
+		fault("kek", "wants either file or env", "")
+	}
+	if c.Health.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.Health.Listen); err != nil {
+			fault("health.listen", "is not an address and port", `such as "127.0.0.1:9443", or "" for none`)
+		}
+	}
+	if d := time.Duration(c.Agents.CertificateLifetime); d < 10*time.Second || d > 90*24*time.Hour {
+		fault("agents.certificate_lifetime", "is out of range", "from 10s to 2160h (90 days); 168h is the default")
+	}
+	if c.Agents.MaxTunnels < 1 || c.Agents.MaxTunnels > 64 {
+		fault("agents.max_tunnels", "is out of range", "from 1 to 64")
+	}
+	if c.Audit.MaxSize != 0 && c.Audit.MaxSize < 16<<20 {
+		fault("audit.max_size", "is too small to be of use", "at least 16MiB, or 0 for no cap")
+	}
+	for i, p := range c.TrustedProxies {
+		prefix, err := allowlist.ParsePrefix(p)
+		switch {
+		case err != nil:
+			fault(config.Index("trusted_proxies", i), err.Error(), "such as 10.0.0.0/24")
+		case prefix.Bits() == 0:
+			fault(config.Index("trusted_proxies", i), "trusts everybody, so anybody could claim any address", "name the load balancers' own addresses")
+		}
+	}
+	switch strings.ToLower(c.Log.Level) {
+	case "debug", "info", "warn", "error":
+	default:
+		fault("log.level", "is not a level", "debug, info, warn or error")
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		fault("log.format", "is not a format", "text or json")
+	}
+	if c.Log.MaxSize < minLogSize {
+		fault("log.max_size", fmt.Sprintf("%s is too small", c.Log.MaxSize), "at least "+minLogSize.String())
+	}
+	if c.Log.Keep < 0 || c.Log.Keep > maxLogKeep {
+		fault("log.keep", fmt.Sprintf("%d is not in 0 to %d", c.Log.Keep, maxLogKeep), "")
+	}
+}
+
+func (c *Config) proxies() []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range c.TrustedProxies {
+		if prefix, err := allowlist.ParsePrefix(p); err == nil { // validated
+			out = append(out, prefix)
+		}
+	}
+	return out
+}
+
+// certificateNames are the names and addresses of the relay's own certificate.
+func (c *Config) certificateNames() (names []string, ips []netip.Addr) {
+	add := func(h string) {
+		if a, err := netip.ParseAddr(h); err == nil {
+			ips = append(ips, a.Unmap())
+		} else if h != "" {
+			names = append(names, strings.ToLower(h))
+		}
+	}
+	if host, _, err := net.SplitHostPort(c.PublicAddress); err == nil {
+		add(host)
+	}
+	if host, _, err := net.SplitHostPort(c.Listen); err == nil && host != "" && host != "0.0.0.0" && host != "::" {
+		add(host)
+	}
+	for _, h := range c.AlsoKnownAs {
+		add(h)
+	}
+	// Whoever sits on the machine reaches the relay as localhost, too.
+	add("localhost")
+	add("127.0.0.1")
+	add("::1")
+	if h, err := os.Hostname(); err == nil {
+		add(h)
+	}
+	return names, ips
+}

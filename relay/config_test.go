@@ -1,0 +1,188 @@
+package relay
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/config"
+)
+
+// configCopy puts a sample into a folder of the test's own: a working copy's modes are whatever git and umask made them.
+func configCopy(t *testing.T, data []byte) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "relay.yaml")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func sample(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("..", "configs", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestRelaySamplesLoad(t *testing.T) {
+	for _, name := range []string{"relay.yaml", "relay.full.yaml"} {
+		t.Run(name, func(t *testing.T) {
+			c, err := LoadConfig(configCopy(t, sample(t, name)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := DefaultConfig()
+			// The samples show the defaults, but for the file of the log: whoever copies one changes nothing else by it.
+			c.Log.File = ""
+			if c.Listen != d.Listen || c.Health != d.Health || c.Agents != d.Agents || c.Audit != d.Audit || c.Log != d.Log {
+				t.Errorf("got %+v, the defaults are %+v", c, d)
+			}
+			if c.KEK.File != filepath.Join(c.Data, "kek.key") || c.KEK.Env != "" || !filepath.IsAbs(c.Data) {
+				t.Errorf("data folder %q, key file %q, key variable %q", c.Data, c.KEK.File, c.KEK.Env)
+			}
+			if c.PublicAddress != "relay.example.com:8443" {
+				t.Errorf("public address is %q", c.PublicAddress)
+			}
+		})
+	}
+}
+
+// TestFullRelaySampleNamesEveryKey reads the struct by reflection, so that a new key cannot be forgotten.
+func TestFullRelaySampleNamesEveryKey(t *testing.T) {
+	doc, err := config.Parse("relay.full.yaml", sample(t, "relay.full.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference, err := os.ReadFile("../docs/relay-operation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := configKeys(reflect.TypeFor[Config](), "")
+	if len(keys) < 15 {
+		t.Fatalf("only %d keys were found: %v", len(keys), keys)
+	}
+	for _, key := range keys {
+		if !doc.Has(key) {
+			t.Errorf("relay.full.yaml does not name %s", key)
+		}
+		if !strings.Contains(string(reference), "`"+key+"`") {
+			t.Errorf("docs/relay-operation.md does not name %s", key)
+		}
+	}
+}
+
+// configKeys lists the paths of all keys that hold a value.
+func configKeys(t reflect.Type, path string) []string {
+	if t.Kind() != reflect.Struct {
+		return []string{path}
+	}
+	var keys []string
+	for i := range t.NumField() {
+		name := t.Field(i).Tag.Get("yaml")
+		if path != "" {
+			name = path + "." + name
+		}
+		keys = append(keys, configKeys(t.Field(i).Type, name)...)
+	}
+	return keys
+}
+
+func TestBadRelayYAMLIsToldWhere(t *testing.T) {
+	const good = "version: 1\npublic_address: relay.example.com:443\n"
+	for _, c := range []struct {
+		name, text string
+		line       int
+		path       string
+		says       string // in message or hint
+	}{
+		{"another version", "version: 2\npublic_address: relay.example.com:443\n", 1, "version", "write version: 1"},
+		{"no version", "public_address: relay.example.com:443\n", 0, "version", "write version: 1"},
+		{"no public address", "version: 1\n", 0, "public_address", "such as relay.example.com:443"},
+		{"public address without a port", "version: 1\npublic_address: relay.example.com\n", 2, "public_address", "such as relay.example.com:443"},
+		{"public address without a host", "version: 1\npublic_address: \":443\"\n", 2, "public_address", "such as relay.example.com:443"},
+		{"public address with port 0", "version: 1\npublic_address: relay.example.com:0\n", 2, "public_address", "1 to 65535"},
+		{"unknown key", good + "listn: \":443\"\n", 3, "listn", "listen"},
+		{"unknown key below", good + "agents:\n  max_tunels: 3\n", 4, "agents.max_tunels", "max_tunnels"},
+		{"key twice", good + "listen: \":443\"\nlisten: \":444\"\n", 4, "listen", ""},
+		{"listen without a port", good + "listen: relay\n", 3, "listen", `":8443"`},
+		{"a list where text belongs", good + "listen: [\":443\"]\n", 3, "listen", ""},
+		{"both kinds of key", good + "kek: {file: a.key, env: FAIRLEAD_KEK}\n", 3, "kek", "either file or env"},
+		{"neither kind of key", good + "kek: {file: \"\"}\n", 3, "kek", "either file or env"},
+		{"health without a port", good + "health:\n  listen: localhost\n", 4, "health.listen", "127.0.0.1:9443"},
+		{"lifetime too short", good + "agents:\n  certificate_lifetime: 1s\n", 4, "agents.certificate_lifetime", "168h"},
+		{"lifetime too long", good + "agents:\n  certificate_lifetime: 3000h\n", 4, "agents.certificate_lifetime", "168h"},
+		{"lifetime without a unit", good + "agents:\n  certificate_lifetime: 168\n", 4, "agents.certificate_lifetime", ""},
+		{"no tunnels", good + "agents: {max_tunnels: 0}\n", 3, "agents.max_tunnels", "1 to 64"},
+		{"too many tunnels", good + "agents: {max_tunnels: 65}\n", 3, "agents.max_tunnels", "1 to 64"},
+		{"log too small", good + "audit: {max_size: 1MB}\n", 3, "audit.max_size", "at least 16MiB"},
+		{"everybody is a proxy", good + "trusted_proxies:\n  - 10.0.0.0/8\n  - 0.0.0.0/0\n", 5, "trusted_proxies[1]", "own addresses"},
+		{"proxy with host bits", good + "trusted_proxies: [10.0.0.1/8]\n", 3, "trusted_proxies[0]", "10.0.0.0/8"},
+		{"unknown level", good + "log: {level: loud}\n", 3, "log.level", "debug, info, warn or error"},
+		{"unknown format", good + "log: {format: xml}\n", 3, "log.format", "text or json"},
+		{"log file too small", good + "log: {max_size: 1KB}\n", 3, "log.max_size", "at least"},
+		{"too many log files", good + "log: {keep: 1001}\n", 3, "log.keep", "0 to 1000"},
+		{"tab", good + "log:\n\tlevel: info\n", 4, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file := configCopy(t, []byte(c.text))
+			_, err := LoadConfig(file)
+			var faults config.Faults
+			if !errors.As(err, &faults) || len(faults) != 1 {
+				t.Fatalf("got %v, want one fault", err)
+			}
+			f := faults[0]
+			if f.File != file || c.line != 0 && f.Line != c.line || f.Path != c.path {
+				t.Errorf("fault stands at %s:%d %q, want line %d %q", f.File, f.Line, f.Path, c.line, c.path)
+			}
+			if f.Message == "" || !strings.Contains(f.Message+" "+f.Hint, c.says) {
+				t.Errorf("fault says %q, hint %q; want %q in it", f.Message, f.Hint, c.says)
+			}
+		})
+	}
+}
+
+func TestAllFaultsOfRelayYAMLAtOnce(t *testing.T) {
+	_, err := LoadConfig(configCopy(t, []byte("version: 1\nlisten: relay\npublic_address: relay\nlog: {level: loud, format: xml}\n")))
+	var faults config.Faults
+	if !errors.As(err, &faults) || len(faults) != 4 {
+		t.Fatalf("got %v, want four faults", err)
+	}
+}
+
+func TestRelayYAMLThatOthersCanChangeIsRefused(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("modes mean nothing there; internal/config tests the access lists")
+	}
+	file := configCopy(t, sample(t, "relay.yaml"))
+	if err := os.Chmod(file, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadConfig(file); err == nil {
+		t.Error("a file that everybody may write was read")
+	}
+}
+
+func TestRelayPathsAreTakenFromTheFile(t *testing.T) {
+	file := configCopy(t, []byte("version: 1\ndata: state\npublic_address: relay.example.com:443\nkek: {env: FAIRLEAD_KEK}\nagents: {certificate_lifetime: 24h}\n"))
+	c, err := LoadConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := filepath.Join(filepath.Dir(file), "state"); c.Data != want {
+		t.Errorf("data folder is %q, want %q", c.Data, want)
+	}
+	if c.KEK.File != "" || c.KEK.Env != "FAIRLEAD_KEK" {
+		t.Errorf("with env alone the key is looked for in file %q, variable %q", c.KEK.File, c.KEK.Env)
+	}
+	if time.Duration(c.Agents.CertificateLifetime) != 24*time.Hour {
+		t.Errorf("certificate lifetime is %v", time.Duration(c.Agents.CertificateLifetime))
+	}
+}

@@ -1,0 +1,517 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/secret"
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/store"
+	"github.com/fairleadhq/fairlead/relay/vault"
+)
+
+// AgentState is what is known of an agent apart from its tunnels.
+type AgentState string
+
+const (
+	AgentAwaiting AgentState = "awaiting" // enrolled, was never connected
+	AgentActive   AgentState = "active"
+	AgentDisabled AgentState = "disabled"
+)
+
+const (
+	stateAwaiting = string(AgentAwaiting)
+	stateActive   = string(AgentActive)
+	stateDisabled = string(AgentDisabled)
+)
+
+// Agent is an enrolled agent.
+type Agent struct {
+	ID, Workspace string
+	Group         string // id
+	Created       time.Time
+	Disabled      bool
+	Certificates  []Certificate // issued and not replaced, oldest first
+	agentBody                   // Name, LogKey; Facts as stored
+
+	sealed []byte
+	live   *live
+}
+
+type agentBody struct {
+	Name   string `json:"name,omitempty"`
+	LogKey []byte `json:"log_key,omitempty"` // Ed25519 public key of the agent's audit log
+	Facts  Facts  `json:"facts"`
+}
+
+// Facts is what an agent says of itself when it connects. Nothing is decided by it.
+type Facts struct {
+	Hostname      string                  `json:"hostname,omitempty"`
+	OS            string                  `json:"os,omitempty"`
+	Arch          string                  `json:"arch,omitempty"`
+	Version       string                  `json:"version,omitempty"`
+	SourceAddress netip.Addr              `json:"source_address,omitzero"`
+	ConfigDigest  string                  `json:"config_digest,omitempty"`
+	ReloadError   string                  `json:"reload_error,omitempty"`
+	Profiles      []protocol.ProfileOffer `json:"profiles,omitempty"`
+}
+
+func (f Facts) equal(o Facts) bool {
+	return f.Hostname == o.Hostname && f.OS == o.OS && f.Arch == o.Arch && f.Version == o.Version && f.SourceAddress == o.SourceAddress &&
+		f.ConfigDigest == o.ConfigDigest && f.ReloadError == o.ReloadError &&
+		slices.EqualFunc(f.Profiles, o.Profiles, func(a, b protocol.ProfileOffer) bool {
+			return a.Name == b.Name && a.Kind == b.Kind && a.Adapter == b.Adapter && slices.Equal(a.Operations, b.Operations)
+		})
+}
+
+// Bounds of what an agent may have kept about itself.
+const (
+	maxFact   = 512
+	maxOffers = 1000
+)
+
+func (f Facts) bounded() Facts {
+	for _, s := range []*string{&f.Hostname, &f.OS, &f.Arch, &f.Version, &f.ConfigDigest, &f.ReloadError} {
+		*s = strings.ToValidUTF8((*s)[:min(len(*s), maxFact)], "")
+	}
+	f.Profiles = slices.Clone(f.Profiles[:min(len(f.Profiles), maxOffers)])
+	for i := range f.Profiles {
+		o := &f.Profiles[i]
+		o.Name, o.Adapter = strings.ToValidUTF8(o.Name[:min(len(o.Name), maxFact)], ""), strings.ToValidUTF8(o.Adapter[:min(len(o.Adapter), maxFact)], "")
+	}
+	return f
+}
+
+// Certificate is one that was issued to an agent.
+type Certificate struct {
+	Serial           string // as the certificate's SerialNumber prints in hexadecimal
+	SPKI             []byte // SHA-256 of the public key
+	Issued, NotAfter time.Time
+	Proven           time.Time // when the agent first connected with it; zero if not yet
+}
+
+// live is what is known of an agent since it was last written; all snapshots that hold the agent share it.
+type live struct {
+	mu          sync.Mutex
+	first, last int64 // Unix milliseconds
+	facts       Facts
+	dirty       bool // facts or first differ from what is stored
+	written     int64
+}
+
+// merge takes what is stored, if it is newer than what is known.
+func (l *live) merge(first, last int64, facts *Facts) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if first != 0 && (l.first == 0 || first < l.first) {
+		l.first = first
+	}
+	if facts != nil && last >= l.last && !l.dirty {
+		l.facts = *facts
+	}
+	l.last, l.written = max(l.last, last), max(l.written, last)
+}
+
+// Seen tells when the agent was connected first and last; zero if never.
+func (a *Agent) Seen() (first, last time.Time) {
+	a.live.mu.Lock()
+	defer a.live.mu.Unlock()
+	return fromMs(a.live.first), fromMs(a.live.last)
+}
+
+// Latest is what the agent last said of itself. Do not change its slices.
+func (a *Agent) Latest() Facts {
+	a.live.mu.Lock()
+	defer a.live.mu.Unlock()
+	return a.live.facts
+}
+
+// State tells whether the agent is disabled, awaiting its first connection, or active.
+func (a *Agent) State() AgentState {
+	if a.Disabled {
+		return AgentDisabled
+	}
+	if first, _ := a.Seen(); first.IsZero() {
+		return AgentAwaiting
+	}
+	return AgentActive
+}
+
+// AgentSeen notes that an agent is connected and what it says of itself. It is to be read at once and written within
+// Config.Flush. Texts are cut to 512 bytes and offers to 1000. An unknown agent is ignored.
+func (d *Directory) AgentSeen(id string, f Facts) {
+	f = f.bounded()
+	d.touch(id, func(l *live, at int64) {
+		if l.first == 0 || !l.facts.equal(f) {
+			l.facts, l.dirty = f, true
+		}
+	})
+}
+
+// TouchAgent notes that an agent is still connected. It costs no write; call it at each heartbeat.
+func (d *Directory) TouchAgent(id string) {
+	d.touch(id, func(l *live, at int64) { l.dirty = l.dirty || l.first == 0 })
+}
+
+func (d *Directory) touch(id string, f func(l *live, at int64)) {
+	a := d.Snapshot().Agent(id)
+	if a == nil {
+		return
+	}
+	at := toMs(now())
+	a.live.mu.Lock()
+	defer a.live.mu.Unlock()
+	f(a.live, at)
+	if a.live.first == 0 {
+		a.live.first = at
+	}
+	a.live.last = max(a.live.last, at)
+}
+
+// flush writes what was noted since the last time: one transaction for all.
+func (d *Directory) flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	d.reloading.Lock()
+	s := d.last
+	d.reloading.Unlock()
+	if s == nil {
+		return nil
+	}
+	type seen struct {
+		a           *Agent
+		first, last int64
+		facts       Facts
+		dirty       bool
+	}
+	var agents []seen
+	for _, a := range s.agents {
+		l := a.live
+		l.mu.Lock()
+		if l.dirty || l.last > l.written {
+			agents = append(agents, seen{a, l.first, l.last, l.facts, l.dirty})
+		}
+		l.mu.Unlock()
+	}
+	used := map[*Token]int64{}
+	for _, t := range s.tokens {
+		if at := t.used.last.Load(); at > t.used.written.Load() {
+			used[t] = at
+		}
+	}
+	if len(agents) == 0 && len(used) == 0 {
+		return nil
+	}
+	write := func(tx *store.Tx) error {
+		for _, v := range agents {
+			if !v.dirty {
+				if err := tx.SeenAgent(v.a.ID, v.last); err != nil {
+					return err
+				}
+				continue
+			}
+			_, err := d.editAgent(tx, v.a.Workspace, v.a.ID, func(r *store.Agent, b *agentBody) error {
+				if r.State == stateAwaiting {
+					r.State = stateActive
+				}
+				if r.FirstSeen == 0 {
+					r.FirstSeen = v.first
+				}
+				r.LastSeen, b.Facts = max(r.LastSeen, v.last), v.facts
+				return nil
+			})
+			if err != nil && !errors.Is(err, store.ErrNotFound) { // deleted meanwhile
+				return err
+			}
+		}
+		for t, at := range used {
+			if err := tx.UsedAPIToken(t.ID, at); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var err error
+	if slices.ContainsFunc(agents, func(v seen) bool { return v.dirty }) {
+		err = d.change(ctx, write)
+	} else {
+		err = fail(d.store.WriteQuiet(ctx, write))
+	}
+	if err != nil {
+		return err
+	}
+	for _, v := range agents {
+		l := v.a.live
+		l.mu.Lock()
+		l.written = max(l.written, v.last)
+		if l.facts.equal(v.facts) {
+			l.dirty = false
+		}
+		l.mu.Unlock()
+	}
+	for t, at := range used {
+		t.used.written.Store(at)
+	}
+	return nil
+}
+
+// editAgent reads an agent's row, lets f change it, and writes it back.
+func (d *Directory) editAgent(tx *store.Tx, workspace, id string, f func(*store.Agent, *agentBody) error) (store.Agent, error) {
+	r, err := tx.Agent(workspace, id)
+	if err != nil {
+		return r, err
+	}
+	var b agentBody
+	if err := open(d.vault, place(workspace, "agents", id, r.Version), r.Sealed, &b); err != nil {
+		return r, err
+	}
+	if err := f(&r, &b); err != nil {
+		return r, err
+	}
+	r.Version++
+	if r.Sealed, err = seal(d.vault, place(workspace, "agents", id, r.Version), b); err != nil {
+		return r, err
+	}
+	return r, tx.UpdateAgent(r)
+}
+
+// Each call makes a new error: callers put their request id into it.
+func noAgent() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeNotFound, Message: "no such agent", Hint: "list them: fairlead agents list"}
+}
+
+func (d *Directory) setAgentState(ctx context.Context, workspace, id string, state func(r *store.Agent) string) error {
+	w, err := d.Snapshot().Workspace(workspace)
+	if err != nil {
+		return err
+	}
+	return d.change(ctx, func(tx *store.Tx) error {
+		_, err := d.editAgent(tx, w.ID, id, func(r *store.Agent, _ *agentBody) error {
+			r.State = state(r)
+			return nil
+		})
+		return as(err, noAgent(), nil)
+	})
+}
+
+// DisableAgent refuses the agent from now on. Its tunnels are the hub's to cut: it learns of it by Changed.
+func (d *Directory) DisableAgent(ctx context.Context, workspace, id string) error {
+	return d.setAgentState(ctx, workspace, id, func(*store.Agent) string { return stateDisabled })
+}
+
+// EnableAgent admits a disabled agent again.
+func (d *Directory) EnableAgent(ctx context.Context, workspace, id string) error {
+	return d.setAgentState(ctx, workspace, id, func(r *store.Agent) string {
+		if r.FirstSeen == 0 {
+			return stateAwaiting
+		}
+		return stateActive
+	})
+}
+
+// DeleteAgent removes the agent, its certificates and its audit cursor. It cannot come back but by enrolling anew.
+func (d *Directory) DeleteAgent(ctx context.Context, workspace, id string) error {
+	w, err := d.Snapshot().Workspace(workspace)
+	if err != nil {
+		return err
+	}
+	return d.change(ctx, func(tx *store.Tx) error { return as(tx.DeleteAgent(w.ID, id), noAgent(), nil) })
+}
+
+// Enrolment is what an agent brings when it enrols.
+type Enrolment struct {
+	Name, Hostname, OS, Arch, Version string
+	SourceAddress                     netip.Addr
+	SPKI                              []byte // SHA-256 of the public key that it proved to hold
+	LogKey                            []byte // Ed25519 public key of its audit log
+}
+
+// Enroll consumes a join token and registers an agent, both or neither. issue is called within the transaction, so it must be
+// quick and must not change the directory; it signs the first certificate for the identity given. An agent that did not get the
+// answer may ask again with the same token and the same key until it was connected or the token expires, and is the same agent;
+// for anybody else a used token is refused.
+func (d *Directory) Enroll(ctx context.Context, token secret.Bytes, e Enrolment,
+	issue func(workspace, group, agent string) (Certificate, error)) (*Agent, error) {
+	if len(e.SPKI) != 32 || len(e.LogKey) != 32 {
+		return nil, invalid("the enrolment brings no proper keys", "use the agent's own enroll command")
+	}
+	for _, s := range []string{e.Name, e.Hostname, e.OS, e.Arch, e.Version} {
+		if s != "" && checkLabel(s) != nil {
+			return nil, invalid("a name, host name or version is too long or holds control characters", "use at most 128 printable characters")
+		}
+	}
+	if e.Name == "" {
+		e.Name = e.Hostname
+	}
+	digest, err := d.vault.Digest("", vault.JoinToken, token.ExposeString())
+	if err != nil {
+		return nil, err
+	}
+	id, at := NewID("agt"), now()
+	err = d.change(ctx, func(tx *store.Tx) error {
+		t, err := tx.ConsumeJoinToken(digest[:], id, toMs(at))
+		if errors.Is(err, store.ErrNotFound) {
+			if t, err = d.reenroll(tx, digest[:], e.SPKI, at); err == nil {
+				id = t.UsedBy
+				return d.issue(tx, t, at, issue)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		body := agentBody{Name: e.Name, LogKey: e.LogKey, Facts: Facts{Hostname: e.Hostname, OS: e.OS, Arch: e.Arch, Version: e.Version,
+			SourceAddress: e.SourceAddress}}
+		sealed, err := seal(d.vault, place(t.Workspace, "agents", id, 1), body)
+		if err != nil {
+			return err
+		}
+		if err := tx.InsertAgent(store.Agent{ID: id, Workspace: t.Workspace, Group: t.Group, State: stateAwaiting, Created: toMs(at),
+			Version: 1, Sealed: sealed}); err != nil {
+			return err
+		}
+		return d.issue(tx, t, at, issue)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if a := d.Snapshot().Agent(id); a != nil {
+		return a, nil
+	}
+	return nil, noAgent() // deleted in the same moment
+}
+
+// reenroll finds what a join token that cannot be consumed was used for, if the one who asks is that agent.
+func (d *Directory) reenroll(tx *store.Tx, digest, spki []byte, at time.Time) (store.JoinToken, error) {
+	t, err := tx.JoinTokenByDigest(digest)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return t, &protocol.Error{Code: protocol.CodeUnauthenticated, Message: "the join token is not known",
+			Hint: "make a new one: fairlead join-token create --group GROUP"}
+	case err != nil:
+		return t, err
+	case t.Expires <= toMs(at):
+		return t, &protocol.Error{Code: protocol.CodeUnauthenticated, Message: "the join token has expired",
+			Hint: "make a new one: fairlead join-token create --group GROUP"}
+	}
+	used := &protocol.Error{Code: protocol.CodeConflict, Message: "the join token was used already",
+		Hint: "each agent needs its own: fairlead join-token create --group GROUP"}
+	a, err := tx.Agent(t.Workspace, t.UsedBy)
+	if err != nil {
+		return t, as(err, used, nil)
+	}
+	if a.State != stateAwaiting {
+		return t, used
+	}
+	certs, err := tx.Certificates(a.ID)
+	if err != nil {
+		return t, err
+	}
+	for _, c := range certs {
+		if c.Proven == 0 && slices.Equal(c.SPKI, spki) {
+			return t, nil
+		}
+	}
+	return t, used
+}
+
+func (d *Directory) issue(tx *store.Tx, t store.JoinToken, at time.Time, issue func(workspace, group, agent string) (Certificate, error)) error {
+	c, err := issue(t.Workspace, t.Group, t.UsedBy)
+	if err != nil {
+		return err
+	}
+	return d.addCertificate(tx, t.UsedBy, c, at)
+}
+
+// unproven bounds the certificates that an agent was given and has not used yet.
+const unproven = 2
+
+// addCertificate records a certificate, drops those that expired, and the oldest unproven ones.
+func (d *Directory) addCertificate(tx *store.Tx, agent string, c Certificate, at time.Time) error {
+	if c.Serial == "" || len(c.SPKI) != 32 || !c.NotAfter.After(at) {
+		return errors.New("record a certificate: serial, key or end is missing")
+	}
+	have, err := tx.Certificates(agent)
+	if err != nil {
+		return err
+	}
+	fresh, issued := 1, toMs(at)
+	if n := len(have); n > 0 {
+		issued = max(issued, have[n-1].Issued+1) // their order is that of issue, even within a millisecond
+	}
+	for _, h := range slices.Backward(have) {
+		drop := h.NotAfter <= toMs(at)
+		if h.Proven == 0 && !drop {
+			fresh++
+			drop = fresh > unproven
+		}
+		if drop {
+			if err := tx.DeleteCertificate(agent, h.Serial); err != nil {
+				return err
+			}
+		}
+	}
+	return tx.InsertCertificate(store.Certificate{Agent: agent, Serial: c.Serial, SPKI: c.SPKI, Issued: issued, NotAfter: toMs(c.NotAfter)})
+}
+
+// RecordCertificate records a renewed certificate before it is given out. The one in use stays good until the new one is proven.
+func (d *Directory) RecordCertificate(ctx context.Context, agent string, c Certificate) error {
+	return d.change(ctx, func(tx *store.Tx) error { return as(d.addCertificate(tx, agent, c, now()), noAgent(), nil) })
+}
+
+// ProveCertificate notes that an agent has connected with a certificate: older ones are refused from now on. One that was proven
+// before costs nothing.
+func (d *Directory) ProveCertificate(ctx context.Context, agent, serial string) error {
+	a := d.Snapshot().Agent(agent)
+	if a == nil {
+		return noAgent()
+	}
+	if len(a.Certificates) > 0 && a.Certificates[0].Serial == serial && !a.Certificates[0].Proven.IsZero() {
+		return nil
+	}
+	return d.change(ctx, func(tx *store.Tx) error {
+		have, err := tx.Certificates(agent)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(have, func(c store.Certificate) bool { return c.Serial == serial })
+		if i < 0 {
+			return noAgent()
+		}
+		if have[i].Proven == 0 {
+			if err := tx.ProveCertificate(agent, serial, toMs(now())); err != nil {
+				return err
+			}
+		}
+		for _, c := range have[:i] {
+			if err := tx.DeleteCertificate(agent, c.Serial); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// AuditCursor tells how far the relay holds an agent's audit log; the zero LogHead before the first event.
+func (d *Directory) AuditCursor(ctx context.Context, agent string) (h protocol.LogHead, err error) {
+	err = d.store.Read(ctx, func(tx *store.Tx) (err error) {
+		h.Seq, h.Hash, err = tx.AuditCursor(agent)
+		return err
+	})
+	return h, fail(err)
+}
+
+// SetAuditCursor moves the cursor forward; it is durable when this returns. It refuses (conflict) to move it back.
+func (d *Directory) SetAuditCursor(ctx context.Context, agent string, h protocol.LogHead) error {
+	if h.Seq == 0 || h.Seq > 1<<62 || h.Hash == "" {
+		return invalid("the log head is malformed", "send the sequence number and hash of a record")
+	}
+	return fail(d.store.WriteQuiet(ctx, func(tx *store.Tx) error {
+		return as(tx.SetAuditCursor(agent, h.Seq, h.Hash),
+			protocol.Errorf(protocol.CodeConflict, "the agent's log is held further already, or the agent is gone"), nil)
+	}))
+}

@@ -1,0 +1,271 @@
+package directory
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/fairleadhq/fairlead/internal/allowlist"
+	"github.com/fairleadhq/fairlead/internal/secret"
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/store"
+	"github.com/fairleadhq/fairlead/relay/vault"
+)
+
+// Limits.
+const (
+	MaxName          = 64                 // bytes of the name of a workspace, group or connection
+	MaxLabel         = 128                // bytes of the name of an agent, principal or token
+	MaxAllowlist     = 10_000             // prefixes of a workspace
+	MaxJoinTokenLife = 7 * 24 * time.Hour // of a join token
+	JoinTokenLife    = time.Hour          // when none is given
+)
+
+// checkName admits a letter or digit, then letters, digits and "_-.": names stand in paths and on command lines.
+func checkName(s string) error {
+	ok := s != "" && len(s) <= MaxName
+	for i := 0; ok && i < len(s); i++ {
+		c := s[i]
+		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		ok = alnum || i > 0 && (c == '_' || c == '-' || c == '.')
+	}
+	if !ok {
+		return invalid("the name is not usable", fmt.Sprintf("use 1 to %d letters, digits, '_', '-' or '.', beginning with a letter or digit", MaxName))
+	}
+	if looksLikeID(s) {
+		return invalid("the name looks like an id", "choose one without a prefix and 26 characters")
+	}
+	return nil
+}
+
+// checkLabel admits printable text: labels are shown, never looked up by path.
+func checkLabel(s string) error {
+	ok := s != "" && len(s) <= MaxLabel && utf8.ValidString(s)
+	for _, r := range s {
+		ok = ok && unicode.IsPrint(r)
+	}
+	if !ok {
+		return invalid("the name is not usable", fmt.Sprintf("use 1 to %d bytes of printable text", MaxLabel))
+	}
+	return nil
+}
+
+// CreateGroup adds an agent group to a workspace (name or id).
+func (d *Directory) CreateGroup(ctx context.Context, workspace, name string) (*Group, error) {
+	w, err := d.Snapshot().Workspace(workspace)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	id := NewID("grp")
+	err = d.change(ctx, func(tx *store.Tx) error {
+		return as(d.insertGroup(tx, w.ID, id, name, now()), protocol.Errorf(protocol.CodeNotFound, "no such workspace"),
+			protocol.Errorf(protocol.CodeConflict, "an agent group of this name exists"))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return d.Snapshot().before(w.ID).Group(id)
+}
+
+func (d *Directory) insertGroup(tx *store.Tx, workspace, id, name string, at time.Time) error {
+	digest, err := d.vault.Digest(workspace, vault.NameOfGroup, name)
+	if err != nil {
+		return err
+	}
+	sealed, err := seal(d.vault, place(workspace, "agent_groups", id, 1), nameBody{name})
+	if err != nil {
+		return err
+	}
+	return tx.InsertGroup(store.Group{ID: id, Workspace: workspace, Created: toMs(at), Version: 1, NameDigest: digest[:], Sealed: sealed})
+}
+
+// DeleteGroup removes a group (name or id) and its join tokens. It refuses (conflict) while agents or connections belong to it.
+func (d *Directory) DeleteGroup(ctx context.Context, workspace, group string) error {
+	w, g, err := d.group(workspace, group)
+	if err != nil {
+		return err
+	}
+	return d.change(ctx, func(tx *store.Tx) error {
+		agents, connections, err := tx.GroupUse(w.ID, g.ID)
+		if err != nil {
+			return err
+		}
+		if agents+connections > 0 {
+			return &protocol.Error{Code: protocol.CodeConflict,
+				Message: fmt.Sprintf("the agent group has %d agents and %d connections", agents, connections), Hint: "delete them first"}
+		}
+		return as(tx.DeleteGroup(w.ID, g.ID), noGroup(), nil)
+	})
+}
+
+func noGroup() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeNotFound, Message: "no such agent group", Hint: "list them: fairlead groups list"}
+}
+
+func (d *Directory) group(workspace, group string) (*Workspace, *Group, error) {
+	w, err := d.Snapshot().Workspace(workspace)
+	if err != nil {
+		return nil, nil, err
+	}
+	g, err := w.Group(group)
+	return w, g, err
+}
+
+// CreateConnection adds a connection to a group (name or id): of a profile, or of a host and port, not both.
+func (d *Directory) CreateConnection(ctx context.Context, workspace, group string, b ConnectionBody) (*Connection, error) {
+	if err := checkName(b.Name); err != nil {
+		return nil, err
+	}
+	switch {
+	case b.Profile != "" && (b.Host != "" || b.Port != 0):
+		return nil, invalid("a connection is a profile or a target, not both", "give the profile, or the target's host and port")
+	case b.Profile != "":
+		if checkName(b.Profile) != nil {
+			return nil, invalid("the profile's name is not usable", "give the name as it stands in agent.yaml")
+		}
+	case b.Host == "" || b.Port == 0:
+		return nil, invalid("the connection names no profile and no whole target", "give the profile, or the target's host and port")
+	default:
+		host, _, err := allowlist.CanonicalHost(b.Host)
+		if err != nil {
+			return nil, invalid("the target's host is not usable", "give a host name, or an address in its usual form")
+		}
+		b.Host = host
+	}
+	w, g, err := d.group(workspace, group)
+	if err != nil {
+		return nil, err
+	}
+	id := NewID("con")
+	digest, err := d.vault.Digest(w.ID, vault.NameOfConnection, b.Name)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := seal(d.vault, place(w.ID, "connections", id, 1), b)
+	if err != nil {
+		return nil, err
+	}
+	err = d.change(ctx, func(tx *store.Tx) error {
+		return as(tx.InsertConnection(store.Connection{ID: id, Workspace: w.ID, Group: g.ID, Created: toMs(now()), Version: 1,
+			NameDigest: digest[:], Sealed: sealed}), noGroup(), protocol.Errorf(protocol.CodeConflict, "a connection of this name exists"))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return d.Snapshot().before(w.ID).Connection(id)
+}
+
+// DeleteConnection removes a connection (name or id) and the grants on it.
+func (d *Directory) DeleteConnection(ctx context.Context, workspace, connection string) error {
+	w, err := d.Snapshot().Workspace(workspace)
+	if err != nil {
+		return err
+	}
+	c, err := w.Connection(connection)
+	if err != nil {
+		return err
+	}
+	return d.change(ctx, func(tx *store.Tx) error {
+		return as(tx.DeleteConnection(w.ID, c.ID), protocol.Errorf(protocol.CodeNotFound, "no such connection"), nil)
+	})
+}
+
+// CreateJoinToken makes a single-use ticket for one agent of a group (name or id) and gives its secret, which is not kept. A
+// life of 0 means an hour; by is the id of who asks.
+func (d *Directory) CreateJoinToken(ctx context.Context, workspace, group string, life time.Duration, by string) (JoinToken, secret.Bytes, error) {
+	if life == 0 {
+		life = JoinTokenLife
+	}
+	if life < time.Second || life > MaxJoinTokenLife {
+		return JoinToken{}, secret.Bytes{}, invalid("the join token's life is out of range", "give 1 second to 7 days")
+	}
+	w, g, err := d.group(workspace, group)
+	if err != nil {
+		return JoinToken{}, secret.Bytes{}, err
+	}
+	text := randomText()
+	digest, err := d.vault.Digest("", vault.JoinToken, text)
+	if err != nil {
+		return JoinToken{}, secret.Bytes{}, err
+	}
+	at := now()
+	t := JoinToken{ID: NewID("jtk"), Workspace: w.ID, Group: g.ID, Created: at, CreatedBy: by, Expires: at.Add(life)}
+	err = d.change(ctx, func(tx *store.Tx) error {
+		// What has been over for a month tells nobody anything.
+		if err := tx.DeleteOldJoinTokens(toMs(at.AddDate(0, -1, 0))); err != nil {
+			return err
+		}
+		return as(tx.InsertJoinToken(store.JoinToken{ID: t.ID, Workspace: w.ID, Group: g.ID, Digest: digest[:], Created: toMs(at),
+			CreatedBy: by, Expires: toMs(t.Expires)}), noGroup(), nil)
+	})
+	if err != nil {
+		return JoinToken{}, secret.Bytes{}, err
+	}
+	return t, secret.FromString(text), nil
+}
+
+// DeleteJoinToken removes a join token, used or not: it admits nobody from now on.
+func (d *Directory) DeleteJoinToken(ctx context.Context, workspace, id string) error {
+	w, err := d.Snapshot().Workspace(workspace)
+	if err != nil {
+		return err
+	}
+	return d.change(ctx, func(tx *store.Tx) error {
+		return as(tx.DeleteJoinToken(w.ID, id), protocol.Errorf(protocol.CodeNotFound, "no such join token"), nil)
+	})
+}
+
+// randomText is 256 random bits in 43 characters.
+func randomText() string {
+	var b [32]byte
+	rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// SetAllowlist replaces the list of prefixes that callers of a workspace may come from. Without confirm it refuses (conflict) a
+// list that would lock out source, the address that the request came from.
+func (d *Directory) SetAllowlist(ctx context.Context, workspace string, prefixes []netip.Prefix, source netip.Addr, confirm bool) error {
+	w, err := d.Snapshot().Workspace(workspace)
+	if err != nil {
+		return err
+	}
+	if len(prefixes) > MaxAllowlist {
+		return &protocol.Error{Code: protocol.CodeTooLarge, Message: "the allowlist is too long", Hint: fmt.Sprintf("give at most %d prefixes", MaxAllowlist)}
+	}
+	for _, p := range prefixes {
+		if !p.IsValid() || p.Masked() != p || p.Addr().Is4In6() || p.Addr().Zone() != "" {
+			return invalid("a prefix is not in its plain form", "give prefixes like 10.0.0.0/8 or 2001:db8::/32, without host bits")
+		}
+	}
+	if !confirm && !allowlist.NewList(prefixes).Contains(source.Unmap()) {
+		return &protocol.Error{Code: protocol.CodeConflict, Message: "the allowlist would lock out the address that you come from",
+			Hint: "add your own address, or send confirm: true"}
+	}
+	return d.change(ctx, func(tx *store.Tx) error {
+		return as(d.replaceAllowlist(tx, w.ID, prefixes), protocol.Errorf(protocol.CodeNotFound, "no such workspace"), nil)
+	})
+}
+
+func (d *Directory) replaceAllowlist(tx *store.Tx, workspace string, prefixes []netip.Prefix) error {
+	sorted := slices.Clone(prefixes)
+	slices.SortFunc(sorted, comparePrefix)
+	var rows []store.AllowEntry
+	for _, p := range slices.Compact(sorted) {
+		id := NewID("alw")
+		sealed, err := seal(d.vault, place(workspace, "allowlist", id, 1), allowBody{p})
+		if err != nil {
+			return err
+		}
+		rows = append(rows, store.AllowEntry{ID: id, Workspace: workspace, Version: 1, Sealed: sealed})
+	}
+	return tx.ReplaceAllowlist(workspace, rows)
+}

@@ -1,0 +1,335 @@
+package directory
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/allowlist"
+	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/store"
+	"github.com/fairleadhq/fairlead/relay/vault"
+)
+
+// Bodies that are sealed as JSON. A field is only ever added.
+type (
+	nameBody struct {
+		Name string `json:"name"`
+	}
+	// tokenBody repeats what decides, so that digest and hash moved to another token's row are noticed.
+	tokenBody struct {
+		Name      string `json:"name"`
+		Principal string `json:"principal"`
+		Digest    []byte `json:"digest"`
+		Verifier  string `json:"verifier"`
+		Expires   int64  `json:"expires"`
+	}
+	allowBody struct {
+		Prefix netip.Prefix `json:"prefix"`
+	}
+)
+
+func place(workspace, table, row string, version int64) vault.Place {
+	return vault.Place{Workspace: workspace, Table: table, Row: row, Column: "sealed", Version: version}
+}
+
+func seal(v *vault.Vault, p vault.Place, body any) ([]byte, error) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s %s: %w", p.Table, p.Row, err)
+	}
+	defer clear(b)
+	return v.Seal(p, b)
+}
+
+func open(v *vault.Vault, p vault.Place, sealed []byte, body any) error {
+	b, err := v.Open(p, sealed)
+	if err != nil {
+		return fmt.Errorf("open %s %s: %w", p.Table, p.Row, err)
+	}
+	defer clear(b)
+	if err := json.Unmarshal(b, body); err != nil {
+		return fmt.Errorf("decode %s %s: %w", p.Table, p.Row, err)
+	}
+	return nil
+}
+
+// grantTag binds every column of a grant under the workspace's key.
+func grantTag(v *vault.Vault, g store.Grant) ([]byte, error) {
+	d, err := v.Digest(g.Workspace, vault.Grant, strings.Join([]string{g.ID, g.Principal, g.Role, g.Connection}, "\n"))
+	return d[:], err
+}
+
+// build makes the snapshot of a state. Rows that did not change since prev are taken from it, so that a change costs no more
+// decryption than what it changed. A row that does not open is an error: better no new snapshot than one with a hole.
+func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot) (*Snapshot, error) {
+	in := st.Installation
+	if err := v.LoadKey(ctx, in.ID, "", in.KeyWrapped); err != nil {
+		return nil, err
+	}
+	s := &Snapshot{
+		Generation: st.Generation, Installation: in.ID, Created: fromMs(in.Created),
+		byName: map[string]*Workspace{}, byID: map[string]*Workspace{},
+		agents: make(map[string]*Agent, len(st.Agents)), tokens: make(map[[32]byte]*Token, len(st.APITokens)),
+		digest: func(text string) ([32]byte, error) { return v.Digest("", vault.APIToken, text) },
+	}
+	for _, r := range st.Relays {
+		out := Relay{ID: r.ID, Created: fromMs(r.Created), version: r.Version}
+		if err := open(v, place("", "relays", r.ID, r.Version), r.Sealed, &out); err != nil {
+			return nil, err
+		}
+		s.Relays = append(s.Relays, out)
+	}
+	for _, r := range st.Workspaces {
+		if err := v.LoadKey(ctx, in.ID, r.ID, r.KeyWrapped); err != nil {
+			return nil, err
+		}
+		var body nameBody
+		if err := open(v, place(r.ID, "workspaces", r.ID, r.Version), r.Sealed, &body); err != nil {
+			return nil, err
+		}
+		w := &Workspace{ID: r.ID, Name: body.Name, Created: fromMs(r.Created), groups: map[string]*Group{},
+			connections: map[string]*Connection{}, principals: map[string]*Principal{}, agents: map[string]*Agent{},
+			members: map[string][]*Agent{}}
+		s.byID[w.ID], s.byName[w.Name] = w, w
+		s.workspaces = append(s.workspaces, w)
+	}
+	if prev != nil {
+		for id := range prev.byID {
+			if s.byID[id] == nil {
+				v.Forget(id)
+			}
+		}
+	}
+	for _, step := range []func(*vault.Vault, *store.State, *Snapshot) error{
+		s.addGroups, s.addConnections, s.addAgents, s.addPrincipals, s.addTokens, s.addAllowlists,
+	} {
+		if err := step(v, st, prev); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(s.workspaces, func(a, b *Workspace) int { return cmp.Compare(a.Name, b.Name) })
+	for _, w := range s.workspaces {
+		slices.SortFunc(w.Groups, func(a, b *Group) int { return cmp.Compare(a.Name, b.Name) })
+		slices.SortFunc(w.Connections, func(a, b *Connection) int { return cmp.Compare(a.Name, b.Name) })
+		slices.SortFunc(w.Agents, func(a, b *Agent) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+		slices.SortFunc(w.Principals, func(a, b *Principal) int { return cmp.Compare(a.Name, b.Name) })
+		slices.SortFunc(w.Tokens, func(a, b *Token) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+		slices.SortFunc(w.JoinTokens, func(a, b JoinToken) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
+	}
+	return s, nil
+}
+
+// in finds the workspace of a row; foreign keys hold that it is there.
+func (s *Snapshot) in(table, row, workspace string) (*Workspace, error) {
+	if w := s.byID[workspace]; w != nil {
+		return w, nil
+	}
+	return nil, fmt.Errorf("%s %s belongs to no workspace", table, row)
+}
+
+// before gives the workspace as it was in an earlier snapshot, or an empty one.
+func (s *Snapshot) before(workspace string) *Workspace {
+	if s != nil && s.byID[workspace] != nil {
+		return s.byID[workspace]
+	}
+	return &Workspace{}
+}
+
+func (s *Snapshot) addGroups(v *vault.Vault, st *store.State, prev *Snapshot) error {
+	for _, r := range st.Groups {
+		w, err := s.in("group", r.ID, r.Workspace)
+		if err != nil {
+			return err
+		}
+		g := prev.before(r.Workspace).groups[r.ID]
+		if g == nil || !bytes.Equal(g.sealed, r.Sealed) {
+			var body nameBody
+			if err := open(v, place(r.Workspace, "agent_groups", r.ID, r.Version), r.Sealed, &body); err != nil {
+				return err
+			}
+			g = &Group{ID: r.ID, Workspace: r.Workspace, Name: body.Name, Created: fromMs(r.Created), sealed: r.Sealed}
+		}
+		w.Groups = append(w.Groups, g)
+		w.groups[g.ID], w.groups[g.Name] = g, g
+	}
+	for _, r := range st.JoinTokens {
+		w, err := s.in("join token", r.ID, r.Workspace)
+		if err != nil {
+			return err
+		}
+		w.JoinTokens = append(w.JoinTokens, JoinToken{ID: r.ID, Workspace: r.Workspace, Group: r.Group, Created: fromMs(r.Created),
+			CreatedBy: r.CreatedBy, Expires: fromMs(r.Expires), UsedAt: fromMs(r.UsedAt), UsedBy: r.UsedBy})
+	}
+	return nil
+}
+
+func (s *Snapshot) addConnections(v *vault.Vault, st *store.State, prev *Snapshot) error {
+	for _, r := range st.Connections {
+		w, err := s.in("connection", r.ID, r.Workspace)
+		if err != nil {
+			return err
+		}
+		c := prev.before(r.Workspace).connections[r.ID]
+		if c == nil || !bytes.Equal(c.sealed, r.Sealed) {
+			c = &Connection{ID: r.ID, Workspace: r.Workspace, Group: r.Group, Created: fromMs(r.Created), sealed: r.Sealed}
+			if err := open(v, place(r.Workspace, "connections", r.ID, r.Version), r.Sealed, &c.ConnectionBody); err != nil {
+				return err
+			}
+		}
+		w.Connections = append(w.Connections, c)
+		w.connections[c.ID], w.connections[c.Name] = c, c
+	}
+	return nil
+}
+
+func (s *Snapshot) addAgents(v *vault.Vault, st *store.State, prev *Snapshot) error {
+	certs := map[string][]Certificate{}
+	for _, r := range st.Certificates {
+		certs[r.Agent] = append(certs[r.Agent], Certificate{Serial: r.Serial, SPKI: r.SPKI, Issued: fromMs(r.Issued),
+			NotAfter: fromMs(r.NotAfter), Proven: fromMs(r.Proven)})
+	}
+	for _, r := range st.Agents {
+		w, err := s.in("agent", r.ID, r.Workspace)
+		if err != nil {
+			return err
+		}
+		a := &Agent{ID: r.ID, Workspace: r.Workspace, Group: r.Group, Created: fromMs(r.Created), Disabled: r.State == stateDisabled,
+			Certificates: certs[r.ID], sealed: r.Sealed}
+		old := (*Agent)(nil)
+		if prev != nil {
+			old = prev.agents[r.ID]
+		}
+		if old != nil && bytes.Equal(old.sealed, r.Sealed) {
+			a.agentBody, a.live = old.agentBody, old.live
+			a.live.merge(r.FirstSeen, r.LastSeen, nil)
+		} else {
+			if err := open(v, place(r.Workspace, "agents", r.ID, r.Version), r.Sealed, &a.agentBody); err != nil {
+				return err
+			}
+			if old != nil {
+				a.live = old.live
+			} else {
+				a.live = &live{}
+			}
+			a.live.merge(r.FirstSeen, r.LastSeen, &a.agentBody.Facts)
+		}
+		s.agents[a.ID], w.agents[a.ID] = a, a
+		w.Agents = append(w.Agents, a)
+		w.members[a.Group] = append(w.members[a.Group], a)
+	}
+	return nil
+}
+
+func (s *Snapshot) addPrincipals(v *vault.Vault, st *store.State, prev *Snapshot) error {
+	grants := map[string][]authz.Grant{}
+	for _, r := range st.Grants {
+		want, err := grantTag(v, r)
+		if err != nil {
+			return fmt.Errorf("check grant %s: %w", r.ID, err)
+		}
+		if !bytes.Equal(want, r.Tag) {
+			return fmt.Errorf("grant %s was not written by a relay of this installation", r.ID)
+		}
+		grants[r.Principal] = append(grants[r.Principal],
+			authz.Grant{ID: r.ID, Role: authz.Role(r.Role), Workspace: r.Workspace, Connection: r.Connection})
+	}
+	for _, r := range st.Principals {
+		w, err := s.in("principal", r.ID, r.Workspace)
+		if err != nil {
+			return err
+		}
+		p := prev.before(r.Workspace).principals[r.ID]
+		disabled := r.State != stateActive
+		if p == nil || !bytes.Equal(p.sealed, r.Sealed) || p.Disabled != disabled || !slices.Equal(p.Grants, grants[r.ID]) {
+			var body nameBody
+			if err := open(v, place(r.Workspace, "principals", r.ID, r.Version), r.Sealed, &body); err != nil {
+				return err
+			}
+			p = &Principal{Created: fromMs(r.Created), Disabled: disabled, Grants: grants[r.ID], sealed: r.Sealed,
+				Principal: authz.NewPrincipal(r.ID, r.Workspace, body.Name, authz.Kind(r.Kind), grants[r.ID])}
+		}
+		w.Principals = append(w.Principals, p)
+		w.principals[p.ID] = p
+	}
+	return nil
+}
+
+func (s *Snapshot) addTokens(v *vault.Vault, st *store.State, prev *Snapshot) error {
+	for _, r := range st.APITokens {
+		w, err := s.in("token", r.ID, r.Workspace)
+		if err != nil {
+			return err
+		}
+		p := w.principals[r.Principal]
+		if p == nil || len(r.Digest) != 32 {
+			return fmt.Errorf("token %s has no principal or no digest", r.ID)
+		}
+		t := &Token{ID: r.ID, Workspace: r.Workspace, Principal: p, Created: fromMs(r.Created), Expires: fromMs(r.Expires),
+			Revoked: fromMs(r.Revoked), digest: [32]byte(r.Digest), verifier: r.Verifier, expires: r.Expires, sealed: r.Sealed}
+		old := (*Token)(nil)
+		if prev != nil {
+			old = prev.tokens[t.digest]
+		}
+		if old != nil && old.ID == t.ID && bytes.Equal(old.sealed, r.Sealed) && old.verifier == r.Verifier &&
+			old.Principal.ID == p.ID && old.expires == r.Expires {
+			t.Name, t.used = old.Name, old.used
+		} else {
+			var body tokenBody
+			if err := open(v, place(r.Workspace, "api_tokens", r.ID, r.Version), r.Sealed, &body); err != nil {
+				return err
+			}
+			if body.Principal != r.Principal || !bytes.Equal(body.Digest, r.Digest) || body.Verifier != r.Verifier ||
+				body.Expires != r.Expires {
+				return fmt.Errorf("token %s was not written by a relay of this installation", r.ID)
+			}
+			t.Name, t.used = body.Name, &usage{}
+		}
+		if t.used.last.Load() < r.LastUsed {
+			t.used.last.Store(r.LastUsed)
+		}
+		if t.used.written.Load() < r.LastUsed {
+			t.used.written.Store(r.LastUsed)
+		}
+		w.Tokens = append(w.Tokens, t)
+		s.tokens[t.digest] = t
+	}
+	return nil
+}
+
+func (s *Snapshot) addAllowlists(v *vault.Vault, st *store.State, _ *Snapshot) error {
+	for _, r := range st.Allowlist {
+		w, err := s.in("allowlist entry", r.ID, r.Workspace)
+		if err != nil {
+			return err
+		}
+		var body allowBody
+		if err := open(v, place(r.Workspace, "allowlist", r.ID, r.Version), r.Sealed, &body); err != nil {
+			return err
+		}
+		w.Prefixes = append(w.Prefixes, body.Prefix)
+	}
+	for _, w := range s.workspaces {
+		slices.SortFunc(w.Prefixes, comparePrefix)
+		w.Allowlist = allowlist.NewList(w.Prefixes)
+	}
+	return nil
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+// closed is the snapshot of a state that could not be read for too long.
+func closed(prev *Snapshot) *Snapshot {
+	return &Snapshot{Generation: prev.Generation, Installation: prev.Installation, Created: prev.Created, Relays: prev.Relays, Stale: true}
+}
+
+// now is the time that rows are stamped with: milliseconds, like the columns.
+func now() time.Time { return time.Now().Truncate(time.Millisecond).UTC() }

@@ -1,0 +1,282 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/internal/tunnel"
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/directory"
+	"github.com/fairleadhq/fairlead/relay/hub"
+)
+
+// ErrCut means that the answer had begun and then broke off: the caller's answer must be aborted, so that the cut is
+// seen.
+var ErrCut = errors.New("answer cut")
+
+// Dispatcher carries requests. It is safe for concurrent use.
+type Dispatcher struct {
+	Hub *hub.Hub
+	// Record writes an event to the audit log of its workspace.
+	Record func(audit.Event) (*audit.Ticket, error)
+	Logger *slog.Logger
+}
+
+// Call is one request of a principal.
+type Call struct {
+	Snapshot   *directory.Snapshot // one view for every decision below
+	Principal  authz.Principal
+	Source     netip.Addr // unmapped
+	Workspace  string     // name or id, as the caller wrote it
+	Connection string     // name or id
+	// Request holds the operation, its parameters, id and forwarded headers. Kind, profile and target come from the
+	// connection, principal and connection id from the decision.
+	Request protocol.Request
+	Body    io.Reader // nil when there is none
+}
+
+// Do makes the trip and copies the answer to w. An error is returned when nothing was written to w; it is a
+// *protocol.Error that is safe to show. ErrCut is returned when the answer broke off.
+//
+// For a dial, raw is called with the open stream and has until its return to copy both ways; w is not used then.
+func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw func(tunnel.Stream) (in, out int64)) error {
+	started := time.Now()
+	r := &c.Request
+	ev, conn, err := decide(c)
+	if err != nil {
+		return d.deny(ctx, ev, err)
+	}
+	if err := d.aim(r, conn); err != nil {
+		return d.deny(ctx, ev, err)
+	}
+	r.Principal, r.Connection = c.Principal.ID, conn.ID
+
+	// Written before the request leaves; synced while it travels.
+	ev.Kind, ev.Decision = audit.KindIntent, "allow"
+	record, err := d.Record(ev)
+	if err != nil {
+		return d.unrecorded(ev, err)
+	}
+	// The outcome stands in the log whatever comes: every return below passes here.
+	ev.Kind, ev.Status = audit.KindOutcome, "done"
+	ended := false
+	defer func() {
+		ev.DurationMs = time.Since(started).Milliseconds()
+		if !ended && ev.Code == "" { // a panic passes
+			ev.Code = string(protocol.CodeInternal)
+		}
+		if ev.Code != "" {
+			ev.Status = "failed"
+		}
+		if _, err := d.Record(ev); err != nil {
+			d.Logger.Error("the outcome could not be recorded", "request_id", ev.RequestID, "error", err)
+		}
+	}()
+	fail := func(err error) error {
+		ended = true
+		e := *protocol.AsError(err)
+		if e.Origin == "" {
+			e.Origin = protocol.OriginRelay
+		}
+		if e.RequestID == "" {
+			e.RequestID = r.ID
+		}
+		ev.Code, ev.Origin = string(e.Code), string(e.Origin)
+		if e.Rule != "" {
+			ev.Rule = e.Rule
+		}
+		return &e
+	}
+
+	stream, resp, live, err := d.send(ctx, conn, r, c.Body)
+	if live != nil {
+		ev.Agent = live.Agent()
+	}
+	if err != nil {
+		return fail(err)
+	}
+	if stream != nil {
+		defer stream.Close()
+	} else {
+		defer resp.Body.Close()
+	}
+	// Not a byte of the answer is released before the record is durable.
+	if err := record.Wait(ctx); err != nil {
+		if ctx.Err() != nil {
+			return fail(&protocol.Error{Code: protocol.CodeCanceled, Message: "the caller went away", Cause: err})
+		}
+		return fail(d.unrecorded(ev, err))
+	}
+	if stream != nil {
+		ev.BytesIn, ev.Bytes = raw(stream)
+		ended = true
+		return nil
+	}
+	if e := agentError(resp); e != nil {
+		return fail(e)
+	}
+	// Nothing else may answer a dial, and a status that is no final answer would leave the caller's conn in disorder.
+	if r.Operation == protocol.OpDial || resp.StatusCode < 200 || resp.StatusCode > 599 {
+		return fail(&protocol.Error{Code: protocol.CodeUpstream, Origin: protocol.OriginAgent, Message: "the agent's answer makes no sense"})
+	}
+	n, err := copyAnswer(w, resp, r.Operation == protocol.OpRequest)
+	ev.Bytes = n
+	if err != nil {
+		ev.Code = string(protocol.CodeInterrupted)
+		if ctx.Err() != nil {
+			ev.Code = string(protocol.CodeCanceled)
+		}
+		d.Logger.Info("answer cut", "request_id", r.ID, "bytes", n, "error", err)
+		ended = true
+		return ErrCut
+	}
+	ended = true
+	if out := outcome(resp); out != nil {
+		ev.Code, ev.Rows, ev.BytesIn, ev.Truncated = string(out.Code), out.Rows, out.BytesIn, out.Truncated != ""
+	}
+	return nil
+}
+
+// Refusal makes the decision of Do alone and returns the refusal, recorded, or nil: for who wants to know before it reads
+// the caller's body. Do decides again.
+func (d *Dispatcher) Refusal(ctx context.Context, c Call) error {
+	if ev, _, err := decide(c); err != nil {
+		return d.deny(ctx, ev, err)
+	}
+	return nil
+}
+
+// decide answers whether the principal may: workspace, allowlist, connection, grant, all of one snapshot.
+func decide(c Call) (audit.Event, *directory.Connection, error) {
+	r := &c.Request
+	ev := audit.Event{Kind: audit.KindDenied, RequestID: r.ID, Origin: string(protocol.OriginRelay), Principal: c.Principal.ID, PrincipalName: c.Principal.Name,
+		SourceAddress: c.Source.String(), Operation: string(r.Operation), Target: target(r), Decision: "deny"}
+	// Another workspace's things answer exactly as missing ones.
+	ws, err := c.Snapshot.Workspace(c.Workspace)
+	if err != nil || ws.ID != c.Principal.Workspace {
+		ev.Workspace = c.Principal.Workspace
+		return ev, nil, NotFound("workspace")
+	}
+	ev.Workspace = ws.ID
+	if !ws.Allowlist.Contains(c.Source) {
+		return ev, nil, OutsideAllowlist(c.Source)
+	}
+	conn, err := ws.Connection(c.Connection)
+	if err != nil {
+		return ev, nil, err
+	}
+	ev.Connection, ev.ConnectionName, ev.Group, ev.Profile = conn.ID, conn.Name, conn.Group, conn.Profile
+	decision := authz.Decide(c.Principal, authz.ForOperation(r.Operation, r.Method), authz.Scope{Workspace: ws.ID, Connection: conn.ID})
+	ev.Rule = decision.Grant
+	if !decision.Allow {
+		return ev, nil, &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "you may not " + string(r.Operation) + " on this connection: " + decision.Reason,
+			Hint: "an admin of the workspace can give a role that allows it"}
+	}
+	return ev, conn, nil
+}
+
+// aim fills in where the request goes.
+func (d *Dispatcher) aim(r *protocol.Request, c *directory.Connection) error {
+	r.Profile = c.Profile
+	switch r.Operation {
+	case protocol.OpQuery, protocol.OpExec, protocol.OpTransaction, protocol.OpSchema:
+		r.Kind = protocol.KindDatabase
+	case protocol.OpRequest:
+		r.Kind = protocol.KindHTTP
+	case protocol.OpDial:
+		r.Kind = protocol.KindTCP
+		if c.Profile == "" {
+			r.Profile, r.Host, r.Port = protocol.NoProfile, c.Host, c.Port
+			return nil
+		}
+		if o, ok := d.Hub.Offer(c.Group, c.Profile); ok && o.Kind == protocol.KindDatabase {
+			r.Kind = o.Kind
+		}
+	default:
+		r.Kind = protocol.KindFiles
+	}
+	if c.Profile == "" {
+		return &protocol.Error{Code: protocol.CodeInvalid, Origin: protocol.OriginRelay, Message: "this connection names a host and port; it takes dial only",
+			Hint: "use `fairlead connect`, or create a connection to a profile of the agent"}
+	}
+	return nil
+}
+
+// send picks a tunnel and sends the request on it. Only a tunnel that took nothing of the request is replaced by another.
+func (d *Dispatcher) send(ctx context.Context, c *directory.Connection, r *protocol.Request, body io.Reader) (tunnel.Stream, *http.Response, *hub.Live, error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		r.Remaining = protocol.Remaining(deadline, ok)
+	}
+	var tried []*hub.Live
+	for {
+		live, err := d.Hub.Pick(c.Group, c.Profile, tried...)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if body != nil {
+			body = io.NopCloser(body) // the transport closes what it is given, and a second try still needs it
+		}
+		req, err := r.HTTP(ctx, body)
+		if err != nil {
+			return nil, nil, live, err
+		}
+		if r.Operation == protocol.OpDial {
+			stream, resp, err := live.Dial(req)
+			if err != nil && errors.Is(err, hub.ErrNotSent) && len(tried) < 3 {
+				tried = append(tried, live)
+				continue
+			}
+			return stream, resp, live, err
+		}
+		if n := contentLength(r.Header); n >= 0 && body != nil {
+			req.ContentLength = n
+		}
+		resp, err := live.Do(req)
+		if err != nil && errors.Is(err, hub.ErrNotSent) && len(tried) < 3 {
+			tried = append(tried, live)
+			continue
+		}
+		return nil, resp, live, err
+	}
+}
+
+// deny records a refusal and returns it. The refusal is given even if it cannot be recorded: nothing was done.
+func (d *Dispatcher) deny(ctx context.Context, ev audit.Event, err error) error {
+	e := *protocol.AsError(err)
+	e.RequestID, ev.Code, ev.Reason = ev.RequestID, string(e.Code), e.Message
+	if e.Rule != "" {
+		ev.Rule = e.Rule
+	}
+	t, rerr := d.Record(ev)
+	if rerr == nil {
+		rerr = t.Wait(ctx)
+	}
+	if rerr != nil {
+		d.Logger.Warn("a refusal could not be recorded", "request_id", ev.RequestID, "error", rerr)
+	}
+	return &e
+}
+
+func (d *Dispatcher) unrecorded(ev audit.Event, err error) error {
+	d.Logger.Error("the audit log is not available; operations are refused", "request_id", ev.RequestID, "error", err)
+	return &protocol.Error{Code: protocol.CodeAuditUnavailable, Origin: protocol.OriginRelay, RequestID: ev.RequestID, Cause: err,
+		Message: "the relay cannot write its audit log, so it releases nothing", Hint: "the relay operator should check free space and the relay's log"}
+}
+
+// NotFound is the one answer for what is not there and for what is not yours.
+func NotFound(what string) *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeNotFound, Origin: protocol.OriginRelay, Message: "no such " + what}
+}
+
+// OutsideAllowlist says that the caller's address is not admitted.
+func OutsideAllowlist(a netip.Addr) *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: "allowlist", Message: "your address " + a.String() + " is not on the workspace's allowlist",
+		Hint: "an admin can add it from an address that is: `fairlead allowlist set`"}
+}

@@ -1,0 +1,193 @@
+package hub
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/tunnel"
+	"github.com/fairleadhq/fairlead/protocol"
+)
+
+// Config limits a Hub. The zero value takes the defaults named.
+type Config struct {
+	MaxTunnelsPerAgent int // 8: two relays' worth, doubled for rotation
+	Logger             *slog.Logger
+}
+
+// Hub is safe for concurrent use.
+type Hub struct {
+	cfg Config
+
+	mu      sync.Mutex // guards the fields below
+	byGroup map[string][]*Live
+	byAgent map[string][]*Live
+}
+
+// Info is what is told of a live tunnel.
+type Info struct {
+	Agent, Workspace, Group string
+	Hello                   protocol.Hello
+	Status                  protocol.Status
+	Connected               time.Time
+	RemoteAddr              string
+	Transport               string
+	NotAfter                time.Time // of the certificate this tunnel was opened with
+	Draining                bool
+	InFlight                int
+}
+
+// New makes an empty hub.
+func New(cfg Config) *Hub {
+	if cfg.MaxTunnelsPerAgent == 0 {
+		cfg.MaxTunnelsPerAgent = 8
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Hub{cfg: cfg, byGroup: map[string][]*Live{}, byAgent: map[string][]*Live{}}
+}
+
+// Add makes t live. Identity comes from t's verified certificate, everything else from hello. The oldest tunnel of the
+// same agent process is closed when there are too many, so that a flapping uplink cannot pile up. The caller calls
+// Remove when the tunnel has ended.
+func (h *Hub) Add(t tunnel.Tunnel, hello protocol.Hello) *Live {
+	l := newLive(t, hello)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if have := h.byAgent[l.agent]; len(have) >= h.cfg.MaxTunnelsPerAgent {
+		h.cfg.Logger.Warn("closing the oldest tunnel of an agent that has too many", "agent", l.agent, "tunnels", len(have))
+		// Those before it are closing already: each new one closes the next.
+		old := have[len(have)-h.cfg.MaxTunnelsPerAgent]
+		old.draining.Store(true)
+		go old.tunnel.Close()
+	}
+	h.byAgent[l.agent] = append(h.byAgent[l.agent], l)
+	h.byGroup[l.group] = append(h.byGroup[l.group], l)
+	return l
+}
+
+// Remove forgets a tunnel. It does not close it.
+func (h *Hub) Remove(l *Live) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	without := func(m map[string][]*Live, k string) {
+		m[k] = slices.DeleteFunc(m[k], func(o *Live) bool { return o == l })
+		if len(m[k]) == 0 {
+			delete(m, k)
+		}
+	}
+	without(h.byAgent, l.agent)
+	without(h.byGroup, l.group)
+}
+
+// Pick chooses a live tunnel of the group: of those that do not drain and are not in tried, one whose agent offers the
+// profile if any does, and of these the one with the fewest requests in flight. An agent that does not offer the
+// profile is still asked when no other is there: the refusal is its to give and to record.
+func (h *Hub) Pick(group, profile string, tried ...*Live) (*Live, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var best *Live
+	var bestOffers bool
+	for _, l := range h.byGroup[group] {
+		if l.draining.Load() || slices.Contains(tried, l) {
+			continue
+		}
+		offers := l.offers(profile)
+		if best == nil || offers && !bestOffers || offers == bestOffers && l.inFlight.Load() < best.inFlight.Load() {
+			best, bestOffers = l, offers
+		}
+	}
+	if best == nil {
+		return nil, &protocol.Error{Code: protocol.CodeUnavailable, Origin: protocol.OriginRelay,
+			Message: "no agent of this connection's group is connected",
+			Hint:    "see `fairlead agents list`; on the site, check that the agent service runs and can reach the relay"}
+	}
+	return best, nil
+}
+
+// Kick ends every tunnel of the agent now, open streams included. It returns how many there were.
+func (h *Hub) Kick(agent, reason string) int {
+	h.mu.Lock()
+	lives := slices.Clone(h.byAgent[agent])
+	h.mu.Unlock()
+	for _, l := range lives {
+		h.cfg.Logger.Info("tunnel cut", "agent", agent, "reason", reason)
+		l.tunnel.Close()
+	}
+	return len(lives)
+}
+
+// Agents calls f with the agent id and group of every live agent, for the check that each is still allowed.
+func (h *Hub) Agents() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ids := make([]string, 0, len(h.byAgent))
+	for id := range h.byAgent {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// Live reports whether the agent has a live tunnel.
+func (h *Hub) Live(agent string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.byAgent[agent]) > 0
+}
+
+// List tells of the live tunnels of a workspace, by agent and then age.
+func (h *Hub) List(workspace string) []Info {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var infos []Info
+	for _, lives := range h.byAgent {
+		for _, l := range lives {
+			if l.workspace == workspace {
+				infos = append(infos, l.Info())
+			}
+		}
+	}
+	sort.Slice(infos, func(i, j int) bool {
+		if c := strings.Compare(infos[i].Agent, infos[j].Agent); c != 0 {
+			return c < 0
+		}
+		return infos[i].Connected.Before(infos[j].Connected)
+	})
+	return infos
+}
+
+// Count is the number of live agents and tunnels.
+func (h *Hub) Count() (agents, tunnels int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, lives := range h.byAgent {
+		tunnels += len(lives)
+	}
+	return len(h.byAgent), tunnels
+}
+
+// Drain tells every agent that this relay stops, waits until no request is in flight or ctx ends, then closes all
+// tunnels.
+func (h *Hub) Drain(ctx context.Context, notice protocol.Notice) {
+	h.mu.Lock()
+	var lives []*Live
+	for _, ls := range h.byAgent {
+		lives = append(lives, ls...)
+	}
+	h.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, l := range lives {
+		wg.Go(func() {
+			l.draining.Store(true)
+			_ = l.Notify(ctx, notice)
+			l.waitIdle(ctx)
+			l.tunnel.Close()
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,260 @@
+package hub
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/tunnel"
+	"github.com/fairleadhq/fairlead/protocol"
+)
+
+// ErrNotSent marks a failure before a byte of the request reached the tunnel: another agent may be asked.
+var ErrNotSent = errors.New("request was not sent")
+
+// maxHead bounds the head of an agent's answer.
+const maxHead = 64 << 10
+
+// Live is one live tunnel. It is safe for concurrent use.
+type Live struct {
+	tunnel                  tunnel.Tunnel
+	client                  *http.Transport
+	agent, workspace, group string
+	hello                   protocol.Hello
+	connected               time.Time
+	draining                atomic.Bool
+	inFlight                atomic.Int64
+	status                  atomic.Pointer[protocol.Status]
+
+	mu   sync.Mutex // guards idle
+	idle []chan struct{}
+}
+
+func newLive(t tunnel.Tunnel, hello protocol.Hello) *Live {
+	p := t.Peer()
+	l := &Live{tunnel: t, agent: p.ID, workspace: p.Workspace, group: p.Group, hello: hello, connected: time.Now()}
+	st := hello.Status
+	if st.Profiles == nil {
+		st.Profiles = hello.Profiles
+	}
+	l.status.Store(&st)
+	l.client = &http.Transport{
+		// A request has a stream of its own: opening one costs no round trip, and its end is the request's end.
+		DisableKeepAlives:  true,
+		DisableCompression: true, // bodies pass as they are
+		Proxy:              nil,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			s, err := t.Open(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("%w: open stream: %w", ErrNotSent, err)
+			}
+			return s, nil
+		},
+		MaxResponseHeaderBytes: maxHead,
+		WriteBufferSize:        32 << 10,
+		ReadBufferSize:         32 << 10,
+	}
+	return l
+}
+
+// Agent is the id of the agent behind the tunnel.
+func (l *Live) Agent() string { return l.agent }
+
+// Drained marks that the agent takes no new work on this tunnel.
+func (l *Live) Drained() { l.draining.Store(true) }
+
+// SetStatus replaces what the agent says of its configuration.
+func (l *Live) SetStatus(s protocol.Status) { l.status.Store(&s) }
+
+// Info tells of the tunnel.
+func (l *Live) Info() Info {
+	return Info{Agent: l.agent, Workspace: l.workspace, Group: l.group, Hello: l.hello, Status: *l.status.Load(), Connected: l.connected,
+		RemoteAddr: l.tunnel.RemoteAddr().String(), Transport: l.tunnel.Transport(), NotAfter: notAfter(l.tunnel),
+		Draining: l.draining.Load(), InFlight: int(l.inFlight.Load())}
+}
+
+func (l *Live) offers(profile string) bool {
+	for _, p := range l.status.Load().Profiles {
+		if p.Name == profile {
+			return true
+		}
+	}
+	return false
+}
+
+// Do sends one request and returns the answer's head. The request is counted as in flight until the body is closed.
+// The context ends the stream, whatever state it is in. The caller closes the body.
+func (l *Live) Do(req *http.Request) (*http.Response, error) {
+	l.inFlight.Add(1)
+	resp, err := l.client.RoundTrip(req)
+	if err != nil {
+		l.done()
+		return nil, l.fault(req.Context(), err)
+	}
+	resp.Body = &countedBody{ReadCloser: resp.Body, done: l.done}
+	return resp, nil
+}
+
+// Dial sends a request that asks for an upgrade. When the agent switches protocols the stream is returned, with what it
+// sent already readable; otherwise the answer is, and its body must be closed. The stream is counted as in flight until
+// it is closed; the context must outlive it.
+func (l *Live) Dial(req *http.Request) (tunnel.Stream, *http.Response, error) {
+	ctx := req.Context()
+	l.inFlight.Add(1)
+	s, err := l.tunnel.Open(ctx)
+	if err != nil {
+		l.done()
+		return nil, nil, l.fault(ctx, fmt.Errorf("%w: open stream: %w", ErrNotSent, err))
+	}
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	end := sync.OnceFunc(func() { stop(); s.Close(); l.done() })
+	if err := req.Write(s); err != nil {
+		end()
+		return nil, nil, l.fault(ctx, fmt.Errorf("write dial request: %w", err))
+	}
+	head := &io.LimitedReader{R: s, N: maxHead} // http.ReadResponse has no limit of its own
+	br := bufio.NewReaderSize(head, 4<<10)
+	resp, err := http.ReadResponse(br, req)
+	if err != nil {
+		end()
+		return nil, nil, l.fault(ctx, fmt.Errorf("read dial answer: %w", err))
+	}
+	head.N = math.MaxInt64
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		resp.Body = &countedBody{ReadCloser: resp.Body, done: end}
+		return nil, resp, nil
+	}
+	return &rawStream{Stream: s, br: br, end: end}, nil, nil
+}
+
+// Notify sends a notice and waits for its receipt, 5 seconds at most.
+func (l *Live) Notify(ctx context.Context, n protocol.Notice) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	b, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("encode notice: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+protocol.PathNotice, bytes.NewReader(b))
+	if err != nil {
+		return fmt.Errorf("build notice: %w", err)
+	}
+	resp, err := l.client.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("send notice to agent %s: %w", l.agent, err)
+	}
+	return resp.Body.Close()
+}
+
+func (l *Live) done() {
+	if l.inFlight.Add(-1) > 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.idle {
+		close(c)
+	}
+	l.idle = nil
+}
+
+func (l *Live) waitIdle(ctx context.Context) {
+	for l.inFlight.Load() > 0 {
+		c := make(chan struct{})
+		l.mu.Lock()
+		l.idle = append(l.idle, c)
+		l.mu.Unlock()
+		if l.inFlight.Load() == 0 {
+			return
+		}
+		select {
+		case <-c:
+		case <-l.tunnel.Done():
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// fault turns a transport error into one that a caller may see.
+func (l *Live) fault(ctx context.Context, err error) error {
+	e := &protocol.Error{Code: protocol.CodeInterrupted, Origin: protocol.OriginRelay, Cause: err,
+		Message: "the tunnel to the agent was lost; whether the operation took effect is not known"}
+	switch {
+	case errors.Is(err, ErrNotSent):
+		e.Code, e.Message = protocol.CodeUnavailable, "the agent's tunnel takes no new stream; nothing was sent"
+	case ctx.Err() == nil:
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		e.Code, e.Message = protocol.CodeTimeout, "the time limit ended the operation"
+	default:
+		e.Code, e.Message = protocol.CodeCanceled, "the caller went away"
+	}
+	return e
+}
+
+type countedBody struct {
+	io.ReadCloser
+	once sync.Once
+	done func()
+}
+
+func (b *countedBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.once.Do(b.done)
+	return err
+}
+
+// rawStream is a stream after the upgrade: reads take what the response reader had buffered first.
+type rawStream struct {
+	tunnel.Stream
+	br  *bufio.Reader
+	end func()
+}
+
+func (s *rawStream) Read(p []byte) (int, error) {
+	if s.br != nil {
+		if s.br.Buffered() > 0 {
+			return s.br.Read(p)
+		}
+		s.br = nil
+	}
+	return s.Stream.Read(p)
+}
+
+func (s *rawStream) Close() error {
+	s.end()
+	return nil
+}
+
+// notAfter is when the peer's certificate ends; zero over the memory transport, which has none.
+func notAfter(t tunnel.Tunnel) time.Time {
+	if c := t.PeerCertificate(); c != nil {
+		return c.NotAfter
+	}
+	return time.Time{}
+}
+
+// Offer finds how a live agent of the group offers the profile.
+func (h *Hub) Offer(group, profile string) (protocol.ProfileOffer, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, l := range h.byGroup[group] {
+		for _, p := range l.status.Load().Profiles {
+			if p.Name == profile {
+				return p, true
+			}
+		}
+	}
+	return protocol.ProfileOffer{}, false
+}
