@@ -17,6 +17,8 @@ const (
 	PathEnroll = "/v1/enroll"
 	// PathNotice is served by the agent to the relay: Notice → {}.
 	PathNotice = "/v1/notice"
+	// PathLanes is served by the agent to the relay: Lanes → {}.
+	PathLanes = "/v1/lanes"
 )
 
 // MaxControlBytes bounds a control body; MaxEventBatch bounds the events in one batch.
@@ -39,6 +41,16 @@ type Hello struct {
 	Log          LogHead        `json:"log"`
 	StartedMs    int64          `json:"started_ms"` // how long the process has run
 	Profiles     []ProfileOffer `json:"profiles"`
+	Lanes        int            `json:"lanes,omitempty"` // most lanes that it opens beside this tunnel; 0: it knows none
+}
+
+// MaxLanes is the most lanes that an agent opens beside one tunnel, whatever the relay asks for.
+const MaxLanes = 16
+
+// Lanes asks the agent to dial lanes to the relay of this tunnel, one for each ticket. A ticket counts once, for a short
+// time, and for this tunnel alone.
+type Lanes struct {
+	Tickets [][]byte `json:"tickets"` // at most MaxLanes
 }
 
 // ProfileOffer tells the relay that a profile exists, never where it leads.

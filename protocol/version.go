@@ -8,10 +8,13 @@ const (
 	MinVersion = 1
 )
 
-// ALPN names (RFC 7301). Tunnels and enrolment share one TCP port with the relay's API; the name picks the listener.
+// ALPN names (RFC 7301). Tunnels, lanes and enrolment share one TCP port with the relay's API; the name picks the listener.
 const (
 	// ALPNTunnel is spoken by an enrolled agent: mutual TLS 1.3, then yamux.
 	ALPNTunnel = "fairlead/1"
+	// ALPNLane is spoken by an enrolled agent on a connection of its own for one stream at a time: mutual TLS 1.3, then the
+	// frames of SPEC.md, section "Lanes".
+	ALPNLane = "fairlead-lane/1"
 	// ALPNEnroll is spoken once by an agent that has no certificate yet: TLS 1.3 with the pinned CA, then HTTP/1.1.
 	ALPNEnroll = "fairlead-enroll/1"
 )

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// batchSize holds a whole frame with its TLS records.
-const batchSize = 64 << 10
+// batchSize holds the longest frame, four full TLS records, as it goes out.
+const batchSize = 64<<10 + 256
 
 var batches = sync.Pool{New: func() any { return new([batchSize]byte) }}
 

@@ -5,16 +5,22 @@ import (
 	"net"
 )
 
-// NewListener lets an http.Server serve the streams that the peer opens. Close of it ends Accept alone: the tunnel and its
-// streams live on.
-func NewListener(t Tunnel) net.Listener {
+// acceptor is a Tunnel or a Lane.
+type acceptor interface {
+	Accept() (Stream, error)
+	LocalAddr() net.Addr
+}
+
+// NewListener lets an http.Server serve the streams that the peer opens on a Tunnel or a Lane. Close of it ends Accept of a
+// Tunnel alone: the tunnel and its streams live on. A Lane's Accept ends with the lane.
+func NewListener(t acceptor) net.Listener {
 	l := &listener{t: t}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	return l
 }
 
 type listener struct {
-	t    Tunnel
+	t    acceptor
 	ctx  context.Context // ends with the listener; Accept has none of its own
 	stop context.CancelFunc
 }

@@ -25,6 +25,20 @@ import (
 func Dial(ctx context.Context, addr string, tlsConf *tls.Config,
 	dial func(ctx context.Context, network, addr string) (net.Conn, error), cfg Config) (Tunnel, error) {
 	cfg = cfg.withDefaults()
+	conn, identify, err := dialTLS(ctx, addr, tlsConf, protocol.ALPNTunnel, dial, cfg)
+	if err != nil {
+		return nil, err
+	}
+	t, err := start(ctx, conn, true, cfg, identify)
+	if err != nil {
+		return nil, fmt.Errorf("tunnel to relay %s: %w", addr, err)
+	}
+	return t, nil
+}
+
+// dialTLS connects and leaves the handshake to do. identify says who the relay is afterwards.
+func dialTLS(ctx context.Context, addr string, tlsConf *tls.Config, alpn string,
+	dial func(ctx context.Context, network, addr string) (net.Conn, error), cfg Config) (*tls.Conn, identifier, error) {
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
@@ -32,21 +46,17 @@ func Dial(ctx context.Context, addr string, tlsConf *tls.Config,
 	defer cancel()
 	raw, err := dial(dialCtx, "tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("dial relay %s: %w", addr, err)
+		return nil, nil, fmt.Errorf("dial relay %s: %w", addr, err)
 	}
 	tlsConf = tlsConf.Clone()
+	tlsConf.NextProtos = []string{alpn}
 	if host, _, err := net.SplitHostPort(addr); err == nil && tlsConf.ServerName == "" {
 		tlsConf.ServerName = host // for routers on the way; the certificate is not judged by it
 	}
 	tune(raw)
-	conn := tls.Client(&batchConn{Conn: raw}, tlsConf)
-	t, err := start(ctx, conn, true, cfg, func(cs tls.ConnectionState) (mtls.Identity, *x509.Certificate, error) {
+	return tls.Client(&batchConn{Conn: raw}, tlsConf), func(cs tls.ConnectionState) (mtls.Identity, *x509.Certificate, error) {
 		return mtls.RelayIdentity(cs, tlsConf.RootCAs)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("tunnel to relay %s: %w", addr, err)
-	}
-	return t, nil
+	}, nil
 }
 
 // Server makes a tunnel of a connection from an agent, whose TLS settings are mtls.TunnelTLS's. It does the handshake if
@@ -82,10 +92,10 @@ type pingCall struct {
 	err  error
 }
 
-func start(ctx context.Context, conn *tls.Conn, client bool, cfg Config,
-	identify func(tls.ConnectionState) (mtls.Identity, *x509.Certificate, error)) (*session, error) {
+func start(ctx context.Context, conn *tls.Conn, client bool, cfg Config, identify identifier) (*session, error) {
 	t := &session{conn: conn, raw: conn.NetConn(), cfg: cfg, done: make(chan struct{}), gone: make(chan struct{})}
-	if err := t.handshake(ctx, identify); err != nil {
+	var err error
+	if t.peer, t.cert, err = handshake(ctx, conn, cfg, protocol.ALPNTunnel, identify); err != nil {
 		_ = t.raw.Close()
 		return nil, err
 	}
@@ -104,7 +114,6 @@ func start(ctx context.Context, conn *tls.Conn, client bool, cfg Config,
 		// StreamCloseTimeout would cut streams whose peer still writes after our CloseWrite; StreamOpenTimeout would end
 		// the tunnel for one slow accept. The wire's sweep and the callers' deadlines stand for them.
 	}
-	var err error
 	if client {
 		t.mux, err = yamux.Client(t.wire, conf)
 	} else {
@@ -118,19 +127,21 @@ func start(ctx context.Context, conn *tls.Conn, client bool, cfg Config,
 	return t, nil
 }
 
-func (t *session) handshake(ctx context.Context, identify func(tls.ConnectionState) (mtls.Identity, *x509.Certificate, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, t.cfg.HandshakeTimeout)
+// identifier verifies a peer's chain and gives who it is.
+type identifier func(tls.ConnectionState) (mtls.Identity, *x509.Certificate, error)
+
+// handshake does the TLS handshake if that is not done, and says who the peer is.
+func handshake(ctx context.Context, conn *tls.Conn, cfg Config, alpn string, identify identifier) (mtls.Identity, *x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, cfg.HandshakeTimeout)
 	defer cancel()
-	if err := t.conn.HandshakeContext(ctx); err != nil {
-		return fmt.Errorf("TLS handshake: %w", err)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return mtls.Identity{}, nil, fmt.Errorf("TLS handshake: %w", err)
 	}
-	cs := t.conn.ConnectionState()
-	if cs.Version != tls.VersionTLS13 || cs.NegotiatedProtocol != protocol.ALPNTunnel {
-		return fmt.Errorf("%w: negotiated %s with ALPN %q", ErrProtocol, tls.VersionName(cs.Version), cs.NegotiatedProtocol)
+	cs := conn.ConnectionState()
+	if cs.Version != tls.VersionTLS13 || cs.NegotiatedProtocol != alpn {
+		return mtls.Identity{}, nil, fmt.Errorf("%w: negotiated %s with ALPN %q", ErrProtocol, tls.VersionName(cs.Version), cs.NegotiatedProtocol)
 	}
-	var err error
-	t.peer, t.cert, err = identify(cs)
-	return err
+	return identify(cs)
 }
 
 // end ends the tunnel for a reason; the first one counts. It may be called from within yamux, so it calls nothing there:
