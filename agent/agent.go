@@ -93,7 +93,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{opt: o, cfg: cfg, id: id, reloader: mtls.NewReloader(id.Keypair), instance: hex.EncodeToString(b[:]), started: time.Now(), renewNow: make(chan struct{}, 1)}
 	a.site.Store(s)
 	up := uplink.Config{Addresses: cfg.Relay.Addresses, TLS: mtls.AgentTLS(a.reloader, id.Roots, id.Installation), Tunnel: tunnel.DefaultConfig(),
-		Hello: a.hello, Handler: http.HandlerFunc(a.serve), Welcomed: a.welcomed, Logger: o.Logger, Dial: o.Dial}
+		Hello: a.hello, Handler: http.HandlerFunc(a.serve), Welcomed: a.welcomed, Logger: o.Logger, Dial: o.Dial, Lanes: cfg.Relay.Lanes}
 	up.Tunnel.Logger = o.Logger
 	// A busy relay opens a stream for every request. Beyond this it is slowed down, so that a hostile one cannot make the
 	// agent's refusals cost the site a core (A28).

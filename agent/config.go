@@ -12,6 +12,7 @@ import (
 	"github.com/fairleadhq/fairlead/internal/allowlist"
 	"github.com/fairleadhq/fairlead/internal/config"
 	"github.com/fairleadhq/fairlead/internal/secret"
+	"github.com/fairleadhq/fairlead/protocol"
 )
 
 // Config is agent.yaml: what the site offers, to whom it dials out, and how it records. docs/agent-yaml.md explains every
@@ -43,6 +44,7 @@ type RelayConfig struct {
 	Addresses []string    `yaml:"addresses"` // host:port; empty: those learnt at enrolment
 	Transport string      `yaml:"transport" enum:"auto,tcp,quic"`
 	Proxy     ProxyConfig `yaml:"proxy"`
+	Lanes     int         `yaml:"lanes"` // dedicated connections that the relay may ask for beside each tunnel
 }
 
 // ProxyConfig is the HTTP proxy (CONNECT) on the way to the relay. Proxies from the environment are never used.
@@ -164,6 +166,7 @@ const (
 	DefaultSpool        = config.Size(1e9)
 	MinSpool            = config.Size(16 << 20)
 	DefaultRelayPort    = 8443
+	DefaultLanes        = 8
 	DefaultLogSize      = config.Size(20e6)
 	DefaultLogKeep      = 5
 	minLogSize          = config.Size(64 << 10)
@@ -180,7 +183,7 @@ var defaultPorts = map[string]uint16{"postgresql": 5432, "redshift": 5439, "mysq
 // DefaultConfig is what an empty agent.yaml means: nothing is offered. Version is left for the file to say.
 func DefaultConfig() *Config {
 	return &Config{
-		Relay: RelayConfig{Transport: "auto"},
+		Relay: RelayConfig{Transport: "auto", Lanes: DefaultLanes},
 		Audit: AuditConfig{Spool: DefaultSpool, WhenFull: "refuse"},
 		Log:   LogConfig{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}
@@ -327,6 +330,9 @@ func (v *validator) relay() {
 	}
 	if r.Transport == "quic" {
 		v.fault("relay.transport", "quic is not available in this version", "use auto or tcp")
+	}
+	if r.Lanes < 0 || r.Lanes > protocol.MaxLanes {
+		v.fault("relay.lanes", fmt.Sprintf("%d is not in 0 to %d", r.Lanes, protocol.MaxLanes), "0 opens none; 8 is the default")
 	}
 	p := r.Proxy
 	if v.c.doc.Has("relay.proxy") && p.URL == "" {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/allowlist"
 	"github.com/fairleadhq/fairlead/internal/config"
+	"github.com/fairleadhq/fairlead/protocol"
 )
 
 // Config is relay.yaml. Begin with DefaultConfig or Load; configs/relay.full.yaml explains every key.
@@ -49,6 +50,7 @@ type Health struct {
 type Agents struct {
 	CertificateLifetime config.Duration `yaml:"certificate_lifetime"`
 	MaxTunnels          int             `yaml:"max_tunnels"`
+	MaxLanes            int             `yaml:"max_lanes"` // dedicated connections beside one tunnel
 }
 
 // Audit holds what concerns the audit logs.
@@ -85,7 +87,7 @@ func DefaultConfig() Config {
 		Listen: ":8443",
 		KEK:    KEK{File: "kek.key"},
 		Health: Health{Listen: "127.0.0.1:9443"},
-		Agents: Agents{CertificateLifetime: config.Duration(7 * 24 * time.Hour), MaxTunnels: 8},
+		Agents: Agents{CertificateLifetime: config.Duration(7 * 24 * time.Hour), MaxTunnels: 8, MaxLanes: 8},
 		Log:    Log{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}
 }
@@ -152,6 +154,9 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 	}
 	if c.Agents.MaxTunnels < 1 || c.Agents.MaxTunnels > 64 {
 		fault("agents.max_tunnels", "is out of range", "from 1 to 64")
+	}
+	if c.Agents.MaxLanes < 0 || c.Agents.MaxLanes > protocol.MaxLanes {
+		fault("agents.max_lanes", "is out of range", fmt.Sprintf("from 0 (none) to %d", protocol.MaxLanes))
 	}
 	if c.Audit.MaxSize != 0 && c.Audit.MaxSize < 16<<20 {
 		fault("audit.max_size", "is too small to be of use", "at least 16MiB, or 0 for no cap")

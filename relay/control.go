@@ -56,6 +56,32 @@ func (r *Relay) acceptTunnels(ctx context.Context, ln net.Listener) {
 	}
 }
 
+// acceptLanes gives each lane to the tunnel that asked for it.
+func (r *Relay) acceptLanes(ctx context.Context, ln net.Listener) {
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		tc, ok := conn.(*tls.Conn)
+		if !ok {
+			conn.Close()
+			continue
+		}
+		r.tunnels.Go(func() {
+			l, ticket, err := tunnel.ServeLane(ctx, tc, r.tcfg)
+			if err == nil {
+				if err = r.hub.Lane(ticket, l); err != nil {
+					l.Close()
+				}
+			}
+			if err != nil {
+				r.opt.Logger.Debug("lane refused", "from", conn.RemoteAddr().String(), "error", err)
+			}
+		})
+	}
+}
+
 // ServeTunnel serves one tunnel until it ends: the agent's control requests, and, once it has said hello, operations
 // through the hub. It closes the tunnel. Tests call it with a memory tunnel.
 func (r *Relay) ServeTunnel(ctx context.Context, t tunnel.Tunnel) {
@@ -230,7 +256,7 @@ func bounded(h *protocol.Hello) error {
 		h.Status.Profiles = h.Profiles
 	}
 	h.Profiles = nil // the status tells, and goes on telling
-	ok = ok && len(h.Constraints) <= 64 && short(h.Log.Hash, 64)
+	ok = ok && h.Lanes >= 0 && len(h.Constraints) <= 64 && short(h.Log.Hash, 64)
 	for _, name := range h.Constraints {
 		ok = ok && short(name, 64)
 	}

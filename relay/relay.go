@@ -112,7 +112,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	}
 	r.logs = &audit.Logs{Config: audit.Config{Dir: filepath.Join(o.Config.Data, "audit"), Source: r.id, MaxBytes: int64(o.Config.Audit.MaxSize), Key: key, Logger: o.Logger},
 		Masker: r.masker, Seal: dir.SealEvent}
-	r.hub = hub.New(hub.Config{MaxTunnelsPerAgent: o.Config.Agents.MaxTunnels, Logger: o.Logger})
+	r.hub = hub.New(hub.Config{MaxTunnelsPerAgent: o.Config.Agents.MaxTunnels, MaxLanes: o.Config.Agents.MaxLanes, Logger: o.Logger})
 	authenticator, err := authn.New(authn.DefaultConfig())
 	if err != nil {
 		return nil, err
@@ -129,9 +129,13 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		}
 	}
 	people := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.server.GetCertificate, NextProtos: []string{"h2", "http/1.1"}}
+	tunnels := mtls.TunnelTLS(r.server, r.auth.roots, snap.Installation, r.checkAgent)
+	lanes := tunnels.Clone() // who may open a tunnel may open the lanes beside it
+	lanes.NextProtos = []string{protocol.ALPNLane}
 	r.mux = tunnel.Listen(ln, map[string]*tls.Config{
 		"":                  people,
-		protocol.ALPNTunnel: mtls.TunnelTLS(r.server, r.auth.roots, snap.Installation, r.checkAgent),
+		protocol.ALPNTunnel: tunnels,
+		protocol.ALPNLane:   lanes,
 		protocol.ALPNEnroll: mtls.EnrollServerTLS(r.server),
 	}, r.tcfg)
 	r.metrics = newMetrics(r)
@@ -188,6 +192,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	wg.Go(func() { fail("serve the API", people.Serve(r.mux.Conns(""))) })
 	wg.Go(func() { fail("serve enrolment", enroll.Serve(tunnel.HTTP1(r.mux.Conns(protocol.ALPNEnroll)))) })
 	wg.Go(func() { r.acceptTunnels(inner, r.mux.Conns(protocol.ALPNTunnel)) })
+	wg.Go(func() { r.acceptLanes(inner, r.mux.Conns(protocol.ALPNLane)) })
 	if health != nil {
 		wg.Go(func() { fail("serve health and metrics", health.Serve(healthLn)) })
 	}

@@ -35,6 +35,9 @@ type Config struct {
 	Welcomed func(protocol.Welcome)
 	Logger   *slog.Logger
 
+	// Lanes is how many dedicated connections the relay may ask for beside each tunnel; 0 to protocol.MaxLanes.
+	Lanes int
+
 	MinWait, MaxWait time.Duration // 500 ms and 60 s when zero
 	// Dial replaces the dial of a tunnel, for tests over the memory transport. nil means TLS over TCP.
 	Dial func(ctx context.Context, addr string) (tunnel.Tunnel, error)
@@ -167,9 +170,21 @@ func (u *Uplink) hold(ctx context.Context, addr string, draining *sync.WaitGroup
 	if err != nil {
 		return 0, nil, err
 	}
-	srv := &http.Server{Handler: u.cfg.Handler, ReadHeaderTimeout: 30 * time.Second, ErrorLog: slog.NewLogLogger(u.cfg.Logger.Handler(), slog.LevelDebug),
+	var beside *lanes
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == protocol.PathLanes {
+			beside.ask(w, r)
+			return
+		}
+		u.cfg.Handler.ServeHTTP(w, r)
+	}), ReadHeaderTimeout: 30 * time.Second, ErrorLog: slog.NewLogLogger(u.cfg.Logger.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return ctx }}
 	srv.SetKeepAlivesEnabled(false) // one request a stream: what follows it on the stream is never taken for a second one
+	hello := u.cfg.Hello()
+	if u.cfg.Dial == nil { // another transport has no way to dial them
+		hello.Lanes = u.cfg.Lanes
+	}
+	beside = newLanes(ctx, hello.Lanes, srv, u.cfg.Logger.Debug, u.dialLane(addr))
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -179,10 +194,11 @@ func (u *Uplink) hold(ctx context.Context, addr string, draining *sync.WaitGroup
 		t.Close()
 		srv.Close()
 		<-served
+		beside.close()
 	}
 	l := &line{tunnel: t, client: clientOf(t)}
 	hctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	err = call(hctx, l.client, protocol.PathHello, u.cfg.Hello(), &l.welcome)
+	err = call(hctx, l.client, protocol.PathHello, hello, &l.welcome)
 	cancel()
 	if err != nil {
 		end()
@@ -226,7 +242,7 @@ func (u *Uplink) hold(ctx context.Context, addr string, draining *sync.WaitGroup
 				dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 				_ = call(dctx, l.client, protocol.PathDrain, struct{}{}, nil)
 				cancel()
-				finish(ctx, t)
+				finish(ctx, t, beside)
 				sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 				_ = srv.Shutdown(sctx)
 				cancel()
@@ -241,6 +257,7 @@ func (u *Uplink) hold(ctx context.Context, addr string, draining *sync.WaitGroup
 		fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		if srv.Shutdown(fctx) == nil {
 			_, _ = t.Ping(fctx)
+			beside.wait(fctx)
 		}
 		cancel()
 	}
@@ -250,10 +267,10 @@ func (u *Uplink) hold(ctx context.Context, addr string, draining *sync.WaitGroup
 
 // finish waits until the last stream of a tunnel that takes no new work has ended: a renewal must not cost a caller an
 // open dial. The tunnel ends by itself with the certificate that it was opened with; the end of ctx, too, ends the wait.
-func finish(ctx context.Context, t tunnel.Tunnel) {
+func finish(ctx context.Context, t tunnel.Tunnel, beside *lanes) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
-	for t.Streams() > 0 {
+	for t.Streams() > 0 || beside.busy() > 0 {
 		select {
 		case <-ctx.Done():
 			return

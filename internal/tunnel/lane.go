@@ -263,18 +263,34 @@ func (l *Lane) beginLocked() *laneStream {
 }
 
 // Accept waits for the next stream. The one before must have been closed. After the end of the lane it gives Err.
-func (l *Lane) Accept() (Stream, error) {
+func (l *Lane) Accept() (Stream, error) { return l.accept(context.Background()) }
+
+// accept is Accept until ctx ends; a stream that runs goes on.
+func (l *Lane) accept(ctx context.Context) (Stream, error) {
+	defer context.AfterFunc(ctx, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.cur == nil {
+			_ = l.conn.SetReadDeadline(past) // nobody reads but us
+		}
+	})()
 	for {
 		l.mu.Lock()
 		free := l.free
 		l.mu.Unlock()
 		select {
 		case <-free:
+		case <-ctx.Done():
 		case <-l.done:
-			return nil, l.Err()
+		}
+		if ctx.Err() != nil {
+			return nil, net.ErrClosed
+		}
+		if err := l.Err(); err != nil {
+			return nil, err
 		}
 		if err := l.header(); err != nil {
-			if isTimeout(err) { // set while the last stream was closed
+			if isTimeout(err) { // ctx ended, or it was set while the last stream was closed
 				continue
 			}
 			return nil, l.Err()

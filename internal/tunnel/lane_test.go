@@ -512,3 +512,23 @@ func TestHTTPOnALane(t *testing.T) {
 	s = openLane(t, relay) // the lane outlived the raw bytes
 	must(t, s.Close())
 }
+
+// A listener that is closed must not wait for the lane's end: http.Server.Shutdown waits for it.
+func TestLaneListenerCloses(t *testing.T) {
+	agent, relay := lanePair(t, nil)
+	ln := tunnel.NewListener(agent)
+	ended := make(chan error, 1)
+	go func() { _, err := ln.Accept(); ended <- err }()
+	must(t, ln.Close())
+	select {
+	case err := <-ended:
+		if !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Accept goes on")
+	}
+	if agent.Err() != nil || relay.Err() != nil {
+		t.Error("the lane ended with its listener", agent.Err(), relay.Err())
+	}
+}

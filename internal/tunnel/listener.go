@@ -11,8 +11,8 @@ type acceptor interface {
 	LocalAddr() net.Addr
 }
 
-// NewListener lets an http.Server serve the streams that the peer opens on a Tunnel or a Lane. Close of it ends Accept of a
-// Tunnel alone: the tunnel and its streams live on. A Lane's Accept ends with the lane.
+// NewListener lets an http.Server serve the streams that the peer opens on a Tunnel or a Lane. Close of it ends Accept alone:
+// the tunnel or lane and its streams live on.
 func NewListener(t acceptor) net.Listener {
 	l := &listener{t: t}
 	l.ctx, l.stop = context.WithCancel(context.Background())

@@ -16,6 +16,7 @@ import (
 // Config limits a Hub. The zero value takes the defaults named.
 type Config struct {
 	MaxTunnelsPerAgent int // 8: two relays' worth, doubled for rotation
+	MaxLanes           int // dedicated connections beside one tunnel; 0 means none
 	Logger             *slog.Logger
 }
 
@@ -39,6 +40,7 @@ type Info struct {
 	NotAfter                time.Time // of the certificate this tunnel was opened with
 	Draining                bool
 	InFlight                int
+	Lanes                   int // dedicated connections beside this tunnel
 }
 
 // New makes an empty hub.
@@ -56,7 +58,7 @@ func New(cfg Config) *Hub {
 // same agent process is closed when there are too many, so that a flapping uplink cannot pile up. The caller calls
 // Remove when the tunnel has ended.
 func (h *Hub) Add(t tunnel.Tunnel, hello protocol.Hello) *Live {
-	l := newLive(t, hello)
+	l := newLive(t, hello, h.cfg)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if have := h.byAgent[l.agent]; len(have) >= h.cfg.MaxTunnelsPerAgent {
@@ -64,15 +66,16 @@ func (h *Hub) Add(t tunnel.Tunnel, hello protocol.Hello) *Live {
 		// Those before it are closing already: each new one closes the next.
 		old := have[len(have)-h.cfg.MaxTunnelsPerAgent]
 		old.draining.Store(true)
-		go old.tunnel.Close()
+		go old.tunnel.Close() // its lanes go with Remove
 	}
 	h.byAgent[l.agent] = append(h.byAgent[l.agent], l)
 	h.byGroup[l.group] = append(h.byGroup[l.group], l)
 	return l
 }
 
-// Remove forgets a tunnel. It does not close it.
+// Remove forgets a tunnel that has ended, or is about to: it closes its lanes, and leaves the tunnel itself to the caller.
 func (h *Hub) Remove(l *Live) {
+	defer l.lanes.close() // not under the lock: it waits for what runs on them
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	without := func(m map[string][]*Live, k string) {
@@ -118,6 +121,7 @@ func (h *Hub) Kick(agent, reason string) int {
 	for _, l := range lives {
 		h.cfg.Logger.Info("tunnel cut", "agent", agent, "reason", reason)
 		l.tunnel.Close()
+		l.lanes.close()
 	}
 	return len(lives)
 }

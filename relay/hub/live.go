@@ -2,12 +2,11 @@ package hub
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net"
 	"net/http"
@@ -35,14 +34,17 @@ type Live struct {
 	draining                atomic.Bool
 	inFlight                atomic.Int64
 	status                  atomic.Pointer[protocol.Status]
+	lanes                   *lanes
+	log                     *slog.Logger
 
 	mu   sync.Mutex // guards idle
 	idle []chan struct{}
 }
 
-func newLive(t tunnel.Tunnel, hello protocol.Hello) *Live {
+func newLive(t tunnel.Tunnel, hello protocol.Hello, cfg Config) *Live {
 	p := t.Peer()
-	l := &Live{tunnel: t, agent: p.ID, workspace: p.Workspace, group: p.Group, hello: hello, connected: time.Now()}
+	l := &Live{tunnel: t, agent: p.ID, workspace: p.Workspace, group: p.Group, hello: hello, connected: time.Now(), log: cfg.Logger}
+	l.lanes = newLanes(l, min(max(hello.Lanes, 0), cfg.MaxLanes))
 	st := hello.Status
 	if st.Profiles == nil {
 		st.Profiles = hello.Profiles
@@ -54,7 +56,8 @@ func newLive(t tunnel.Tunnel, hello protocol.Hello) *Live {
 		DisableCompression: true, // bodies pass as they are
 		Proxy:              nil,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			s, err := t.Open(ctx)
+			key, _ := ctx.Value(requestKey{}).(string) // none: a control request
+			s, err := l.lanes.open(ctx, key)
 			if err != nil {
 				return nil, fmt.Errorf("%w: open stream: %w", ErrNotSent, err)
 			}
@@ -66,6 +69,9 @@ func newLive(t tunnel.Tunnel, hello protocol.Hello) *Live {
 	}
 	return l
 }
+
+// requestKey is the context key of what kind of request a stream is for: its path on the agent.
+type requestKey struct{}
 
 // Agent is the id of the agent behind the tunnel.
 func (l *Live) Agent() string { return l.agent }
@@ -80,7 +86,7 @@ func (l *Live) SetStatus(s protocol.Status) { l.status.Store(&s) }
 func (l *Live) Info() Info {
 	return Info{Agent: l.agent, Workspace: l.workspace, Group: l.group, Hello: l.hello, Status: *l.status.Load(), Connected: l.connected,
 		RemoteAddr: l.tunnel.RemoteAddr().String(), Transport: l.tunnel.Transport(), NotAfter: notAfter(l.tunnel),
-		Draining: l.draining.Load(), InFlight: int(l.inFlight.Load())}
+		Draining: l.draining.Load(), InFlight: int(l.inFlight.Load()), Lanes: l.lanes.count()}
 }
 
 func (l *Live) offers(profile string) bool {
@@ -96,7 +102,7 @@ func (l *Live) offers(profile string) bool {
 // The context ends the stream, whatever state it is in. The caller closes the body.
 func (l *Live) Do(req *http.Request) (*http.Response, error) {
 	l.inFlight.Add(1)
-	resp, err := l.client.RoundTrip(req)
+	resp, err := l.client.RoundTrip(req.WithContext(context.WithValue(req.Context(), requestKey{}, req.URL.Path)))
 	if err != nil {
 		l.done()
 		return nil, l.fault(req.Context(), err)
@@ -111,7 +117,7 @@ func (l *Live) Do(req *http.Request) (*http.Response, error) {
 func (l *Live) Dial(req *http.Request) (tunnel.Stream, *http.Response, error) {
 	ctx := req.Context()
 	l.inFlight.Add(1)
-	s, err := l.tunnel.Open(ctx)
+	s, err := l.lanes.open(ctx, req.URL.Path)
 	if err != nil {
 		l.done()
 		return nil, nil, l.fault(ctx, fmt.Errorf("%w: open stream: %w", ErrNotSent, err))
@@ -139,21 +145,7 @@ func (l *Live) Dial(req *http.Request) (tunnel.Stream, *http.Response, error) {
 
 // Notify sends a notice and waits for its receipt, 5 seconds at most.
 func (l *Live) Notify(ctx context.Context, n protocol.Notice) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	b, err := json.Marshal(n)
-	if err != nil {
-		return fmt.Errorf("encode notice: %w", err)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+protocol.PathNotice, bytes.NewReader(b))
-	if err != nil {
-		return fmt.Errorf("build notice: %w", err)
-	}
-	resp, err := l.client.RoundTrip(req)
-	if err != nil {
-		return fmt.Errorf("send notice to agent %s: %w", l.agent, err)
-	}
-	return resp.Body.Close()
+	return l.post(ctx, protocol.PathNotice, n)
 }
 
 func (l *Live) done() {
