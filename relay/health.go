@@ -34,6 +34,7 @@ func newMetrics(r *Relay) *metrics {
 	m.registry.MustRegister(m.requests, m.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		gauge("fairlead_agents_connected", "Agents with at least one live tunnel.", func() float64 { a, _ := r.hub.Count(); return float64(a) }),
 		gauge("fairlead_tunnels", "Live tunnels.", func() float64 { _, t := r.hub.Count(); return float64(t) }),
+		gauge("fairlead_lanes", "Dedicated connections of agents beside their tunnels.", func() float64 { return float64(r.hub.Lanes()) }),
 		gauge("fairlead_audit_available", "1 while the audit log of every workspace takes events.", func() float64 {
 			if r.auditHealth() != nil {
 				return 0

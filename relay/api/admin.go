@@ -317,6 +317,7 @@ func (a *API) agent(ws *directory.Workspace, ag *directory.Agent) client.Agent {
 			continue
 		}
 		o.Tunnels++
+		o.Lanes += l.Lanes
 		if o.ConnectedSince == nil || l.Connected.Before(*o.ConnectedSince) {
 			o.ConnectedSince = &l.Connected
 		}

@@ -175,6 +175,18 @@ func (h *Hub) Count() (agents, tunnels int) {
 	return len(h.byAgent), tunnels
 }
 
+// Lanes is the number of dedicated connections beside the live tunnels.
+func (h *Hub) Lanes() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, lives := range h.byAgent {
+		for _, l := range lives {
+			n += l.lanes.count()
+		}
+	}
+	return n
+}
+
 // Drain tells every agent that this relay stops, waits until no request is in flight or ctx ends, then closes all
 // tunnels.
 func (h *Hub) Drain(ctx context.Context, notice protocol.Notice) {

@@ -135,7 +135,7 @@ func (k *agentsShow) Run(ctx context.Context, t *cli.Term, r *relayFlags) error 
 	for _, line := range [][2]string{
 		{"id", a.ID}, {"name", a.Name}, {"group", a.Group}, {"state", a.State}, {"version", a.Version}, {"host", a.Hostname},
 		{"system", strings.Trim(a.OS+"/"+a.Arch, "/")}, {"from", a.SourceAddress}, {"connected since", stampPtr(a.ConnectedSince)},
-		{"last seen", stampPtr(a.LastSeen)}, {"tunnels", strconv.Itoa(a.Tunnels)}, {"configuration", a.ConfigDigest},
+		{"last seen", stampPtr(a.LastSeen)}, {"tunnels", strconv.Itoa(a.Tunnels)}, {"lanes", strconv.Itoa(a.Lanes)}, {"configuration", a.ConfigDigest},
 		{"refused configuration", a.ReloadError}, {"certificate until", stampPtr(a.CertificateNotAfter)}, {"enrolled", stamp(a.CreatedAt)},
 	} {
 		if line[1] != "" {
