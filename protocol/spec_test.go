@@ -194,7 +194,7 @@ func TestSpecListsPathsNoticesAndLimits(t *testing.T) {
 	for _, r := range rows(t, section("## 6. Control requests"), "path") {
 		paths[bare(r[0])] = true
 	}
-	want := []string{PathHello, PathRenew, PathEvents, PathStatus, PathDrain, PathEnroll, PathNotice}
+	want := []string{PathHello, PathRenew, PathEvents, PathStatus, PathDrain, PathEnroll, PathNotice, PathLanes}
 	for _, p := range want {
 		if !paths[p] {
 			t.Errorf("SPEC.md does not list the path %s", p)
@@ -226,7 +226,7 @@ func TestSpecListsPathsNoticesAndLimits(t *testing.T) {
 		t.Errorf("SPEC.md allows %q records in a batch, the code %d", limits["records in an EventBatch"], MaxEventBatch)
 	}
 	for _, s := range []string{
-		"`" + ALPNTunnel + "`", "`" + ALPNEnroll + "`", "`Upgrade: " + UpgradeDial + "`", "`" + ContentNDJSON + "`",
+		"`" + ALPNTunnel + "`", "`" + ALPNLane + "`", "`" + ALPNEnroll + "`", "`Upgrade: " + UpgradeDial + "`", "`" + ContentNDJSON + "`",
 		fmt.Sprintf("protocol between agent and relay, version %d", Version),
 	} {
 		if !strings.Contains(whole, s) {

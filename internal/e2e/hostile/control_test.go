@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -309,6 +311,26 @@ func TestRenewalsOnDemandAreFew(t *testing.T) {
 	}
 	if n := renewals.Load(); n < 1 || n > 2 {
 		t.Errorf("%d renewals in five seconds", n)
+	}
+	s.works(t)
+	s.healthy(t)
+}
+
+// TestLanesOnDemandAreFew: a relay that asks for lanes all the time, and answers none of the dials, costs the site little.
+func TestLanesOnDemandAreFew(t *testing.T) {
+	s := newLittle(t)
+	one := base64.StdEncoding.EncodeToString(make([]byte, 32))
+	for i := range 500 {
+		n := 1 + i%20
+		body := `{"tickets":["` + strings.Join(slices.Repeat([]string{one}, n), `","`) + `"]}`
+		a, st := s.send(t, fmt.Sprintf("POST %s HTTP/1.1\r\nHost: agent\r\nContent-Length: %d\r\n\r\n%s", protocol.PathLanes, len(body), body))
+		st.Close()
+		if n > protocol.MaxLanes && a.status != 400 {
+			t.Fatalf("%d lanes at once: %d %s", n, a.status, a.body)
+		}
+	}
+	if rss := s.rss(t); rss > maxRSS {
+		t.Errorf("%d MiB", rss>>20)
 	}
 	s.works(t)
 	s.healthy(t)
