@@ -2,11 +2,56 @@ package splice
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
 	"time"
 )
+
+// Sizes of the buffers of one direction: what it waits with, and what it moves bulk with. An idle stream costs the small one.
+const (
+	smallBuffer = 2 << 10
+	largeBuffer = 64 << 10
+)
+
+var buffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+
+// Copy hands what it reads from src to write until src ends (nil), or until a Read or write fails (its error). The bytes are
+// write's until it returns. While little comes it waits with 2 KiB; a read that fills them borrows 64 KiB, which go back when
+// the stream runs thin again. splice(2) would not help: one side is always a stream of a tunnel or TLS, never a bare socket.
+func Copy(src io.Reader, write func([]byte) error) error {
+	small := make([]byte, smallBuffer)
+	buf := small
+	var large *[largeBuffer]byte
+	defer func() {
+		if large != nil {
+			buffers.Put(large)
+		}
+	}()
+	for {
+		n, err := src.Read(buf)
+		if n > 0 {
+			if werr := write(buf[:n]); werr != nil {
+				return werr
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case large == nil && n == len(small):
+			large = buffers.Get().(*[largeBuffer]byte)
+			buf = large[:]
+		case large != nil && n < len(small):
+			buffers.Put(large)
+			large, buf = nil, small
+		}
+	}
+}
 
 // writeCloser is a conn that can end its writing side alone.
 type writeCloser interface{ CloseWrite() error }
@@ -23,8 +68,11 @@ func Both(ctx context.Context, a, b net.Conn) (ab, ba int64) {
 	defer stop()
 	defer closeBoth()
 	one := func(dst, src net.Conn, n *int64) {
-		var err error
-		*n, err = io.Copy(dst, src)
+		err := Copy(src, func(p []byte) error {
+			m, err := dst.Write(p)
+			*n += int64(m)
+			return err
+		})
 		if err != nil {
 			closeBoth()
 			return

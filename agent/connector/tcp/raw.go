@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/agent/connector"
+	"github.com/fairleadhq/fairlead/internal/splice"
 	"github.com/fairleadhq/fairlead/protocol"
 )
 
@@ -181,25 +182,14 @@ func (p *pipe) run(ctx context.Context, early []byte) {
 
 func (p *pipe) touch() { p.last.Store(time.Now().UnixNano()) }
 
-var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
-
-// copy moves bytes one way and passes on the end as a half-close. While nothing comes it waits with 2 KiB; a read that
-// fills them borrows a large buffer, which goes back when the stream runs thin again. splice(2) would not help: the
-// caller's side is a stream of a tunnel or TLS, never a bare socket.
+// copy moves bytes one way and passes on the end as a half-close.
 func (p *pipe) copy(dst, src net.Conn, early []byte, toTarget bool) {
 	count := &p.out
 	if toTarget {
 		count = &p.in
 	}
-	small := make([]byte, 2<<10)
-	buf := small
-	var large *[64 << 10]byte
-	defer func() {
-		if large != nil {
-			buffers.Put(large)
-		}
-	}()
-	write := func(b []byte) bool {
+	var broken error // of the writing side
+	write := func(b []byte) error {
 		p.touch()
 		over := !toTarget && p.maxBytes > 0 && count.Load()+int64(len(b)) > p.maxBytes
 		if over {
@@ -210,37 +200,26 @@ func (p *pipe) copy(dst, src net.Conn, early []byte, toTarget bool) {
 		p.touch()
 		switch {
 		case err != nil:
-			p.end(&sideError{toTarget, err})
+			broken = &sideError{toTarget, err}
 		case over:
-			p.end(errBytes)
-		default:
-			return true
+			broken = errBytes
 		}
-		return false
+		return broken
 	}
-	if len(early) > 0 && !write(early) {
+	var err error
+	if len(early) > 0 {
+		err = write(early)
+	}
+	if err == nil {
+		err = splice.Copy(src, write)
+	}
+	switch {
+	case broken != nil:
+		p.end(broken)
 		return
-	}
-	for {
-		n, err := src.Read(buf)
-		if n > 0 && !write(buf[:n]) {
-			return
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			p.end(&sideError{!toTarget, err})
-			return
-		}
-		switch {
-		case large == nil && n == len(small):
-			large = buffers.Get().(*[64 << 10]byte)
-			buf = large[:]
-		case large != nil && n < len(small):
-			buffers.Put(large)
-			large, buf = nil, small
-		}
+	case err != nil:
+		p.end(&sideError{!toTarget, err})
+		return
 	}
 	if h, ok := dst.(interface{ CloseWrite() error }); ok {
 		_ = h.CloseWrite()
