@@ -322,7 +322,7 @@ func (v *validator) relay() {
 			_, err = allowlist.ParsePort(port)
 		}
 		if err != nil {
-			v.fault(config.Index("relay.addresses", i), fmt.Sprintf("%q is not HOST:PORT", a), fmt.Sprintf("such as relay.example.com:%d", DefaultRelayPort))
+			v.fault(config.Index("relay.addresses", i), shownAddress(a)+" is not HOST:PORT", fmt.Sprintf("such as relay.example.com:%d", DefaultRelayPort))
 		}
 	}
 	if v.c.doc.Has("relay.addresses") && len(r.Addresses) == 0 {
@@ -470,4 +470,12 @@ func (v *validator) http(path string, h *HTTPProfile) {
 	} else if h.TLS == "verify-ca" {
 		v.warn(config.Join(path, "tls"), "the server's name is not checked: any server with a certificate of this CA is taken for the service", "use verify-full")
 	}
+}
+
+// shownAddress is an address as a fault may show it. One with an @ may hold a password.
+func shownAddress(a string) string {
+	if strings.Contains(a, "@") {
+		return "an address with @"
+	}
+	return fmt.Sprintf("%q", a)
 }

@@ -208,6 +208,7 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Admitted before the site is taken: a reload either comes before, and the new site is taken, or finds the trip and
 	// decides it again.
 	if err := s.begin(t); err != nil {
+		ev.Target = "" // no site is at hand any more whose masks would hold for it
 		s.refuse(r.Context(), w, ev, err)
 		return
 	}

@@ -54,11 +54,15 @@ func (p *Policy) Decide(op Operation) Decision {
 		known = known || o == r.Operation
 	}
 	if !known {
-		return deny(rule{}, protocol.CodeUnsupported, "the operation is not one of this kind of profile", "")
+		no := deny(rule{}, protocol.CodeUnsupported, "the operation is not one of this kind of profile", "")
+		no.EventMask = p.masks.events
+		return no
 	}
 	relayMask, err := mask.Compile(mask.Rules{Columns: r.Limits.MaskColumns})
 	if err != nil || r.Limits.MaxRows < 0 || r.Limits.MaxBytes < 0 || r.Remaining < 0 {
-		return deny(rule{}, protocol.CodeInvalid, "the limits that came with the request are malformed", "the relay sent them; see the roles at the relay")
+		no := deny(rule{}, protocol.CodeInvalid, "the limits that came with the request are malformed", "the relay sent them; see the roles at the relay")
+		no.EventMask = p.masks.events
+		return no
 	}
 	var d Decision
 	switch {

@@ -236,6 +236,17 @@ func TestMaskIn(t *testing.T) {
 	if d := p.Decide(sql("db", "query", "grant select on t to public")); !d.EventMask.Column("a") {
 		t.Error("the event of a denial is not masked")
 	}
+	// What a relay sends cannot take the site's masks off an event.
+	p = compile(t, policy.Config{Database: map[string]policy.Database{"db": pg(policy.ModeReadOnly)}, Mask: policy.Mask{Detect: []string{"email"}}})
+	for name, op := range map[string]policy.Operation{
+		"malformed limits":   {Request: &protocol.Request{Kind: protocol.KindDatabase, Profile: "db", Operation: protocol.OpQuery, Limits: protocol.Limits{MaxRows: -1}}},
+		"unknown operation":  {Request: &protocol.Request{Kind: protocol.KindDatabase, Profile: "db", Operation: protocol.OpRead}},
+		"malformed patterns": {Request: &protocol.Request{Kind: protocol.KindDatabase, Profile: "db", Operation: protocol.OpQuery, Limits: protocol.Limits{MaskColumns: []string{"["}}}},
+	} {
+		if d := p.Decide(op); d.Allow || !d.EventMask.Detects() {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
 }
 
 func TestFilesVerbs(t *testing.T) {

@@ -66,6 +66,9 @@ func CanonicalHost(s string) (host string, addr netip.Addr, err error) {
 
 // canonicalName checks a name; with wild, a label may be "*".
 func canonicalName(s string, wild bool) (string, error) {
+	if strings.Contains(s, "@") { // a URL with a password, perhaps: it is not repeated
+		return "", errors.New("the host has an @, which no host name has")
+	}
 	name := strings.ToLower(strings.TrimSuffix(s, "."))
 	if name == "" || len(name) > maxHost {
 		return "", fmt.Errorf("host %q is empty or longer than %d bytes", clip(s), maxHost)

@@ -141,7 +141,7 @@ func TestFormRefused(t *testing.T) {
 		"L1 70,000 keys":         {many.String(), "unknown key"},
 		"L1 merge key":           {"labels: { <<: {a: b} }\n", "merge keys"},
 		"L1 anchor on a key":     {"? &x version\n: 1\n", "anchors"},
-		"alias":                  {"mode: *x\n", "unknown anchor"},
+		"alias":                  {"mode: *x\n", "an alias (*) of what has no anchor"},
 		"tag":                    {"version: !!int \"1\"\n", "tags"},
 		"binary tag":             {"mode: !!binary aGk=\n", "tags"},
 		"duplicate key":          {"version: 1\non: true\nversion: 2\n", `a.yaml:3:1: version: key "version" stands twice (first on line 1)`},

@@ -128,6 +128,9 @@ func syntaxError(err error) (int, string) {
 			}
 		}
 	}
+	if strings.Contains(msg, "unknown anchor") { // the message repeats it, and it may be a password that begins with *
+		msg = "an alias (*) of what has no anchor (&); put text that begins with * in quotes"
+	}
 	return line, "not valid YAML: " + msg
 }
 

@@ -116,6 +116,7 @@ func (d *decoder) secret(k, n *yaml.Node, path string, r *SecretRef, key string)
 		if near != "" {
 			hint = "did you mean " + near + "?"
 		}
-		d.fault(source, sub, fmt.Sprintf("unknown key %q", clip(source.Value)), hint)
+		// The key is not repeated: {hunter2} is a key to YAML.
+		d.fault(source, path, "this key is none of env, sealed, vault", hint)
 	}
 }

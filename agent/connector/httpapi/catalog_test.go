@@ -31,7 +31,8 @@ func TestCatalogA(t *testing.T) {
 	t.Run("A21 another host or path", func(t *testing.T) {
 		r := newRig(t, nil, nil)
 		evil := http.Header{
-			"Host": {"evil"}, "X-Forwarded-Host": {"evil"}, "X-Forwarded-For": {"127.0.0.1"}, "X_Forwarded_Proto": {"x"}, "Forwarded": {"host=evil"}, "X-Real-Ip": {"127.0.0.1"}, "X-Original-Url": {"/admin"},
+			"Host": {"evil"}, "X-Forwarded-Host": {"evil"}, "X-Forwarded-For": {"127.0.0.1"}, "X_Forwarded_Proto": {"x"}, "Forwarded": {"host=evil"}, "X-Real-Ip": {"127.0.0.1"}, "X-Original-Url": {"/admin"}, "X-Original-Uri": {"/admin"}, "X-Envoy-Original-Path": {"/admin"},
+			"X-Forwarded": {"evil"}, "X-Remote-Addr": {"127.0.0.1"}, "X-Originating-Ip": {"127.0.0.1"}, "X_original_method": {"DELETE"},
 			"X-Rewrite-Url": {"/admin"}, "X_rewrite_url": {"/admin"}, "X-Http-Method-Override": {"DELETE"}, "Fairlead-Principal": {"usr_x"}, "Proxy-Authorization": {"x"}, "Proxy-Connection": {"x"},
 			"Connection": {"close, X-Named"}, "X-Named": {"1"}, "Keep-Alive": {"1"}, "Te": {"trailers"}, "Trailer": {"X"}, "Transfer-Encoding": {"chunked"}, "Via": {"x"}, "Content-Length": {"0"}, "Expect": {"100-continue"},
 		}

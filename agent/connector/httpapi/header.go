@@ -15,8 +15,8 @@ var hopByHop = map[string]bool{
 
 // steering make a server see another client, URL or method than the one that was decided.
 var steering = map[string]bool{
-	"forwarded": true, "via": true, "x-real-ip": true, "x-client-ip": true, "true-client-ip": true, "x-cluster-client-ip": true, "cf-connecting-ip": true,
-	"x-original-url": true, "x-rewrite-url": true, "x-original-host": true, "x-host": true, "x-url-scheme": true,
+	"forwarded": true, "x-forwarded": true, "via": true, "x-remote-ip": true, "x-remote-addr": true, "x-originating-ip": true, "fastly-client-ip": true, "x-real-ip": true, "x-client-ip": true, "true-client-ip": true, "x-cluster-client-ip": true, "cf-connecting-ip": true,
+	"x-original-url": true, "x-original-uri": true, "x-original-method": true, "x-envoy-original-path": true, "x-rewrite-url": true, "x-original-host": true, "x-host": true, "x-url-scheme": true,
 	"x-http-method-override": true, "x-http-method": true, "x-method-override": true,
 }
 

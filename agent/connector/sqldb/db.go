@@ -67,6 +67,9 @@ type bound struct {
 	named bool // from the site's own file
 	class statement.Class
 	mask  *mask.Set
+
+	adapter string
+	hidden  []string // names, in lower case, that give a masked column beside its own
 }
 
 // Do runs one operation. See connector.Connector for what it writes and returns.
@@ -90,7 +93,7 @@ func (db *DB) Do(ctx context.Context, c *connector.Call, w http.ResponseWriter) 
 
 // bind resolves a statement, checks its class once more (the policy did so before) and reads its arguments.
 func (db *DB) bind(st protocol.Statement, m *mask.Set) (*bound, error) {
-	b := &bound{sql: st.SQL, mask: m}
+	b := &bound{sql: st.SQL, mask: m, adapter: db.cfg.Adapter}
 	var declared []string
 	if st.Name != "" {
 		have, ok := db.cfg.Statements[st.Name]

@@ -89,6 +89,11 @@ func (g *generic) query(ctx context.Context, b *bound, out *stream) error {
 	for i, c := range cols {
 		names[i], paths[i] = c.name, c.origin
 	}
+	if f, ok := g.flavor.(*sqliteFlavor); ok && b.mask.HasColumns() && !b.named {
+		if err := f.knowTables(ctx, g, b, cols, paths); err != nil {
+			return g.fault(err)
+		}
+	}
 	head := make([]protocol.Column, len(cols))
 	for i, m := range maskColumns(b, names, paths) {
 		c := &cols[i]

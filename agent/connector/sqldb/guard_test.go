@@ -117,6 +117,8 @@ func TestTransactionHoldsWithoutTheClassifier(t *testing.T) {
 
 func TestRoleWithTooManyRightsIsRefused(t *testing.T) {
 	s := pgServer(t)
+	const pgRoles, myUsers = "boss, maker, filer, heir, repl", "filer@'%', editor@'%'"
+	pgAdmin(t, s, "drop role if exists "+pgRoles) // left by a run before in this process
 	pgAdmin(t, s, `create role boss login password 'x' superuser; create role maker login password 'x' createrole createdb; create role filer login password 'x';
 grant pg_read_server_files to filer; create role heir login password 'x' noinherit; grant boss to heir; create role repl login password 'x' replication bypassrls;`)
 	for user, want := range map[string][]string{
@@ -135,6 +137,7 @@ grant pg_read_server_files to filer; create role heir login password 'x' noinher
 		}
 	}
 	my := myServer(t)
+	myAdmin(t, my, "drop user if exists "+myUsers+"; drop role if exists editors")
 	myAdmin(t, my, `create user filer@'%' identified by 'x'; grant select on test.* to filer@'%'; grant file on *.* to filer@'%';
 create role editors; grant insert on test.* to editors; create user editor@'%' identified by 'x'; grant select on test.* to editor@'%'; grant editors to editor@'%'; set default role editors for editor@'%';`)
 	for user, c := range map[string][2]string{"admin": {my.Password, "ALL PRIVILEGES"}, "writer": {"w", "INSERT, UPDATE, DELETE ON `test`.*"}, "filer": {"x", "FILE ON *.*"},

@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -13,6 +14,7 @@ type lineage struct {
 	statistics bool // samples of any column's values may be in the result
 	whole      bool // any column without an origin may hold a masked value
 	clean      bool // none can
+	plan       bool // the result is the plan of a query
 	items      []taint
 	star       int // index of the one item that stands for several columns; -1 when none
 }
@@ -40,13 +42,20 @@ type lexeme struct {
 	kind  byte // w word, q quoted name, s string, n number, or the character itself
 	text  string
 	lower string
-	pos   int // byte where it begins
+	pos   int    // byte where it begins
+	other string // another reading of it as a name, where dialects differ: [a b], a#
+}
+
+// masked reports whether it names a masked column, in one reading or another.
+func (x lexeme) masked(m *mask.Set) bool {
+	return x.name() && m.ColumnPath(x.text) || x.other != "" && m.ColumnPath(x.other)
 }
 
 func (x lexeme) name() bool { return x.kind == 'w' || x.kind == 'q' }
 
-// trace reads a statement that the classifier has admitted.
-func trace(sql string, m *mask.Set) *lineage {
+// trace reads a statement that the classifier has admitted. hidden are names, in lower case, by which the database gives a
+// masked column too.
+func trace(sql string, m *mask.Set, hidden ...string) *lineage {
 	l := &lineage{star: -1}
 	odd := strings.ContainsAny(sql, `\`) || strings.Contains(strings.ToLower(sql), `u&`)
 	mentions, selects := false, 0
@@ -59,14 +68,18 @@ func trace(sql string, m *mask.Set) *lineage {
 			l.statistics = true
 		case strings.Contains(lw, "_to_xml") || lw == "dbms_xmlgen" || lw == "ts_stat":
 			odd = true // runs or reads what its argument names
+		case pseudoColumn(lw) || slices.Contains(hidden, lw):
+			odd = true // a column without its name
 		}
 		mentions = mentions || m.ColumnPath(w)
 	})
 	toks := lex(sql)
-	for _, t := range toks {
-		mentions = mentions || t.kind == 'q' && m.ColumnPath(t.text)
+	for i, t := range toks {
+		mentions = mentions || t.masked(m)
+		odd = odd || t.lower == "for" && i+1 < len(toks) && (toks[i+1].lower == "json" || toks[i+1].lower == "xml") // the whole answer in one column
 	}
-	rel := relations(toks)
+	l.plan = selects > 0 && len(toks) > 0 && (toks[0].lower == "explain" || toks[0].lower == "describe" || toks[0].lower == "desc")
+	rel := relations(toks, m)
 	if selects != 1 || odd || rel.renames || len(toks) == 0 || toks[0].lower != "select" {
 		l.whole = odd || mentions || rel.renames || rel.row || star(toks)
 		if l.whole {
@@ -157,9 +170,30 @@ func (l *lineage) split(toks []lexeme, rel relation, m *mask.Set) {
 		l.star, l.items = 0, []taint{false}
 	}
 	// A masked name after FROM may feed a function or a lateral item under any name.
+	l.whole = l.whole || rel.fed
 	for _, t := range rel.from {
-		l.whole = l.whole || m.ColumnPath(t.text)
+		l.whole = l.whole || t.masked(m)
 	}
+}
+
+// pseudoColumn lists the names by which servers give a key column whatever it is called.
+func pseudoColumn(w string) bool {
+	switch w {
+	case "_rowid", "identitycol", "rowguidcol", "identity", "rowguid":
+		return true
+	}
+	return false
+}
+
+// takesRow lists the functions that take a row of any table as their only argument. PostgreSQL calls them for p.concat too.
+func takesRow(w string) bool {
+	switch w {
+	case "any_value", "array_agg", "concat", "first_value", "format", "hstore", "json_agg", "json_agg_strict", "json_build_array",
+		"json_build_object", "json_object_agg", "jsonb_agg", "jsonb_agg_strict", "jsonb_build_array", "jsonb_build_object", "lag",
+		"last_value", "lead", "max", "min", "mode", "quote_literal", "quote_nullable", "row_to_json", "text", "to_json", "to_jsonb", "varchar":
+		return true
+	}
+	return strings.HasPrefix(w, "record_") || strings.HasPrefix(w, "hash_record") || strings.HasPrefix(w, "any")
 }
 
 func anyTaint(items []taint) bool {
@@ -188,7 +222,9 @@ func tainted(part []lexeme, rel relation, m *mask.Set) bool {
 			prev = part[i-1].kind
 		}
 		switch {
-		case t.name() && m.ColumnPath(t.text):
+		case t.masked(m):
+			return true
+		case t.name() && prev == '.' && takesRow(t.lower):
 			return true
 		case t.name() && rel.names[t.lower] && next != '.' && next != '(' && prev != '.':
 			return true
@@ -207,70 +243,128 @@ type relation struct {
 	from    []lexeme
 	renames bool // a table or a common table expression gets new names for its columns, or a set operation does so
 	row     bool // a relation's name stands where a value is wanted
+	fed     bool // a masked column or a row stands in parentheses after FROM: a function there gives it on under any name
 }
 
-func relations(toks []lexeme) relation {
+// clause says what part of a query a lexeme stands in.
+type clause struct {
+	part int
+	fed  bool // within parentheses after FROM
+}
+
+const (
+	partOther = iota
+	partFrom
+	partOn // after ON or USING
+)
+
+func relations(toks []lexeme, m *mask.Set) relation {
 	r := relation{names: map[string]bool{}}
-	const none, from, on = 0, 1, 2
-	state := []int{none}
-	inFrom := make([]bool, len(toks))
+	state := []clause{{}}
+	inFrom, fed := make([]bool, len(toks)), make([]bool, len(toks))
+	word := func(i int) string {
+		if i < 0 || i >= len(toks) || toks[i].kind != 'w' {
+			return ""
+		}
+		return toks[i].lower
+	}
 	for i, t := range toks {
 		top := &state[len(state)-1]
+		fed[i] = top.fed
 		switch {
 		case t.kind == '(':
 			// ") name (" or "name name (" or "as name (" gives columns new names.
-			if i >= 2 && toks[i-1].name() && *top == from && (toks[i-2].kind == ')' || toks[i-2].kind == 'q' ||
-				toks[i-2].kind == 'w' && toks[i-2].lower != "from" && toks[i-2].lower != "join" && toks[i-2].lower != "lateral") {
+			if i >= 2 && toks[i-1].name() && !joinWord(word(i-1)) && top.part == partFrom && (toks[i-2].kind == ')' || toks[i-2].kind == '*' || toks[i-2].kind == 'q' ||
+				toks[i-2].kind == 'w' && !joinWord(toks[i-2].lower)) {
 				r.renames = true
 			}
-			if i >= 2 && toks[i-1].name() && (toks[i-2].lower == "with" || toks[i-2].lower == "recursive") {
+			if i >= 2 && toks[i-1].name() && (word(i-2) == "with" || word(i-2) == "recursive") {
 				r.renames = true
 			}
-			if i >= 2 && toks[i-1].name() && toks[i-2].kind == ',' && *top == none && toks[0].lower == "with" {
+			if i >= 2 && toks[i-1].name() && toks[i-2].kind == ',' && top.part == partOther && toks[0].lower == "with" {
 				r.renames = true // may be a function in a select list too
 			}
-			state = append(state, none)
+			next := clause{fed: top.fed || top.part != partOther}
+			if top.part == partFrom && (toks[i-1].kind == ',' || toks[i-1].kind == '(' || joinWord(word(i-1)) || word(i-1) == "only") {
+				next.part = partFrom // tables in parentheses
+			}
+			state = append(state, next)
 		case t.kind == ')':
 			if len(state) > 1 {
 				state = state[:len(state)-1]
 			}
-		case t.kind == ',' && *top == on:
-			*top = from
+		case t.kind == ',' && top.part == partOn:
+			top.part = partFrom
+		case t.lower == "values" && t.kind == 'w' && i > 0 && toks[i-1].kind == '(' && i+1 < len(toks) && toks[i+1].kind == '(':
+			top.part = partOther
+			continue
 		case t.kind == 'w':
-			switch t.lower {
-			case "from", "join":
-				*top = from
+			if part, ok := turn(top.part, t.lower, word(i+1), i+1 < len(toks) && (toks[i+1].kind == 'n' || strings.IndexByte("$?:@", toks[i+1].kind) >= 0)); ok {
+				top.part = part
 				continue
-			case "on", "using":
-				if *top == from {
-					*top = on
-				}
-				continue
-			case "union", "intersect", "except", "minus":
+			}
+			if setOperation(t.lower) {
 				r.renames = true
-				*top = none
-				continue
-			case "where", "group", "having", "order", "limit", "offset", "fetch", "window", "for", "select", "qualify", "connect":
-				*top = none
+				top.part = partOther
 				continue
 			}
 		}
-		if *top == from && t.name() {
+		if top.part == partFrom && t.name() {
 			inFrom[i] = true
 			r.names[t.lower] = true
 			r.from = append(r.from, t)
 		}
 	}
 	for i, t := range toks {
-		if !t.name() || inFrom[i] || !r.names[t.lower] {
+		if fed[i] {
+			r.fed = r.fed || t.masked(m) || t.kind == '*' && (toks[i-1].kind == '.' || toks[i-1].kind == '(')
+		}
+		if !t.name() {
 			continue
 		}
-		if (i+1 < len(toks) && (toks[i+1].kind == '.' || toks[i+1].kind == '(')) || (i > 0 && toks[i-1].kind == '.') {
+		if i > 0 && toks[i-1].kind == '.' {
+			r.row = r.row || takesRow(t.lower)
+			r.fed = r.fed || fed[i] && takesRow(t.lower)
+			continue
+		}
+		if inFrom[i] || !r.names[t.lower] || i+1 < len(toks) && (toks[i+1].kind == '.' || toks[i+1].kind == '(') {
 			continue
 		}
 		r.row = true
+		r.fed = r.fed || fed[i]
 	}
 	return r
+}
+
+// joinWord lists the words after which a table stands.
+func joinWord(w string) bool {
+	switch w {
+	case "from", "join", "lateral", "straight_join", "apply":
+		return true
+	}
+	return false
+}
+
+// turn tells to which part of a query the word w leads, if it does. next is the word after it; value says that a value
+// stands there. Words that may be a table's alias somewhere count only with what follows them in their clause.
+func turn(now int, w, next string, value bool) (int, bool) {
+	switch w {
+	case "from", "join", "straight_join", "apply":
+		return partFrom, true
+	case "on", "using":
+		return partOn, now == partFrom
+	case "where", "group", "having", "order", "select":
+		return partOther, true
+	case "offset", "limit":
+		return partOther, value || next == "all"
+	case "fetch":
+		return partOther, next == "first" || next == "next"
+	case "connect":
+		return partOther, next == "by"
+	case "for":
+		return partOther, next == "update" || next == "share" || next == "no" || next == "key"
+	}
+	return now, false
 }
 
 // star reports whether a * stands for columns somewhere.
@@ -309,7 +403,9 @@ func wordByte(c byte) bool {
 func lex(sql string) []lexeme {
 	var out []lexeme
 	at := 0
-	add := func(kind byte, text string) { out = append(out, lexeme{kind, text, strings.ToLower(text), at}) }
+	add := func(kind byte, text string) {
+		out = append(out, lexeme{kind: kind, text: text, lower: strings.ToLower(text), pos: at})
+	}
 	quoted := func(i int, end byte) (string, int) {
 		var b strings.Builder
 		for i++; i < len(sql); i++ {
@@ -364,11 +460,20 @@ func lex(sql string) []lexeme {
 			}
 			add(kind, sql[i:j])
 			i = j
+			for j < len(sql) && (wordByte(sql[j]) || strings.IndexByte("$#@", sql[j]) >= 0) {
+				j++
+			}
+			if j > i {
+				out[len(out)-1].other = sql[at:j]
+			}
 		case c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v':
 			i++
 		default:
 			add(c, string(c))
 			i++
+			if n := strings.IndexByte(sql[i:], ']'); c == '[' && n >= 0 {
+				out[len(out)-1].other = sql[i : i+n]
+			}
 		}
 	}
 	return out

@@ -21,7 +21,11 @@ func maskColumns(b *bound, names []string, paths [][]string) []bool {
 	}
 	var l *lineage
 	if !b.named {
-		l = trace(b.sql, b.mask)
+		l = trace(b.sql, b.mask, b.hidden...)
+		// MySQL's plan tells values that it has read already (attached_condition, const tables).
+		if b.adapter == MySQL && l.plan {
+			l.whole, l.clean = true, false
+		}
 	}
 	for i, name := range names {
 		switch p := paths[i]; {

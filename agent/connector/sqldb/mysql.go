@@ -292,7 +292,8 @@ func (f *mysqlFlavor) begin(ctx context.Context, g *generic, readOnly bool) erro
 	}
 	limit = max(limit, 0) + 500*time.Millisecond // ours fires first
 	mode := "@@sql_mode"
-	for _, m := range []string{"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "ORACLE", "IGNORE_SPACE"} {
+	// The last ones stand for several modes, ANSI_QUOTES among them, and would bring it back.
+	for _, m := range []string{"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "IGNORE_SPACE", "ORACLE", "ANSI", "DB2", "MAXDB", "MSSQL", "POSTGRESQL"} {
 		mode = "replace(" + mode + ", '" + m + "', '')"
 	}
 	settings := "set session time_zone = '+00:00', lock_wait_timeout = 10, innodb_lock_wait_timeout = 10, sql_mode = " + mode

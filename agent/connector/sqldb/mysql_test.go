@@ -157,3 +157,14 @@ func TestGrantsThatAreTooMuch(t *testing.T) {
 		}
 	}
 }
+
+// A server's own sql_mode must not change how the classifier's text is read: in mode ANSI "x" is a name.
+func TestMariaDBModesAreTakenAway(t *testing.T) {
+	s := myServer(t)
+	myAdmin(t, s, "set global sql_mode = 'ANSI,STRICT_TRANS_TABLES,NO_BACKSLASH_ESCAPES'")
+	defer myAdmin(t, s, "set global sql_mode = default")
+	a := query(t, myReader(t), `select @@sql_mode, "text", 'a\tb'`)
+	if a.Err != nil || strings.Contains(a.Rows[0], "ANSI") || strings.Contains(a.Rows[0], "BACKSLASH") || !strings.HasSuffix(a.Rows[0], `"text","a\tb"]`) || !strings.Contains(a.Rows[0], "STRICT_TRANS_TABLES") {
+		t.Errorf("%v %v", a.Err, a.Rows)
+	}
+}

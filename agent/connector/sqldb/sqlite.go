@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -224,6 +225,29 @@ func (f *sqliteFlavor) describe(g *generic, text string, rows driver.Rows) ([]ge
 		}
 	}
 	return cols, nil
+}
+
+// knowTables corrects the origins for masks. SQLite tells one for the columns of a table-valued function too, whose values
+// come from its arguments: only those of stored tables count. And rowid is another name of an integer primary key.
+func (f *sqliteFlavor) knowTables(ctx context.Context, g *generic, b *bound, cols []genericColumn, paths [][]string) error {
+	rows, err := g.list(ctx, `select s.name, coalesce(max(case when lower(c.type) = 'integer' and c.pk > 0 then c.name end), '')
+ from sqlite_schema s, pragma_table_xinfo(s.name) c where s.type = 'table' and s.rootpage > 0 group by s.name`)
+	if err != nil {
+		return err
+	}
+	stored := map[string]bool{}
+	for _, r := range rows {
+		stored[strings.ToLower(r[0])] = true
+		if r[1] != "" && b.mask.ColumnPath("main", r[0], r[1]) {
+			b.hidden = []string{"rowid", "_rowid_", "oid"}
+		}
+	}
+	for i, p := range paths {
+		if len(p) == 3 && (!stored[strings.ToLower(p[1])] || slices.Contains(b.hidden, strings.ToLower(p[2]))) {
+			cols[i].origin, paths[i] = nil, nil
+		}
+	}
+	return nil
 }
 
 // affinity is SQLite's rule from a declared type to what is stored by preference (datatype3, section 3.1).

@@ -56,7 +56,7 @@ func pgFunction(schema, name string) rank {
 	case "lo_get", "txid_current_snapshot", "txid_current_if_assigned", "txid_snapshot_xmin", "txid_snapshot_xmax",
 		"txid_snapshot_xip", "txid_visible_in_snapshot", "txid_status":
 		return fnPlain
-	case "set_config", "query_to_xml", "ts_stat", "ts_rewrite", "connectby", "xpath_table", "xslt_process", "lowrite64",
+	case "set_limit", "tuple_data_split", "fsm_page_contents", "set_config", "query_to_xml", "ts_stat", "ts_rewrite", "connectby", "xpath_table", "xslt_process", "lowrite64",
 		"loread", "currtid", "currtid2", "normal_rand", "http", "fsync", "unique_key_recheck", "get_raw_page",
 		"suppress_redundant_updates_trigger", "file_fdw_handler", "autoprewarm_start_worker", "autoprewarm_dump_now",
 		"page_header", "heap_page_items", "verify_heapam", "run_command_on_workers", "run_command_on_shards",
@@ -64,8 +64,9 @@ func pgFunction(schema, name string) rank {
 		return fnRefused
 	}
 	if hasPrefix(name, "query_to_xml", "table_to_xml", "cursor_to_xml", "database_to_xml", "schema_to_xml", "dblink",
-		"lo_", "crosstab", "brin_", "bt_index_", "gin_", "heap_force_", "postgres_fdw_", "http_", "txid_", "plpgsql_",
-		"plperl", "plpython", "plv8", "pltcl", "binary_upgrade_", "dbms_", "utl_", "file_fdw_", "aws_", "citus_", "master_") {
+		"lo_", "crosstab", "brin_", "gin_", "heap_force_", "postgres_fdw_", "http_", "txid_", "plpgsql_",
+		"plperl", "plpython", "plv8", "pltcl", "binary_upgrade_", "dbms_", "utl_", "file_fdw_", "aws_", "citus_", "master_", "bt_", "heap_page_",
+		"gist_page_", "hash_page_", "hash_metapage_", "hash_bitmap_", "set_curcfg", "set_curdict", "set_curprs") {
 		return fnRefused
 	}
 	if strings.HasPrefix(name, "pg_") {

@@ -295,7 +295,7 @@ func (c *checker) token(i int) string {
 			return "a database link (@) reaches another server and is not allowed"
 		}
 	}
-	if !t.name() {
+	if !t.name() && (t.kind != str || c.d != SQLite) {
 		return ""
 	}
 	if t.low == "nextval" && c.is(i-1, ".") && !c.write {

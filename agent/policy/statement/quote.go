@@ -82,7 +82,11 @@ func (l *lexer) quote(skip int, closer byte, backslash bool, k kind) {
 		return
 	}
 	if k == str {
-		l.emit(str, end, "")
+		low := ""
+		if l.d == SQLite { // which takes 'pragma_optimize' for a table where it wants one
+			low = strings.ToLower(strings.ReplaceAll(l.s[l.i+skip:end-1], "''", "'"))
+		}
+		l.emit(str, end, low)
 		return
 	}
 	l.quotedName(skip, end, closer, k)

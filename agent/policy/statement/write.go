@@ -61,11 +61,12 @@ func (c *checker) object(i int) string {
 func (c *checker) systemTarget(i int) string {
 	for i++; i < len(c.toks) && c.toks[i].kind == word && !c.is(i+1, ".") && skipWord(c.toks[i].low); i++ {
 	}
-	if i >= len(c.toks) || !c.toks[i].name() {
+	name := func(i int) bool { return c.toks[i].name() || c.d == SQLite && c.toks[i].kind == str }
+	if i >= len(c.toks) || !name(i) {
 		return ""
 	}
 	const no = "the tables of the database system itself cannot be written"
-	for ; i < len(c.toks) && (c.toks[i].name() || c.toks[i].is(".")); i++ {
+	for ; i < len(c.toks) && (name(i) || c.toks[i].is(".")); i++ {
 		low := c.toks[i].low
 		switch low {
 		case "mysql", "sys", "pg_catalog", "information_schema", "performance_schema":

@@ -300,7 +300,8 @@ func TestRowsC(t *testing.T) {
 		for _, text := range []string{"select ssn from people", "select * from people", "select ssn as x from people", "select ssn || '' from people", "select upper(ssn) from people", "select row_to_json(p) from people p", "select p::text from people p",
 			"select json_build_object('a', ssn) from people", "select string_agg(ssn, ',') from people", "select x from (select ssn as x from people) s", "with s(a,b,c,d) as (table people) select c || '' from s", "select 'x' union all select ssn from people",
 			"select (select ssn from people limit 1)", "select substr(ssn, 1, 6) from people", "select encode(ssn::bytea, 'hex') from people", "select ssn::int from people", "select 1 / (length(ssn) - 11) from people", "select histogram_bounds::text from pg_stats", "select format('%s', ssn) from people",
-			"select case when ssn like '1%' then 1/0 end from people", "select U&\"s\\0073n\" || '' from people", "select upper(c) from people as p(a,b,c)"} {
+			"select case when ssn like '1%' then 1/0 end from people", "select U&\"s\\0073n\" || '' from people", "select upper(c) from people as p(a,b,c)",
+			"select p.row_to_json from people p", "select k.value from people p, jsonb_each_text(to_jsonb(p)) k", "select a.* from people p, unnest(array[p.ssn]) a", "select upper(c) from people * p(a,b,c)", "select concat(p) from (people p cross join people q)"} {
 			a := d.ask(t, database(protocol.OpQuery, "masked"), statement(text))
 			for _, secret := range []string{"111-22", "444-55", "22-3333", "3131312d3232"} {
 				if strings.Contains(a.body, secret) {
