@@ -31,7 +31,7 @@ type Program struct {
 }
 
 // Exampler is implemented by commands whose help shows examples. Each is a line to type; one that begins with "#" is a
-// remark on the line after it.
+// remark on the line after it. ProgramName in it becomes the program's name.
 type Exampler interface{ Examples() []string }
 
 // Run parses args (without the program's name), runs the command and gives the exit status. The commands version and

@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -73,5 +74,26 @@ func TestBadInputEndsWithItsDocumentedStatus(t *testing.T) {
 	}
 	if out := runProgram(t, nil, "", relay, "init", "--data", none); out.Exit != 73 || !strings.Contains(out.Err, "exists already") {
 		t.Errorf("init twice: %s", out)
+	}
+}
+
+// Every command that --help lists has a --help of its own with examples, and each example names a program of ours.
+func TestEveryCommandShowsExamples(t *testing.T) {
+	listed := regexp.MustCompile(`(?m)^  ([a-z][a-z-]*(?: [a-z][a-z-]*)?)  +[A-Z]`)
+	for _, name := range []string{"fairlead-agent", "fairlead-relay", "fairlead"} {
+		bin := program(t, name)
+		help := runProgram(t, nil, "", bin, "--help")
+		_, commands, _ := strings.Cut(help.Out, "\nCommands:\n")
+		found := listed.FindAllStringSubmatch(commands, -1)
+		if help.Exit != 0 || len(found) < 8 {
+			t.Fatalf("%s: %d commands in %s", name, len(found), help)
+		}
+		for _, m := range found {
+			out := runProgram(t, nil, "", bin, append(strings.Fields(m[1]), "--help")...)
+			_, examples, _ := strings.Cut(out.Out, "\nExamples:\n")
+			if out.Exit != 0 || !strings.Contains(examples, "fairlead") || strings.Contains(examples, "{program}") {
+				t.Errorf("%s %s --help: exit %d, examples %q", name, m[1], out.Exit, examples)
+			}
+		}
 	}
 }

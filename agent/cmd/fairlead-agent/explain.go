@@ -115,6 +115,10 @@ type explainTCP struct {
 	Target string `arg:"" placeholder:"HOST:PORT" help:"Host name or address, and port."`
 }
 
+func (*explainTCP) Examples() []string {
+	return []string{"fairlead-agent explain --config agent.yaml tcp db1.corp:5432", "fairlead-agent explain --config agent.yaml tcp '[fd00::7]:443'"}
+}
+
 func (e *explainTCP) Run(t *cli.Term, g *grammar) error {
 	c := &g.Explain
 	host, ports, err := net.SplitHostPort(e.Target)
@@ -143,6 +147,10 @@ type explainQuery struct {
 	Named   bool   `help:"SQL is the name of a statement that the profile declares."`
 }
 
+func (*explainQuery) Examples() []string {
+	return []string{"fairlead-agent explain --config agent.yaml query sales 'select * from orders'", "fairlead-agent explain --config agent.yaml query sales open_orders --named"}
+}
+
 func (e *explainQuery) Run(t *cli.Term, g *grammar) error {
 	return g.Explain.decide(t, &protocol.Request{Kind: protocol.KindDatabase, Profile: e.Profile, Operation: protocol.OpQuery}, []protocol.Statement{stmt(e.SQL, e.Named)},
 		"the running agent also checks the database account, and runs it in a read-only transaction where the mode says so")
@@ -152,6 +160,10 @@ type explainExec struct {
 	Profile string `arg:"" help:"Profile in section database."`
 	SQL     string `arg:"" name:"sql" help:"The statement, or with --named the name of a declared one."`
 	Named   bool   `help:"SQL is the name of a statement that the profile declares."`
+}
+
+func (*explainExec) Examples() []string {
+	return []string{"fairlead-agent explain --config agent.yaml exec sales 'delete from orders where id = 7'"}
 }
 
 func (e *explainExec) Run(t *cli.Term, g *grammar) error {
@@ -170,6 +182,10 @@ type explainRead struct {
 	Path    string `arg:"" help:"Path below the profile's base, with slashes."`
 }
 
+func (*explainRead) Examples() []string {
+	return []string{"fairlead-agent explain --config agent.yaml read hr payroll/2026.csv"}
+}
+
 func (e *explainRead) Run(t *cli.Term, g *grammar) error {
 	return g.Explain.decide(t, &protocol.Request{Kind: protocol.KindFiles, Profile: e.Profile, Operation: protocol.OpRead, Path: e.Path}, nil, "")
 }
@@ -177,6 +193,10 @@ func (e *explainRead) Run(t *cli.Term, g *grammar) error {
 type explainWrite struct {
 	Profile string `arg:"" help:"Profile in section files."`
 	Path    string `arg:"" help:"Path below the profile's base, with slashes."`
+}
+
+func (*explainWrite) Examples() []string {
+	return []string{"fairlead-agent explain --config agent.yaml write hr inbox/orders.csv"}
 }
 
 func (e *explainWrite) Run(t *cli.Term, g *grammar) error {
@@ -187,6 +207,10 @@ type explainRequest struct {
 	Profile string `arg:"" help:"Profile in section http."`
 	Method  string `arg:"" help:"GET, POST …"`
 	Path    string `arg:"" help:"Path and query, beginning with a slash."`
+}
+
+func (*explainRequest) Examples() []string {
+	return []string{"fairlead-agent explain --config agent.yaml request crm GET '/api/v1/customers?limit=5'"}
 }
 
 func (e *explainRequest) Run(t *cli.Term, g *grammar) error {
