@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -75,11 +76,11 @@ func (c *explainCommand) tell(t *cli.Term, d policy.Decision, note string) error
 			return err
 		}
 	} else {
-		word := "refused"
-		if v.Allow {
-			word = "allowed"
+		text := v.Reason // "allowed by …"
+		if !v.Allow {
+			text = "refused: " + text
 		}
-		t.Printf("%s: %s\n", word, cli.Clean(v.Reason))
+		t.Printf("%s\n", cli.Clean(text))
 		if v.Rule != "" {
 			t.Printf("  rule:  %s", cli.Clean(v.Rule))
 			if v.Line > 0 {
@@ -108,7 +109,28 @@ func (c *explainCommand) decide(t *cli.Term, r *protocol.Request, statements []p
 	if err != nil {
 		return err
 	}
-	return c.tell(t, p.Decide(policy.Operation{Request: r, Statements: statements}), note)
+	d := p.Decide(policy.Operation{Request: r, Statements: statements})
+	if !d.Allow {
+		d.Hint = missingProfile(p, r, d.Hint)
+	}
+	return c.tell(t, d, note)
+}
+
+// missingProfile says that there is no such profile. The agent does not tell callers, the site's own admin may know.
+func missingProfile(p *policy.Policy, r *protocol.Request, hint string) string {
+	var names []string
+	for _, o := range p.Offers() {
+		if o.Kind == r.Kind {
+			if o.Name == r.Profile {
+				return hint
+			}
+			names = append(names, o.Name)
+		}
+	}
+	if len(names) == 0 {
+		return fmt.Sprintf("agent.yaml has no %s profile at all", r.Kind)
+	}
+	return fmt.Sprintf("agent.yaml has no %s profile %q; it has: %s", r.Kind, r.Profile, strings.Join(names, ", "))
 }
 
 type explainTCP struct {
