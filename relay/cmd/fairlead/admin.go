@@ -377,6 +377,9 @@ func (k *connectionsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags)
 		return t.JSON(made)
 	}
 	t.Notef("connection %s (%s) is made\n", cli.Clean(made.Name), made.ID)
+	if k.Profile != "" && !made.Available {
+		t.Notef("no connected agent of group %s offers profile %s now; until one does, calls are refused as unavailable\n", cli.Clean(k.Group), cli.Clean(k.Profile))
+	}
 	return nil
 }
 
