@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/secret"
+	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/directory"
 )
 
@@ -61,7 +62,7 @@ func Init(ctx context.Context, o InitOptions) (*Initialised, error) {
 		}
 		_, port, err := net.SplitHostPort(o.Listen)
 		if err != nil {
-			return nil, fmt.Errorf("read the listen address %q: %w", o.Listen, err)
+			return nil, protocol.Errorf(protocol.CodeInvalid, "listen %q is not an address and a port (such as :8443 or 127.0.0.1:8443)", o.Listen)
 		}
 		o.PublicAddress = net.JoinHostPort(host, port)
 	}
@@ -75,14 +76,14 @@ func Init(ctx context.Context, o InitOptions) (*Initialised, error) {
 	var faults []error
 	c.validate(func(path, msg, hint string) { faults = append(faults, fmt.Errorf("%s %s (%s)", path, msg, hint)) })
 	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+		return nil, protocol.Errorf(protocol.CodeInvalid, "%s", errors.Join(faults...))
 	}
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data folder: %w", err)
 	}
 	file := filepath.Join(data, "relay.yaml")
 	if _, err := os.Stat(file); err == nil {
-		return nil, fmt.Errorf("%s exists already: this folder holds an installation; serve it, or name another --data", file)
+		return nil, protocol.Errorf(protocol.CodeConflict, "%s exists already: this folder holds an installation; serve it, or name another --data", file)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("look for %s: %w", file, err)
 	}

@@ -86,9 +86,10 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		return nil, err
 	}
 	r = &Relay{opt: o, dir: dir, ready: make(chan struct{}), stopping: make(chan struct{}), enrolling: make(chan struct{}, maxEnrolling)}
+	opened := r // "return nil, err" has emptied r when the deferred function runs
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, r.close())
+			err = errors.Join(err, opened.close())
 		}
 	}()
 	snap := dir.Snapshot()

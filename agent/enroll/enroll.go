@@ -43,7 +43,7 @@ type Request struct {
 // token was sent moves on to the next.
 func Enroll(ctx context.Context, r Request) (*Identity, error) {
 	if _, err := os.Stat(filepath.Join(r.Dir, fileIdentity)); err == nil && !r.Force {
-		return nil, fmt.Errorf("%s holds an identity already; use --force to replace it, or another --data folder", r.Dir)
+		return nil, protocol.Errorf(protocol.CodeConflict, "%s holds an identity already; use --force to replace it, or another --data folder", r.Dir)
 	}
 	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data folder: %w", err)

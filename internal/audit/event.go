@@ -28,6 +28,10 @@ const (
 	KindInternal    Kind = "internal_error"
 )
 
+// Kinds are all kinds that this version knows.
+var Kinds = []Kind{KindIntent, KindOutcome, KindDenied, KindAuditFull, KindAuditResume, KindAuditRead, KindStart, KindStop, KindConfig, KindConfigBad,
+	KindConnected, KindLost, KindEnrolled, KindRenewed, KindRevoked, KindSignIn, KindRefused, KindChange, KindInternal}
+
 // Event is one fact. The class of a field decides what becomes of it: public passes (masked by detectors, escaped, cut), sensitive
 // becomes a keyed token, secret is dropped, and a field without a class counts as secret.
 //

@@ -38,6 +38,12 @@ func Usage(format string, args ...any) error {
 	return protocol.Errorf(protocol.CodeInvalid, format, args...)
 }
 
+// BadConfig makes an error with status 78: a configuration file was refused. The message should name file and line, and say
+// what would be right.
+func BadConfig(message, hint string) error {
+	return &ExitError{Status: ExitConfig, Err: &protocol.Error{Code: protocol.CodeInvalid, Message: message, Hint: hint}}
+}
+
 // ExitStatus is the exit status of err; docs/exit-codes.md lists them.
 func ExitStatus(err error) int {
 	var exit *ExitError

@@ -7,6 +7,9 @@ import (
 	"github.com/alecthomas/kong"
 )
 
+// ProgramName stands in examples of commands that several programs have, for the name of the one that runs.
+const ProgramName = "{program}"
+
 // printHelp is kong's help, then the examples of the command.
 func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
@@ -23,7 +26,7 @@ func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	var b strings.Builder
 	b.WriteString("\nExamples:\n")
 	for _, line := range lines {
-		fmt.Fprintf(&b, "  %s\n", line)
+		fmt.Fprintf(&b, "  %s\n", strings.ReplaceAll(line, ProgramName, ctx.Model.Name))
 	}
 	_, err := ctx.Stdout.Write([]byte(b.String()))
 	return err

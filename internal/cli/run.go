@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -30,7 +31,7 @@ type Program struct {
 }
 
 // Exampler is implemented by commands whose help shows examples. Each is a line to type; one that begins with "#" is a
-// remark on the line after it.
+// remark on the line after it. ProgramName in it becomes the program's name.
 type Exampler interface{ Examples() []string }
 
 // Run parses args (without the program's name), runs the command and gives the exit status. The commands version and
@@ -91,10 +92,14 @@ func (p Program) parser(t *Term, exit func(int)) (*kong.Kong, error) {
 	return kong.New(p.Grammar, options...)
 }
 
-// usageError turns what the parser says into an error with status 64 and a hint.
+// usageError turns what the parser says into an error with status 64 and a hint. A file that a flag names and that is not
+// there, or may not be looked at, keeps the status of its own.
 func usageError(name string, err error) error {
 	var perr *protocol.Error
 	if errors.As(err, &perr) { // from a Validate method
+		return err
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) { // the line is right, the file it names is not there
 		return err
 	}
 	path := name

@@ -46,7 +46,11 @@ type installCommand struct {
 }
 
 func (*installCommand) Examples() []string {
-	return []string{"# as root or administrator", "fairlead-agent service install --config /etc/fairlead/agent.yaml --data /var/lib/fairlead-agent"}
+	return []string{
+		"# as root or administrator; the agent, with the file that says what it offers",
+		"fairlead-agent service install --config /etc/fairlead/agent.yaml --data /var/lib/fairlead-agent",
+		"# the relay, on a port below 1024", "fairlead-relay service install --data /var/lib/fairlead-relay --low-ports",
+	}
 }
 
 func (c *installCommand) Run(t *cli.Term, s Service) error {
@@ -89,7 +93,7 @@ type uninstallCommand struct {
 }
 
 func (*uninstallCommand) Examples() []string {
-	return []string{"# as root or administrator", "fairlead-agent service uninstall", "fairlead-agent service uninstall --purge"}
+	return []string{"# as root or administrator", cli.ProgramName + " service uninstall", cli.ProgramName + " service uninstall --purge"}
 }
 
 func (c *uninstallCommand) Run(t *cli.Term, s Service) error {
@@ -109,6 +113,10 @@ func (c *uninstallCommand) Run(t *cli.Term, s Service) error {
 
 type startCommand struct{}
 
+func (*startCommand) Examples() []string {
+	return []string{"# as root or administrator", cli.ProgramName + " service start"}
+}
+
 func (*startCommand) Run(t *cli.Term, s Service) error {
 	if err := s.Start(); err != nil {
 		return err
@@ -119,6 +127,10 @@ func (*startCommand) Run(t *cli.Term, s Service) error {
 
 type stopCommand struct{}
 
+func (*stopCommand) Examples() []string {
+	return []string{"# as root or administrator", cli.ProgramName + " service stop"}
+}
+
 func (*stopCommand) Run(t *cli.Term, s Service) error {
 	if err := s.Stop(); err != nil {
 		return err
@@ -128,6 +140,10 @@ func (*stopCommand) Run(t *cli.Term, s Service) error {
 }
 
 type statusCommand struct{ cli.Output }
+
+func (*statusCommand) Examples() []string {
+	return []string{cli.ProgramName + " service status", cli.ProgramName + " service status --output json"}
+}
 
 func (c *statusCommand) Run(t *cli.Term, s Service) error {
 	st, err := s.Status()

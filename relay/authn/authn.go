@@ -53,7 +53,7 @@ func New(c Config) (*Authenticator, error) {
 // refused is the one answer to everything that does not authenticate.
 func refused() error {
 	return &protocol.Error{Code: protocol.CodeUnauthenticated, Message: "the API token is missing or not valid",
-		Origin: protocol.OriginRelay, Hint: `send "Authorization: Bearer flt_…" with a token that is neither expired nor revoked`}
+		Origin: protocol.OriginRelay, Hint: `send "Authorization: Bearer flt_…" with a token that is neither expired nor revoked; with the CLI, use "fairlead login" or --token-file`}
 }
 
 // busy says that the slow hash could not be had in time.

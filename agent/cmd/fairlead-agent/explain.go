@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -75,11 +76,11 @@ func (c *explainCommand) tell(t *cli.Term, d policy.Decision, note string) error
 			return err
 		}
 	} else {
-		word := "refused"
-		if v.Allow {
-			word = "allowed"
+		text := v.Reason // "allowed by …"
+		if !v.Allow {
+			text = "refused: " + text
 		}
-		t.Printf("%s: %s\n", word, cli.Clean(v.Reason))
+		t.Printf("%s\n", cli.Clean(text))
 		if v.Rule != "" {
 			t.Printf("  rule:  %s", cli.Clean(v.Rule))
 			if v.Line > 0 {
@@ -108,11 +109,36 @@ func (c *explainCommand) decide(t *cli.Term, r *protocol.Request, statements []p
 	if err != nil {
 		return err
 	}
-	return c.tell(t, p.Decide(policy.Operation{Request: r, Statements: statements}), note)
+	d := p.Decide(policy.Operation{Request: r, Statements: statements})
+	if !d.Allow {
+		d.Hint = missingProfile(p, r, d.Hint)
+	}
+	return c.tell(t, d, note)
+}
+
+// missingProfile says that there is no such profile. The agent does not tell callers, the site's own admin may know.
+func missingProfile(p *policy.Policy, r *protocol.Request, hint string) string {
+	var names []string
+	for _, o := range p.Offers() {
+		if o.Kind == r.Kind {
+			if o.Name == r.Profile {
+				return hint
+			}
+			names = append(names, o.Name)
+		}
+	}
+	if len(names) == 0 {
+		return fmt.Sprintf("agent.yaml has no %s profile at all", r.Kind)
+	}
+	return fmt.Sprintf("agent.yaml has no %s profile %q; it has: %s", r.Kind, r.Profile, strings.Join(names, ", "))
 }
 
 type explainTCP struct {
 	Target string `arg:"" placeholder:"HOST:PORT" help:"Host name or address, and port."`
+}
+
+func (*explainTCP) Examples() []string {
+	return []string{"fairlead-agent explain --config agent.yaml tcp db1.corp:5432", "fairlead-agent explain --config agent.yaml tcp '[fd00::7]:443'"}
 }
 
 func (e *explainTCP) Run(t *cli.Term, g *grammar) error {
@@ -143,6 +169,10 @@ type explainQuery struct {
 	Named   bool   `help:"SQL is the name of a statement that the profile declares."`
 }
 
+func (*explainQuery) Examples() []string {
+	return []string{"fairlead-agent explain --config agent.yaml query sales 'select * from orders'", "fairlead-agent explain --config agent.yaml query sales open_orders --named"}
+}
+
 func (e *explainQuery) Run(t *cli.Term, g *grammar) error {
 	return g.Explain.decide(t, &protocol.Request{Kind: protocol.KindDatabase, Profile: e.Profile, Operation: protocol.OpQuery}, []protocol.Statement{stmt(e.SQL, e.Named)},
 		"the running agent also checks the database account, and runs it in a read-only transaction where the mode says so")
@@ -152,6 +182,10 @@ type explainExec struct {
 	Profile string `arg:"" help:"Profile in section database."`
 	SQL     string `arg:"" name:"sql" help:"The statement, or with --named the name of a declared one."`
 	Named   bool   `help:"SQL is the name of a statement that the profile declares."`
+}
+
+func (*explainExec) Examples() []string {
+	return []string{"fairlead-agent explain --config agent.yaml exec sales 'delete from orders where id = 7'"}
 }
 
 func (e *explainExec) Run(t *cli.Term, g *grammar) error {
@@ -170,6 +204,10 @@ type explainRead struct {
 	Path    string `arg:"" help:"Path below the profile's base, with slashes."`
 }
 
+func (*explainRead) Examples() []string {
+	return []string{"fairlead-agent explain --config agent.yaml read hr payroll/2026.csv"}
+}
+
 func (e *explainRead) Run(t *cli.Term, g *grammar) error {
 	return g.Explain.decide(t, &protocol.Request{Kind: protocol.KindFiles, Profile: e.Profile, Operation: protocol.OpRead, Path: e.Path}, nil, "")
 }
@@ -177,6 +215,10 @@ func (e *explainRead) Run(t *cli.Term, g *grammar) error {
 type explainWrite struct {
 	Profile string `arg:"" help:"Profile in section files."`
 	Path    string `arg:"" help:"Path below the profile's base, with slashes."`
+}
+
+func (*explainWrite) Examples() []string {
+	return []string{"fairlead-agent explain --config agent.yaml write hr inbox/orders.csv"}
 }
 
 func (e *explainWrite) Run(t *cli.Term, g *grammar) error {
@@ -187,6 +229,10 @@ type explainRequest struct {
 	Profile string `arg:"" help:"Profile in section http."`
 	Method  string `arg:"" help:"GET, POST …"`
 	Path    string `arg:"" help:"Path and query, beginning with a slash."`
+}
+
+func (*explainRequest) Examples() []string {
+	return []string{"fairlead-agent explain --config agent.yaml request crm GET '/api/v1/customers?limit=5'"}
 }
 
 func (e *explainRequest) Run(t *cli.Term, g *grammar) error {

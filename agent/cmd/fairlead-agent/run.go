@@ -113,7 +113,7 @@ func (c *runCommand) Run(ctx context.Context, svc daemon.Service, b build) error
 }
 
 func notEnrolled(dir string) error {
-	return &protocol.Error{Code: protocol.CodeInvalid, Message: dir + " holds no identity: this agent is not enrolled", Hint: "run: fairlead-agent enroll --data " + dir + " --token-file FILE"}
+	return cli.BadConfig(dir+" holds no identity: this agent is not enrolled", "run: fairlead-agent enroll --data "+dir+" --token-file FILE")
 }
 
 type checkCommand struct {
@@ -163,11 +163,14 @@ func (c *checkCommand) Run(t *cli.Term) error {
 	return table.Flush()
 }
 
-// faults turns what is wrong with a configuration into one error with the exit status of bad input.
+// faults turns what is wrong with a configuration into one error with the exit status of a refused configuration.
 func faults(err error) error {
 	var fs config.Faults
-	if errors.As(err, &fs) {
-		return &protocol.Error{Code: protocol.CodeInvalid, Message: "the configuration is not in order\n" + fs.Error(), Hint: "docs/agent-yaml.md explains every key"}
+	switch {
+	case errors.As(err, &fs):
+		return cli.BadConfig("the configuration is not in order\n"+fs.Error(), "docs/agent-yaml.md explains every key")
+	case errors.Is(err, config.ErrInsecure):
+		return cli.BadConfig(err.Error(), "what may change this file may change what the agent offers")
 	}
 	return err
 }

@@ -252,8 +252,10 @@ func classify(err error) (protocol.Code, string) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return protocol.CodeNotFound, "no such file or folder"
-	case errors.Is(err, fs.ErrExist), notEmpty(err):
-		return protocol.CodeConflict, "a file or folder of that name exists, or the folder is not empty"
+	case notEmpty(err): // first: on Unix it counts as ErrExist, too
+		return protocol.CodeConflict, "the folder is not empty"
+	case errors.Is(err, fs.ErrExist):
+		return protocol.CodeConflict, "a file or folder of that name exists"
 	case errors.Is(err, fs.ErrPermission):
 		return protocol.CodeDenied, "the site's file system does not let the agent do this"
 	case diskFull(err):

@@ -411,3 +411,20 @@ func TestCloseEndsARunningUpload(t *testing.T) {
 		t.Fatal("something is left")
 	}
 }
+
+// The two reasons why a name cannot be taken or given up are told apart.
+func TestConflictsAreToldApart(t *testing.T) {
+	s := newSite(t, nil)
+	s.want("mkdir", s.op(protocol.OpMkdir, "full/inner"), "")
+	for what, c := range map[string]struct {
+		res  result
+		want string
+	}{
+		"delete a folder with something in it": {s.op(protocol.OpDelete, "full"), "the folder is not empty"},
+		"write onto a folder":                  {s.write("full", "x"), "exists"},
+	} {
+		if c.res.code() != protocol.CodeConflict || !strings.Contains(c.res.err.Error(), c.want) || strings.Contains(c.res.err.Error(), "exists, or") {
+			t.Errorf("%s: %v", what, c.res.err)
+		}
+	}
+}

@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	errPrecondition = &protocol.Error{Code: protocol.CodePrecondition, Origin: protocol.OriginAgent, Message: "the file is not what If-Match or If-None-Match says"}
+	errPrecondition = &protocol.Error{Code: protocol.CodePrecondition, Origin: protocol.OriginAgent, Message: "the file is not what If-Match or If-None-Match says: it exists already, was changed, or is gone"}
 	errUploadBusy   = &protocol.Error{Code: protocol.CodeConflict, Origin: protocol.OriginAgent, Message: "another request is writing this upload"}
 )
 

@@ -75,7 +75,7 @@ func (c *initCommand) Run(ctx context.Context, t *cli.Term) error {
 	}
 	if c.TokenFile != "" {
 		if _, err := os.Lstat(c.TokenFile); !errors.Is(err, fs.ErrNotExist) {
-			return cli.Usage("--token-file %s is there already; it is not replaced", c.TokenFile)
+			return protocol.Errorf(protocol.CodeConflict, "--token-file %s is there already; it is not replaced", c.TokenFile)
 		}
 	}
 	out, err := relay.Init(ctx, relay.InitOptions{Data: c.Data, Listen: c.Listen, PublicAddress: c.PublicAddress, Health: c.Health, Allow: allow})
@@ -130,7 +130,10 @@ func (w where) load() (relay.Config, string, error) {
 	c, err := relay.LoadConfig(file)
 	var fs config.Faults
 	if errors.As(err, &fs) {
-		return c, file, &protocol.Error{Code: protocol.CodeInvalid, Message: "the configuration is not in order\n" + fs.Error(), Hint: "configs/relay.full.yaml explains every key"}
+		return c, file, cli.BadConfig("the configuration is not in order\n"+fs.Error(), "configs/relay.full.yaml explains every key")
+	}
+	if errors.Is(err, config.ErrInsecure) {
+		return c, file, cli.BadConfig(err.Error(), "what may change this file may change what the relay does")
 	}
 	return c, file, err
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 
+	"github.com/fairleadhq/fairlead/internal/allowlist"
 	"github.com/fairleadhq/fairlead/internal/cli"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/client"
@@ -37,7 +39,7 @@ func (k *joinTokenCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) e
 	defer c.Close()
 	made, err := c.CreateJoinToken(ctx, client.NewJoinToken{Group: k.Group, ExpiresInSeconds: k.Expires.seconds()})
 	if err != nil {
-		return err
+		return about(k.Group, err)
 	}
 	if k.JSON() {
 		return t.JSON(made)
@@ -81,7 +83,7 @@ func (k *joinTokenRevoke) Run(ctx context.Context, t *cli.Term, r *relayFlags) e
 	}
 	defer c.Close()
 	if err := c.RevokeJoinToken(ctx, k.ID); err != nil {
-		return err
+		return about(k.ID, err)
 	}
 	t.Notef("join token %s is revoked\n", cli.Clean(k.ID))
 	return nil
@@ -160,7 +162,7 @@ func (k *tokensRevoke) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	}
 	defer c.Close()
 	if err := c.RevokeToken(ctx, k.ID); err != nil {
-		return err
+		return about(k.ID, err)
 	}
 	t.Notef("API token %s is revoked\n", cli.Clean(k.ID))
 	return nil
@@ -216,12 +218,23 @@ func (k *allowlistSet) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	if (len(k.Prefixes) == 0) != k.None {
 		return &protocol.Error{Code: protocol.CodeInvalid, Message: "want prefixes, or --none alone", Hint: "fairlead allowlist set 192.0.2.0/24"}
 	}
+	for _, p := range k.Prefixes {
+		if _, err := allowlist.ParsePrefix(p); err != nil {
+			return &protocol.Error{Code: protocol.CodeInvalid, Message: err.Error(), Hint: "nothing was changed; write 192.0.2.0/24, 2001:db8::/32 or 198.51.100.7"}
+		}
+	}
 	c, err := r.open(t)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	a, err := c.SetAllowlist(ctx, client.SetAllowlist{Prefixes: k.Prefixes, Confirm: k.Confirm})
+	var lockout *protocol.Error
+	if errors.As(err, &lockout) && lockout.Code == protocol.CodeConflict && !k.Confirm {
+		said := *lockout
+		said.Hint = "nothing was changed; add your own address (fairlead whoami shows it), or --confirm"
+		return &said
+	}
 	if err != nil {
 		return err
 	}

@@ -246,7 +246,7 @@ func (k *groupsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	defer c.Close()
 	g, err := c.CreateGroup(ctx, client.NewGroup{Name: k.Name})
 	if err != nil {
-		return err
+		return about(k.Name, err)
 	}
 	if k.JSON() {
 		return t.JSON(g)
@@ -268,7 +268,7 @@ func (k *groupsDelete) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	}
 	defer c.Close()
 	if err := c.DeleteGroup(ctx, k.Name); err != nil {
-		return err
+		return about(k.Name, err)
 	}
 	t.Notef("group %s is deleted\n", cli.Clean(k.Name))
 	return nil
@@ -325,7 +325,7 @@ func (k *connectionsShow) Run(ctx context.Context, t *cli.Term, r *relayFlags) e
 	defer c.Close()
 	found, err := c.Connection(ctx, k.Name)
 	if err != nil {
-		return err
+		return about(k.Name, err)
 	}
 	if k.JSON() {
 		return t.JSON(found)
@@ -367,13 +367,19 @@ func (k *connectionsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags)
 	}
 	defer c.Close()
 	made, err := c.CreateConnection(ctx, n)
+	if client.CodeOf(err) == protocol.CodeNotFound {
+		return about(k.Group, err)
+	}
 	if err != nil {
-		return err
+		return about(k.Name, err)
 	}
 	if k.JSON() {
 		return t.JSON(made)
 	}
 	t.Notef("connection %s (%s) is made\n", cli.Clean(made.Name), made.ID)
+	if k.Profile != "" && !made.Available {
+		t.Notef("no connected agent of group %s offers profile %s now; until one does, calls are refused as unavailable\n", cli.Clean(k.Group), cli.Clean(k.Profile))
+	}
 	return nil
 }
 
@@ -394,7 +400,7 @@ func (k *connectionsDelete) Run(ctx context.Context, t *cli.Term, r *relayFlags)
 	}
 	defer c.Close()
 	if err := c.DeleteConnection(ctx, k.Name); err != nil {
-		return err
+		return about(k.Name, err)
 	}
 	t.Notef("connection %s is deleted\n", cli.Clean(k.Name))
 	return nil

@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/internal/cli"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/client"
@@ -23,13 +25,13 @@ type auditCommands struct {
 }
 
 type eventOutput struct {
-	Output string `short:"o" enum:"table,json,ndjson" default:"table" placeholder:"FORMAT" help:"How to print events: table, json (an object a line, as ndjson) or ndjson."`
+	Output string `short:"o" enum:"table,json,ndjson" default:"table" placeholder:"FORMAT" help:"How to print events: table, json (one array; tail: an object a line) or ndjson."`
 }
 
 type auditList struct {
 	After uint64 `placeholder:"SEQ" help:"Events after this sequence number, oldest first. Without it, the newest."`
 	Limit int    `default:"200" placeholder:"N" help:"At most so many; 0 means all."`
-	Kind  string `placeholder:"KIND" help:"Only events of this kind."`
+	Kind  string `placeholder:"KIND" help:"Only events of this kind, for example operation.denied."`
 	eventOutput
 }
 
@@ -47,12 +49,18 @@ func (k *auditList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	}
 	defer c.Close()
 	w := cli.NewTable(t.Out, eventHeader, []bool{true})
+	between, found := "[\n", 0
 	names := k.names(ctx, c)
 	for e, err := range c.AuditEvents(ctx, client.AuditQuery{After: k.After, Limit: k.Limit, Kind: k.Kind}) {
 		if err == nil {
-			if k.Output == "table" {
+			found++
+			switch k.Output {
+			case "table":
 				err = w.Row(names.row(e)...)
-			} else {
+			case "json":
+				_, err = fmt.Fprintf(t.Data(), "%s  %s", between, bytes.TrimSpace(e.Raw))
+				between = ",\n"
+			default:
 				err = raw(t, e)
 			}
 		}
@@ -60,10 +68,27 @@ func (k *auditList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 			return err
 		}
 	}
-	if k.Output == "table" {
-		return w.Flush()
+	// A newer relay may know more kinds, so one that is unknown here is asked for all the same.
+	if found == 0 && k.Kind != "" && !slices.Contains(audit.Kinds, audit.Kind(k.Kind)) {
+		t.Notef("%s is no kind that this version knows; those are: %s\n", cli.Clean(k.Kind), kindNames())
 	}
-	return nil
+	switch {
+	case k.Output == "table":
+		return w.Flush()
+	case k.Output == "json" && between == "[\n":
+		return t.JSON([]any{})
+	case k.Output == "json":
+		_, err = fmt.Fprint(t.Data(), "\n]\n")
+	}
+	return err
+}
+
+func kindNames() string {
+	names := make([]string, len(audit.Kinds))
+	for i, kind := range audit.Kinds {
+		names[i] = string(kind)
+	}
+	return strings.Join(names, ", ")
 }
 
 var eventHeader = []string{"SEQ", "TIME", "BY", "KIND", "RESULT", "REQUEST", "WHO", "FROM", "CONNECTION", "OPERATION", "RULE", "WHAT"}

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -39,6 +40,14 @@ func TestAuditList(t *testing.T) {
 	if n := r.Requested("GET /api/v1/workspaces/default/connections"); n != 1 {
 		t.Errorf("connections were asked for %d times: once for a table, never for lines", n)
 	}
+	res = run("audit", "list", "-o", "json")
+	var events []map[string]any
+	if err := json.Unmarshal([]byte(res.out), &events); err != nil || len(events) != len(r.Events) {
+		t.Errorf("one JSON value with every event: %v %s", err, res.out)
+	}
+	r.Events = nil
+	run("audit", "list", "-o", "json").want(t, 0, "[]\n", "")
+	run("audit", "list", "--kind", "operation.nonsense").want(t, 0, "SEQ", "operation.denied")
 	run("audit", "list", "--limit=-1").want(t, 64, "", "not negative")
 }
 

@@ -368,7 +368,11 @@ func (k *auditVerify) verify(t *cli.Term, lines io.Reader, key ed25519.PublicKey
 		return nil
 	}
 	t.Printf("the log is whole: records %d to %d, each chained to the one before it\n", d.First, d.Last)
-	t.Printf("  signed through  %d, by %s of key %s\n", d.Proven, count(int64(d.Checkpoints), "checkpoint"), d.Key)
+	if d.Proven == 0 {
+		t.Printf("  signed through  none of them yet; the relay signs within a minute (key %s)\n", d.Key)
+	} else {
+		t.Printf("  signed through  %d, by %s of key %s\n", d.Proven, count(int64(d.Checkpoints), "checkpoint"), d.Key)
+	}
 	if !d.Anchored {
 		t.Printf("  begins at       %d: older records were released, and no checkpoint vouches for the point before\n", d.First)
 	}

@@ -41,7 +41,7 @@ func (k *connectCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 	}
 	info, err := c.Connection(ctx, k.Connection)
 	if err != nil {
-		return err
+		return about(k.Connection, err)
 	}
 	ln, err := net.Listen("tcp", k.Listen)
 	if err != nil {

@@ -153,7 +153,10 @@ func TestFiles(t *testing.T) {
 	r := setup(t)
 	dir := t.TempDir()
 	t.Chdir(dir)
-	run("files", "ls", "hr:").want(t, 0, "  12  2026-11-21T12:00:00Z  a.csv\n      2026-11-21T12:00:00Z  in/\n", "")
+	run("files", "ls", "hr:").want(t, 0, "  12  2026-11-21 12:00:00Z  a.csv\n      2026-11-21 12:00:00Z  in/\n", "")
+	if res := run("files", "ls", "hr:", "--relay", "127.0.0.1:1"); res.status != 69 || res.out != "" || !strings.Contains(res.errs, "ls hr:: the relay") {
+		t.Errorf("a list that failed has no header, and names what was asked: %+v", res)
+	}
 	run("files", "ls", "hr:/in/", "-o", "json").want(t, 0, `"path": "in/b.txt"`, "")
 	r.PageSize = 1
 	res := run("files", "ls", "hr:", "--recursive", "--glob", "*", "-o", "ndjson")
@@ -178,7 +181,7 @@ func TestFiles(t *testing.T) {
 	run("files", "get", "hr:a.csv").want(t, 73, "", "--force replaces it")
 	run("files", "get", "hr:a.csv", "--force").want(t, 0, "", "")
 	run("files", "get", "hr:in/b.txt", "-").want(t, 0, "hello", "")
-	run("files", "get", "hr:none").want(t, 66, "", "no such file")
+	run("files", "get", "hr:none").want(t, 66, "", "get hr:none: there is no such file")
 	run("files", "get", "hr:").want(t, 64, "", "path of a file")
 	run("files", "get", "hr:../x").want(t, 64, "", "malformed")
 	run("files", "get", "hr:x/..").want(t, 64, "", "no name for a local file")
@@ -194,7 +197,7 @@ func TestFiles(t *testing.T) {
 	if string(r.Files["in/new.txt"]) != "new" {
 		t.Errorf("%q", r.Files)
 	}
-	run("files", "put", "new.txt", "hr:in/new.txt", "--no-overwrite").want(t, 73, "", "another version")
+	run("files", "put", "new.txt", "hr:in/new.txt", "--no-overwrite").want(t, 73, "", "there is a file of this name")
 	run("files", "put", "new.txt", "hr:in/new.txt", "--if-match", clienttest.ETag([]byte("new")), "-o", "json").want(t, 0, `"etag"`, "")
 	runIn(strings.NewReader("piped"), "files", "put", "-", "hr:p").want(t, 0, "", "hr:p: 5 B written")
 	run("files", "put", "-", "hr:").want(t, 64, "", "has no name")
@@ -433,4 +436,16 @@ func TestConnectStdio(t *testing.T) {
 	setup(t)
 	runIn(strings.NewReader("ping"), "connect", "sales", "--stdio").want(t, 0, "hello\nping\nbye after 4", "")
 	run("connect", "hr", "--stdio").want(t, 77, "", "raw bytes")
+}
+
+// A relay that hides what a caller may not see does not repeat its name; the command line knows what it asked for.
+func TestErrorsNameWhatWasAskedFor(t *testing.T) {
+	setup(t)
+	run("query", "nope", "rows 1").want(t, 66, "", "nope: there is no such connection")
+	run("connect", "nope").want(t, 66, "", "nope: there is no such connection")
+	run("connections", "show", "nope").want(t, 66, "", "nope: there is no such connection")
+	run("allowlist", "set", "10.0.0.1/8").want(t, 64, "", "did you mean 10.0.0.0/8")
+	run("whoami", "--relay", "localhost:99999").want(t, 64, "", "a port is a number from 1 to 65535")
+	t.Setenv("FAIRLEAD_TOKEN", "flj_abc")
+	run("whoami").want(t, 64, "", "a join token is for fairlead-agent enroll")
 }

@@ -74,7 +74,7 @@ func (k *filesLS) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	}
 	defer c.Close()
 	w := cli.NewTable(t.Out, []string{"SIZE", "MODIFIED", "PATH"}, []bool{true})
-	all := []protocol.FileInfo{}
+	all, shown := []protocol.FileInfo{}, false
 	for f, err := range c.Files(ctx, k.Folder.connection, client.ListOptions{Path: strings.TrimSuffix(k.Folder.path, "/"), Recursive: k.Recursive, Glob: k.Glob}) {
 		if err == nil {
 			switch k.Output {
@@ -87,11 +87,12 @@ func (k *filesLS) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 			}
 		}
 		if err != nil {
-			if k.Output == "table" {
+			if k.Output == "table" && shown { // no header over nothing
 				err = errors.Join(err, w.Flush())
 			}
-			return err
+			return fmt.Errorf("ls %s: %w", k.Folder, err)
 		}
+		shown = true
 	}
 	switch k.Output {
 	case "json":
@@ -104,9 +105,9 @@ func (k *filesLS) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 
 func fileRow(f protocol.FileInfo) []string {
 	if f.Folder {
-		return []string{"", f.ModTime, strings.TrimSuffix(f.Path, "/") + "/"}
+		return []string{"", stampText(f.ModTime), strings.TrimSuffix(f.Path, "/") + "/"}
 	}
-	return []string{strconv.FormatInt(f.Size, 10), f.ModTime, f.Path}
+	return []string{strconv.FormatInt(f.Size, 10), stampText(f.ModTime), f.Path}
 }
 
 type filesGet struct {
@@ -146,7 +147,7 @@ func (k *filesGet) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	if local == "-" {
 		f, err := c.Get(ctx, k.File.connection, k.File.path, client.GetOptions{})
 		if err != nil {
-			return err
+			return fmt.Errorf("get %s: %w", k.File, err)
 		}
 		defer f.Close()
 		if _, err := io.Copy(t.Data(), f); err != nil {
@@ -181,7 +182,7 @@ func download(ctx context.Context, t *cli.Term, c *client.Client, from remote, l
 		if o.Offset == 0 {
 			_ = os.Remove(part)
 		}
-		return err
+		return fmt.Errorf("get %s: %w", from, err)
 	}
 	defer f.Close()
 	if f.Offset > 0 {
@@ -271,13 +272,33 @@ func (k *filesPut) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 		info, err = upload(ctx, t, c, k.Local, to, o)
 	}
 	if err != nil {
-		return fmt.Errorf("put %s: %w", to, err)
+		return fmt.Errorf("put %s: %w", to, putHint(err, to, k.NoOverwrite))
 	}
 	if k.JSON() {
 		return t.JSON(info)
 	}
 	t.Notef("%s: %s written\n", cli.Clean(to.String()), cli.Bytes(info.Size))
 	return nil
+}
+
+// putHint says what would be right where the site cannot know what the command line asked for.
+func putHint(err error, to remote, create bool) error {
+	var e *protocol.Error
+	if !errors.As(err, &e) || e.Hint != "" {
+		return err
+	}
+	said := *e
+	switch {
+	case e.Code == protocol.CodePrecondition && create:
+		said.Message, said.Hint = "there is a file of this name", "without --no-overwrite it is replaced"
+	case e.Code == protocol.CodePrecondition:
+		said.Hint = "see its ETag: fairlead files stat " + to.String()
+	case e.Code == protocol.CodeNotFound && e.Origin == protocol.OriginTarget && path.Dir(to.path) != ".":
+		said.Message, said.Hint = "the folder is not there", "make it first: fairlead files mkdir "+to.connection+":"+path.Dir(to.path)
+	default:
+		return err
+	}
+	return &said
 }
 
 func upload(ctx context.Context, t *cli.Term, c *client.Client, local string, to remote, o client.PutOptions) (protocol.FileInfo, error) {

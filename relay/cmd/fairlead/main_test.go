@@ -309,6 +309,8 @@ func TestConnections(t *testing.T) {
 		t.Errorf("%s", body)
 	}
 	run("connections", "list").want(t, 0, "erp.corp:3200", "")
+	run("connections", "create", "typo", "--group", "default", "--profile", "saels").want(t, 0, "", "no connected agent of group default offers profile saels")
+	run("connections", "delete", "typo", "--yes").want(t, 0, "", "is deleted")
 	run("connections", "create", "a", "--group", "g").want(t, 64, "", "either --profile PROFILE or --target HOST:PORT")
 	run("connections", "create", "a", "--group", "g", "--profile", "p", "--target", "h:1").want(t, 64, "", "either --profile")
 	for _, bad := range []string{"host", "host:0", "host:99999", ":5", "h:x"} {

@@ -158,7 +158,7 @@ func (k *queryCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	defer c.Close()
 	rows, err := c.Query(ctx, k.Connection, client.QueryRequest{Statement: s, MaxRows: k.MaxRows})
 	if err != nil {
-		return err
+		return about(k.Connection, err)
 	}
 	defer rows.Close()
 	out := printers[k.Output](t, rows.Columns, k.CSVSafe)
@@ -213,7 +213,7 @@ func (k *execCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 	defer c.Close()
 	res, err := c.Exec(ctx, k.Connection, client.QueryRequest{Statement: s})
 	if err != nil {
-		return err
+		return about(k.Connection, err)
 	}
 	if k.JSON() {
 		return t.JSON(res)
@@ -278,7 +278,7 @@ func (k *transactionCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags
 	defer c.Close()
 	res, err := c.Transaction(ctx, k.Connection, body)
 	if err != nil {
-		return err
+		return about(k.Connection, err)
 	}
 	if k.JSON() {
 		return t.JSON(res)
@@ -304,7 +304,7 @@ func (k *schemaCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) err
 	defer c.Close()
 	s, err := c.Schema(ctx, k.Connection)
 	if err != nil {
-		return err
+		return about(k.Connection, err)
 	}
 	if k.Table != "" {
 		var found []protocol.Table

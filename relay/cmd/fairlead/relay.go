@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/cli"
+	"github.com/fairleadhq/fairlead/internal/mtls"
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/client"
@@ -110,10 +111,26 @@ func (l *login) save() (string, error) {
 
 // token is the token that was given for this command: by file, standard input or environment; zero when none was.
 func (r *relayFlags) token(t *cli.Term) (secret.Bytes, error) {
+	var token secret.Bytes
+	var err error
 	if r.TokenFile != "" {
-		return t.ReadSecretFile(r.TokenFile, "API token")
+		token, err = t.ReadSecretFile(r.TokenFile, "API token")
+	} else {
+		token = secret.FromString(strings.TrimSpace(os.Getenv("FAIRLEAD_TOKEN")))
 	}
-	return secret.FromString(strings.TrimSpace(os.Getenv("FAIRLEAD_TOKEN"))), nil
+	if err == nil && bytes.HasPrefix(token.Expose(), []byte(mtls.JoinPrefix)) {
+		return secret.Bytes{}, &protocol.Error{Code: protocol.CodeInvalid, Message: "this is a join token (flj_), not an API token (flt_)", Hint: "it was not sent; a join token is for fairlead-agent enroll"}
+	}
+	return token, err
+}
+
+// about names what was asked for where the relay, which hides what a caller may not see, does not.
+func about(name string, err error) error {
+	var e *protocol.Error
+	if errors.As(err, &e) && e.Origin == protocol.OriginRelay && (e.Code == protocol.CodeNotFound || e.Code == protocol.CodeConflict) {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return err
 }
 
 // open gives a client for the relay that flags, environment or the saved login name. The caller closes it.
@@ -175,6 +192,15 @@ func stamp(t time.Time) string {
 		return ""
 	}
 	return t.UTC().Format("2006-01-02 15:04:05Z")
+}
+
+// stampText is stamp for a time that came as RFC 3339. What is none stays as it is.
+func stampText(s string) string {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return s
+	}
+	return stamp(t)
 }
 
 func stampPtr(t *time.Time) string {
