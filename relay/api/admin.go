@@ -21,6 +21,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/dispatch"
+	"github.com/fairleadhq/fairlead/relay/hub"
 )
 
 // Inputs and outputs of the admin routes. The shapes of bodies are the client library's, so that there is one truth. The
