@@ -339,6 +339,13 @@ func (r *Relay) serveEnroll(w http.ResponseWriter, req *http.Request) {
 		writeError(w, protocol.Errorf(protocol.CodeNotFound, "no such path"))
 		return
 	}
+	req.Body = http.MaxBytesReader(w, req.Body, 64<<10)
+	var q protocol.EnrollRequest
+	if err := decode(req, &q); err != nil {
+		writeError(w, protocol.AsError(err))
+		return
+	}
+	// Only with the whole request in hand: those who send it slowly must not hold up the others.
 	select { // each costs a signature check and a turn at the store's one writer
 	case r.enrolling <- struct{}{}:
 		defer func() { <-r.enrolling }()
@@ -346,12 +353,6 @@ func (r *Relay) serveEnroll(w http.ResponseWriter, req *http.Request) {
 		return
 	case <-time.After(5 * time.Second):
 		writeError(w, &protocol.Error{Code: protocol.CodeRateLimited, Message: "too many agents enrol at the same time", Hint: "try again in a moment"})
-		return
-	}
-	req.Body = http.MaxBytesReader(w, req.Body, 64<<10)
-	var q protocol.EnrollRequest
-	if err := decode(req, &q); err != nil {
-		writeError(w, protocol.AsError(err))
 		return
 	}
 	source, _ := netip.ParseAddrPort(req.RemoteAddr)

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -187,4 +189,32 @@ func TestInFlightIsWaitedFor(t *testing.T) {
 	if !<-done {
 		t.Fatal("nothing was in flight")
 	}
+}
+
+// D7, P16: whoever sends an enrolment slowly holds up nobody else's.
+func TestSlowEnrolmentsDoNotHoldUpOthers(t *testing.T) {
+	r, _ := relayAndSite(t)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(release)
+	for range maxEnrolling {
+		wg.Go(func() {
+			r.serveEnroll(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, protocol.PathEnroll, &slowBody{arrived, release}))
+		})
+		<-arrived
+	}
+	w := httptest.NewRecorder()
+	if r.serveEnroll(w, post(protocol.PathEnroll, protocol.EnrollRequest{Token: "x", CSR: []byte("x")})); w.Code != http.StatusBadRequest {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+}
+
+// slowBody begins and does not go on until it is released.
+type slowBody struct{ arrived, release chan struct{} }
+
+func (b *slowBody) Read([]byte) (int, error) {
+	b.arrived <- struct{}{}
+	<-b.release
+	return 0, io.ErrUnexpectedEOF
 }
