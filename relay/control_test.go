@@ -3,6 +3,10 @@ package relay
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -147,13 +151,32 @@ func TestHelloKeepsNoMoreThanItsBounds(t *testing.T) {
 	}
 }
 
+// A new tunnel gives no new turn: each renewal makes the relay sign, write and build its rules anew.
 func TestRenewalsAreNotAHammer(t *testing.T) {
 	r, s := relayAndSite(t)
-	c := onTunnel(t, r, s)
-	_, first := c.renew(post(protocol.PathRenew, protocol.RenewRequest{CSR: []byte("x")}))
-	_, second := c.renew(post(protocol.PathRenew, protocol.RenewRequest{CSR: []byte("x")}))
-	if client.CodeOf(first) != protocol.CodeInvalid || client.CodeOf(second) != protocol.CodeRateLimited {
-		t.Fatalf("got %v, then %v", first, second)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := onTunnel(t, r, s).renew(post(protocol.PathRenew, protocol.RenewRequest{CSR: []byte("x")})); client.CodeOf(err) != protocol.CodeInvalid {
+		t.Fatalf("garbage: %v", err)
+	}
+	r.renewals.last = map[string]time.Time{s.agent: time.Now().Add(time.Hour)} // a moment ago, however slow this machine is
+	for range 2 {
+		if _, err := onTunnel(t, r, s).renew(post(protocol.PathRenew, protocol.RenewRequest{CSR: csr})); client.CodeOf(err) != protocol.CodeRateLimited {
+			t.Fatalf("got %v", err)
+		}
+	}
+	r.renewals.last[s.agent] = time.Now().Add(-renewPause)
+	if _, err := onTunnel(t, r, s).renew(post(protocol.PathRenew, protocol.RenewRequest{CSR: csr})); err != nil {
+		t.Fatal(err)
+	}
+	if since := time.Since(r.renewals.last[s.agent]); since < 0 || since > time.Hour {
+		t.Fatalf("the renewal was noted %v ago", since)
 	}
 }
 

@@ -65,6 +65,7 @@ type Relay struct {
 	stopping chan struct{}
 	tunnels  sync.WaitGroup
 	requests inFlight
+	renewals renewals
 	// enrolling has one for each enrolment under way.
 	enrolling chan struct{}
 }
