@@ -21,6 +21,7 @@ import (
 	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/directory"
 )
 
 // onTunnel is the relay's side of a tunnel of the site's agent.
@@ -240,4 +241,59 @@ func (b *slowBody) Read([]byte) (int, error) {
 	b.arrived <- struct{}{}
 	<-b.release
 	return 0, io.ErrUnexpectedEOF
+}
+
+// P11: an enrolment signs within its transaction, which holds the only turn to write; a CA that is made at that moment waits
+// for the turn. Neither may wait for the other, or nothing is written and no agent is cut any more.
+func TestEnrolmentWhileAnAuthorityIsMadeDoesNotStandStill(t *testing.T) {
+	r, s := relayAndSite(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	other, err := r.dir.CreateWorkspace(ctx, "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, sec, err := r.dir.CreateJoinToken(ctx, s.workspace, "default", 0, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spki, err := r.auth.checkCSR(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := make(chan error, 1)
+	signed := make(chan error, 1)
+	go func() {
+		_, err := r.dir.Enroll(ctx, sec, directory.Enrolment{Name: "late", SPKI: spki, LogKey: make([]byte, 32)}, func(workspace, group, agent string) (directory.Certificate, error) {
+			go func() { made <- r.auth.provide(ctx, other.ID) }()
+			// The other workspace's CA cannot be there before this transaction ends: to sign for it is refused, not waited for.
+			if _, _, err := r.auth.signAgent(ctx, csr, r.auth.agent(other.ID, group, agent), time.Hour); client.CodeOf(err) != protocol.CodeUnavailable {
+				t.Errorf("got %v", err)
+			}
+			_, cert, err := r.auth.signAgent(ctx, csr, r.auth.agent(workspace, group, agent), time.Hour)
+			return cert, err
+		})
+		signed <- err
+	}()
+	for _, c := range []chan error{signed, made} {
+		select {
+		case err := <-c:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-ctx.Done():
+			t.Fatal("enrolment and authority wait for each other")
+		}
+	}
+	if ca, err := r.auth.workspace(ctx, other.ID); err != nil || ca.Workspace() != other.ID {
+		t.Fatal(err)
+	}
 }
