@@ -255,7 +255,7 @@ func (a *Agent) ship(ctx context.Context) {
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
-		batch := protocol.EventBatch{}
+		batch := protocol.EventBatch{Oldest: a.log.Oldest()}
 		for _, r := range records {
 			batch.Records = append(batch.Records, r.Line)
 		}

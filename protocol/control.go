@@ -123,9 +123,12 @@ type RenewResponse struct {
 // EventBatch carries audit records upstream in order, as the agent's own log lines, so that the chain can be checked.
 type EventBatch struct {
 	Records []json.RawMessage `json:"records"`
+	// Oldest is the number of the oldest record that the agent still holds. A relay that lacks records from there on answers
+	// with what it holds instead of a conflict, and the agent goes back. 0: not told.
+	Oldest uint64 `json:"oldest,omitempty"`
 }
 
-// Receipt acknowledges events after they are durable at the relay.
+// Receipt acknowledges events after they are durable at the relay. A Log before the batch asks the agent to go back.
 type Receipt struct {
 	Log LogHead `json:"log"`
 }

@@ -23,7 +23,7 @@ const (
 	workspaceSetting = "workspace-ca-"
 )
 
-// authority signs: the installation's root, and one intermediate for each workspace, made when it is first needed. The
+// authority signs: the installation's root, and one intermediate for each workspace, made before it is needed. The
 // root's key is opened only for a moment: to make an intermediate and to issue the relay's own certificate.
 type authority struct {
 	dir   *directory.Directory
@@ -31,7 +31,7 @@ type authority struct {
 	roots *x509.CertPool
 	inst  string
 
-	mu  sync.Mutex // guards cas, and the making of one
+	mu  sync.Mutex // guards cas; held for no longer than a look at it
 	cas map[string]*enroll.WorkspaceCA
 }
 
@@ -63,44 +63,82 @@ func (a *authority) open(ctx context.Context) (*enroll.Authority, error) {
 	return enroll.ParseAuthority(v)
 }
 
-// workspace gives the CA of a workspace's id.
+// renewAuthority is how long before its end a workspace's CA is followed by a new one, so that no agent's certificate is cut
+// short by it.
+const renewAuthority = 180 * 24 * time.Hour
+
+// workspace gives the CA of a workspace's id. It never makes one and waits for no writer: an enrolment calls it within its
+// transaction, which holds the only turn to write.
 func (a *authority) workspace(ctx context.Context, id string) (*enroll.WorkspaceCA, error) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	// A year before its end a new one is made, so that an agent's certificate is never cut short by it.
-	if ca := a.cas[id]; ca != nil && time.Until(ca.Certificate().NotAfter) > 180*24*time.Hour {
+	ca := a.cas[id]
+	a.mu.Unlock()
+	if ca != nil {
 		return ca, nil
 	}
+	ca, err := a.stored(ctx, id)
+	if client.CodeOf(err) == protocol.CodeNotFound {
+		return nil, &protocol.Error{Code: protocol.CodeUnavailable, Message: "the workspace's certificate authority is still being made", Hint: "try again in a moment"}
+	}
+	return ca, err
+}
+
+// stored reads a workspace's CA and remembers it. CodeNotFound says that there is none.
+func (a *authority) stored(ctx context.Context, id string) (*enroll.WorkspaceCA, error) {
 	root, err := a.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// Kept as the installation's, not the workspace's: a workspace must not be able to sign for itself.
 	v, err := a.dir.Setting(ctx, "", workspaceSetting+id)
-	if err == nil {
-		ca, err := root.ParseWorkspaceCA(v)
-		if err != nil {
-			return nil, err
-		}
-		if time.Until(ca.Certificate().NotAfter) > 180*24*time.Hour {
-			a.cas[id] = ca
-			return ca, nil
-		}
-	} else if client.CodeOf(err) != protocol.CodeNotFound {
-		return nil, err
-	}
-	ca, err := root.NewWorkspace(id)
 	if err != nil {
 		return nil, err
 	}
-	if v, err = ca.Marshal(); err != nil {
+	ca, err := root.ParseWorkspaceCA(v)
+	if err != nil {
 		return nil, err
 	}
-	if err := a.dir.PutSetting(ctx, "", workspaceSetting+id, v); err != nil {
-		return nil, fmt.Errorf("keep the workspace's certificate authority: %w", err)
-	}
-	a.cas[id] = ca
+	a.remember(id, ca)
 	return ca, nil
+}
+
+func (a *authority) remember(id string, ca *enroll.WorkspaceCA) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cas[id] = ca
+}
+
+// provide sees to it that the workspace has a CA that lasts. One caller at a time; it must not be within a transaction.
+func (a *authority) provide(ctx context.Context, id string) error {
+	lasts := func(ca *enroll.WorkspaceCA) bool {
+		return ca != nil && time.Until(ca.Certificate().NotAfter) > renewAuthority
+	}
+	a.mu.Lock()
+	ca := a.cas[id]
+	a.mu.Unlock()
+	if lasts(ca) {
+		return nil
+	}
+	ca, err := a.stored(ctx, id) // another process may have made the next one
+	if err == nil && lasts(ca) || err != nil && client.CodeOf(err) != protocol.CodeNotFound {
+		return err
+	}
+	root, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	if ca, err = root.NewWorkspace(id); err != nil {
+		return err
+	}
+	v, err := ca.Marshal()
+	if err != nil {
+		return err
+	}
+	if err := a.dir.PutSetting(ctx, "", workspaceSetting+id, v); err != nil {
+		return fmt.Errorf("keep the workspace's certificate authority: %w", err)
+	}
+	a.remember(id, ca)
+	return nil
 }
 
 // agent is the identity of an agent of this installation.

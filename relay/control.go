@@ -27,8 +27,28 @@ import (
 // one that opens all its streams with bodies of the full size shall not fill the relay's memory.
 const maxControl = 4
 
-// renewPause is the least time between two renewals on one tunnel: each is a signature and a write.
+// renewPause is the least time between two renewals of one agent, on whatever tunnels: each is a signature, a write and a new snapshot.
 const renewPause = 500 * time.Millisecond
+
+// renewals knows when each agent last asked for a renewal. A tunnel that knew it itself would forget it with the next one.
+type renewals struct {
+	mu   sync.Mutex
+	last map[string]time.Time // by agent; the hub admits only agents that are enrolled, so it does not grow beyond them
+}
+
+// admit reports whether the agent may renew now.
+func (n *renewals) admit(agent string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.last == nil {
+		n.last = map[string]time.Time{}
+	}
+	if time.Since(n.last[agent]) < renewPause {
+		return false
+	}
+	n.last[agent] = time.Now()
+	return true
+}
 
 // helloTimeout is how long a tunnel may stand without its Hello.
 const helloTimeout = 15 * time.Second
@@ -124,10 +144,9 @@ type control struct {
 	helloed chan struct{}
 	turns   chan struct{} // one for each request that is worked on
 
-	mu      sync.Mutex // guards the fields below
-	live    *hub.Live  // nil before Hello
-	left    bool       // the tunnel has ended: a Hello that is still under way comes too late
-	renewed time.Time
+	mu   sync.Mutex // guards the fields below
+	live *hub.Live  // nil before Hello
+	left bool       // the tunnel has ended: a Hello that is still under way comes too late
 }
 
 func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -316,16 +335,13 @@ func (c *control) renew(r *http.Request) (any, error) {
 	if err := decode(r, &q); err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	soon := time.Since(c.renewed) < renewPause
-	if !soon {
-		c.renewed = time.Now()
-	}
-	c.mu.Unlock()
-	if soon {
-		return nil, protocol.Errorf(protocol.CodeRateLimited, "one renewal at a time")
+	if _, err := c.relay.auth.checkCSR(q.CSR); err != nil { // costs neither a write nor the agent's turn
+		return nil, err
 	}
 	p := c.tunnel.Peer()
+	if !c.relay.renewals.admit(p.ID) {
+		return nil, protocol.Errorf(protocol.CodeRateLimited, "one renewal at a time")
+	}
 	chain, cert, err := c.relay.auth.signAgent(r.Context(), q.CSR, p, time.Duration(c.relay.opt.Config.Agents.CertificateLifetime))
 	if err != nil {
 		return nil, err
@@ -365,6 +381,13 @@ func (r *Relay) serveEnroll(w http.ResponseWriter, req *http.Request) {
 		writeError(w, protocol.Errorf(protocol.CodeNotFound, "no such path"))
 		return
 	}
+	req.Body = http.MaxBytesReader(w, req.Body, 64<<10)
+	var q protocol.EnrollRequest
+	if err := decode(req, &q); err != nil {
+		writeError(w, protocol.AsError(err))
+		return
+	}
+	// Only with the whole request in hand: those who send it slowly must not hold up the others.
 	select { // each costs a signature check and a turn at the store's one writer
 	case r.enrolling <- struct{}{}:
 		defer func() { <-r.enrolling }()
@@ -372,12 +395,6 @@ func (r *Relay) serveEnroll(w http.ResponseWriter, req *http.Request) {
 		return
 	case <-time.After(5 * time.Second):
 		writeError(w, &protocol.Error{Code: protocol.CodeRateLimited, Message: "too many agents enrol at the same time", Hint: "try again in a moment"})
-		return
-	}
-	req.Body = http.MaxBytesReader(w, req.Body, 64<<10)
-	var q protocol.EnrollRequest
-	if err := decode(req, &q); err != nil {
-		writeError(w, protocol.AsError(err))
 		return
 	}
 	source, _ := netip.ParseAddrPort(req.RemoteAddr)

@@ -3,11 +3,17 @@ package relay
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +21,7 @@ import (
 	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/directory"
 )
 
 // onTunnel is the relay's side of a tunnel of the site's agent.
@@ -145,13 +152,32 @@ func TestHelloKeepsNoMoreThanItsBounds(t *testing.T) {
 	}
 }
 
+// A new tunnel gives no new turn: each renewal makes the relay sign, write and build its rules anew.
 func TestRenewalsAreNotAHammer(t *testing.T) {
 	r, s := relayAndSite(t)
-	c := onTunnel(t, r, s)
-	_, first := c.renew(post(protocol.PathRenew, protocol.RenewRequest{CSR: []byte("x")}))
-	_, second := c.renew(post(protocol.PathRenew, protocol.RenewRequest{CSR: []byte("x")}))
-	if client.CodeOf(first) != protocol.CodeInvalid || client.CodeOf(second) != protocol.CodeRateLimited {
-		t.Fatalf("got %v, then %v", first, second)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := onTunnel(t, r, s).renew(post(protocol.PathRenew, protocol.RenewRequest{CSR: []byte("x")})); client.CodeOf(err) != protocol.CodeInvalid {
+		t.Fatalf("garbage: %v", err)
+	}
+	r.renewals.last = map[string]time.Time{s.agent: time.Now().Add(time.Hour)} // a moment ago, however slow this machine is
+	for range 2 {
+		if _, err := onTunnel(t, r, s).renew(post(protocol.PathRenew, protocol.RenewRequest{CSR: csr})); client.CodeOf(err) != protocol.CodeRateLimited {
+			t.Fatalf("got %v", err)
+		}
+	}
+	r.renewals.last[s.agent] = time.Now().Add(-renewPause)
+	if _, err := onTunnel(t, r, s).renew(post(protocol.PathRenew, protocol.RenewRequest{CSR: csr})); err != nil {
+		t.Fatal(err)
+	}
+	if since := time.Since(r.renewals.last[s.agent]); since < 0 || since > time.Hour {
+		t.Fatalf("the renewal was noted %v ago", since)
 	}
 }
 
@@ -186,5 +212,88 @@ func TestInFlightIsWaitedFor(t *testing.T) {
 	f.add(-1)
 	if !<-done {
 		t.Fatal("nothing was in flight")
+	}
+}
+
+// D7, P16: whoever sends an enrolment slowly holds up nobody else's.
+func TestSlowEnrolmentsDoNotHoldUpOthers(t *testing.T) {
+	r, _ := relayAndSite(t)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(release)
+	for range maxEnrolling {
+		wg.Go(func() {
+			r.serveEnroll(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, protocol.PathEnroll, &slowBody{arrived, release}))
+		})
+		<-arrived
+	}
+	w := httptest.NewRecorder()
+	if r.serveEnroll(w, post(protocol.PathEnroll, protocol.EnrollRequest{Token: "x", CSR: []byte("x")})); w.Code != http.StatusBadRequest {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+}
+
+// slowBody begins and does not go on until it is released.
+type slowBody struct{ arrived, release chan struct{} }
+
+func (b *slowBody) Read([]byte) (int, error) {
+	b.arrived <- struct{}{}
+	<-b.release
+	return 0, io.ErrUnexpectedEOF
+}
+
+// P11: an enrolment signs within its transaction, which holds the only turn to write; a CA that is made at that moment waits
+// for the turn. Neither may wait for the other, or nothing is written and no agent is cut any more.
+func TestEnrolmentWhileAnAuthorityIsMadeDoesNotStandStill(t *testing.T) {
+	r, s := relayAndSite(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	other, err := r.dir.CreateWorkspace(ctx, "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, sec, err := r.dir.CreateJoinToken(ctx, s.workspace, "default", 0, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spki, err := r.auth.checkCSR(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := make(chan error, 1)
+	signed := make(chan error, 1)
+	go func() {
+		_, err := r.dir.Enroll(ctx, sec, directory.Enrolment{Name: "late", SPKI: spki, LogKey: make([]byte, 32)}, func(workspace, group, agent string) (directory.Certificate, error) {
+			go func() { made <- r.auth.provide(ctx, other.ID) }()
+			// The other workspace's CA cannot be there before this transaction ends: to sign for it is refused, not waited for.
+			if _, _, err := r.auth.signAgent(ctx, csr, r.auth.agent(other.ID, group, agent), time.Hour); client.CodeOf(err) != protocol.CodeUnavailable {
+				t.Errorf("got %v", err)
+			}
+			_, cert, err := r.auth.signAgent(ctx, csr, r.auth.agent(workspace, group, agent), time.Hour)
+			return cert, err
+		})
+		signed <- err
+	}()
+	for _, c := range []chan error{signed, made} {
+		select {
+		case err := <-c:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-ctx.Done():
+			t.Fatal("enrolment and authority wait for each other")
+		}
+	}
+	if ca, err := r.auth.workspace(ctx, other.ID); err != nil || ca.Workspace() != other.ID {
+		t.Fatal(err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -19,21 +20,39 @@ import (
 //
 // An agent sends from what it believes is acknowledged; a receipt that was lost makes it send again. What is held already
 // is skipped, so nothing is doubled; a record that does not continue the chain is refused, so nothing is cut out or
-// changed unseen. The cursor in the store may lag behind the log by a crash: recover reads the log's end to catch up.
+// changed unseen. A relay that was restored from a copy holds less than an agent believes: it names what it holds, and the
+// agent goes back as far as its own log still reaches.
+//
+// The log is the truth. The cursor in the store may lag behind it by a crash, and be ahead of it in a copy whose parts are
+// not of one moment, so the log's end is read once after a start.
 type ingest struct {
-	mu     sync.Mutex // guards agents
+	mu     sync.Mutex // guards the fields below
 	agents map[string]*agentCursor
+	ends   map[string]*logEnd // by workspace
+}
+
+// logEnd is what the end of a workspace's log held when it was first asked for. One reading serves all agents: each for
+// itself would read it thousands of times when they come back together.
+type logEnd struct {
+	mu    sync.Mutex
+	known bool
+	heads map[string]protocol.LogHead // of the agents that stand there
 }
 
 // agentCursor is how far an agent's log is held. Its lock also keeps two tunnels of one agent from interleaving.
 type agentCursor struct {
 	mu    sync.Mutex
-	known bool
+	known bool // head is what the log holds, unless pending says otherwise
 	told  bool // that the log forked stands in the record already
 	// forked: at its last hello the agent's log was shorter than what is held of it, or ends otherwise. What it sends then
 	// bears numbers that are held already, and must not be taken for those.
 	forked bool
 	head   protocol.LogHead
+	stored uint64        // how far the cursor in the store is
+	found  bool          // head was found once; from then on only what came behind at is looked at
+	at     uint64        // the workspace's log was looked through up to here
+	unsure *audit.Ticket // of a batch whose end is not known: it may yet become durable
+	asked  uint64        // the record that the agent was last asked for
 }
 
 // sealedRecord is the body of an agent's record in the workspace's log: ids in the clear, the line sealed.
@@ -56,34 +75,39 @@ func (c *control) events(r *http.Request) (any, error) {
 	if len(b.Records) == 0 || len(b.Records) > protocol.MaxEventBatch {
 		return nil, protocol.Errorf(protocol.CodeInvalid, "want 1 to %d records", protocol.MaxEventBatch)
 	}
-	head, err := c.relay.take(r.Context(), c.tunnel.Peer().Workspace, c.tunnel.Peer().ID, b.Records)
+	head, err := c.relay.take(r.Context(), c.tunnel.Peer().Workspace, c.tunnel.Peer().ID, b)
 	if err != nil {
 		return nil, err
 	}
 	return protocol.Receipt{Log: head}, nil
 }
 
-func (r *Relay) take(ctx context.Context, workspace, agent string, records []json.RawMessage) (protocol.LogHead, error) {
+// take keeps what a batch adds to the agent's log and gives how far that is held then.
+func (r *Relay) take(ctx context.Context, workspace, agent string, b protocol.EventBatch) (protocol.LogHead, error) {
 	var none protocol.LogHead
 	log, err := r.logs.Get(workspace)
 	if err != nil {
-		return none, &protocol.Error{Code: protocol.CodeAuditUnavailable, Message: "the relay cannot write its audit log", Cause: err}
+		return none, cannotKeep(err)
 	}
 	cur := r.ingest.lock(agent)
 	defer cur.mu.Unlock()
-	if err := cur.find(ctx, r, agent, log); err != nil {
+	if err := cur.find(ctx, r, workspace, agent, log); err != nil {
 		return none, err
 	}
 	if cur.forked {
 		return none, r.forked(cur, workspace, agent, cur.head.Seq)
 	}
 	// The batch is judged whole before any of it is kept: what a refusal followed would stand in the log for good.
+	records := b.Records
 	for len(records) > 0 {
 		rec, err := audit.ParseLine(records[0])
 		if err != nil {
 			return none, &protocol.Error{Code: protocol.CodeInvalid, Message: "a record is not a line of an audit log", Cause: err}
 		}
 		if rec.Seq > cur.head.Seq {
+			if rec.Seq > cur.head.Seq+1 && 0 < b.Oldest && b.Oldest <= cur.head.Seq+1 {
+				return r.ask(cur, workspace, agent, rec.Seq), nil
+			}
 			break
 		}
 		if rec.Seq == cur.head.Seq && rec.Hash != cur.head.Hash {
@@ -101,31 +125,56 @@ func (r *Relay) take(ctx context.Context, workspace, agent string, records []jso
 			return none, err
 		}
 	}
-	var last *audit.Ticket
-	head := cur.head
-	for i, rec := range recs {
-		if last, err = log.Append(bodies[i]); err != nil {
-			cur.known = false // part of the batch may be in the log: the next one reads from there
-			return none, &protocol.Error{Code: protocol.CodeAuditUnavailable, Message: "the relay cannot write its audit log", Cause: err}
-		}
-		head = rec.Head()
-	}
-	if last == nil {
-		return cur.head, nil
-	}
-	// Acknowledged only after fsync. An agent that hangs up does not end the wait: the records stand in the log, and the
-	// next batch must find them there.
-	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	if err := last.Wait(wctx); err != nil {
-		cur.known = false // what is durable is not known now: the next batch reads it from the log
-		return none, &protocol.Error{Code: protocol.CodeAuditUnavailable, Message: "the relay cannot write its audit log", Cause: err}
-	}
-	cur.head = head
-	if err := r.dir.SetAuditCursor(wctx, agent, head); err != nil {
+	if err := cur.keep(ctx, log, recs, bodies); err != nil {
 		return none, err
 	}
-	return head, nil
+	// What is durable is held, whether the store says so or not: it is made to at the next batch then, and after a start
+	// the log's end tells.
+	if cur.head.Seq > cur.stored {
+		if err := r.dir.SetAuditCursor(context.WithoutCancel(ctx), agent, cur.head); err != nil {
+			return none, err
+		}
+		cur.stored = cur.head.Seq
+	}
+	return cur.head, nil
+}
+
+// keep writes records to the workspace's log and waits until they are durable: only then they are acknowledged.
+func (cur *agentCursor) keep(ctx context.Context, log *audit.Log, recs []audit.Record, bodies [][]byte) error {
+	if len(recs) == 0 {
+		return nil
+	}
+	cur.known = false // until all of it is durable: what a failure leaves, the next batch reads from the log
+	for i := range recs {
+		t, err := log.Append(bodies[i])
+		if err != nil {
+			return cannotKeep(err)
+		}
+		cur.unsure = t
+	}
+	// An agent that hangs up does not end the wait: the records stand in the log, and the next batch must find them there.
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if err := cur.unsure.Wait(wctx); err != nil {
+		return cannotKeep(err)
+	}
+	cur.at, cur.head, cur.unsure, cur.known = cur.unsure.Seq(), recs[len(recs)-1].Head(), nil, true
+	return nil
+}
+
+func cannotKeep(err error) error {
+	return &protocol.Error{Code: protocol.CodeAuditUnavailable, Message: "the relay cannot write its audit log", Cause: err}
+}
+
+// ask tells an agent that sent on from record got how far its log is held, so that it fills the gap: that there is one
+// stands in the record, for an agent that never fills it hides what it did.
+func (r *Relay) ask(cur *agentCursor, workspace, agent string, got uint64) protocol.LogHead {
+	if want := cur.head.Seq + 1; cur.asked != want {
+		cur.asked = want
+		r.opt.Logger.Warn("an agent believes that the relay holds more of its audit log; asking for what is missing", "agent", agent, "from", want, "before", got)
+		r.note(audit.Event{Kind: "agent.log_behind", Workspace: workspace, Agent: agent, Detail: map[string]string{"from": fmt.Sprint(want), "before": fmt.Sprint(got)}})
+	}
+	return cur.head
 }
 
 // held tells how far the agent's log is held, and holds against that what the agent says of its log at hello: a log that
@@ -138,7 +187,7 @@ func (r *Relay) held(ctx context.Context, workspace, agent string, says protocol
 	}
 	cur := r.ingest.lock(agent)
 	defer cur.mu.Unlock()
-	if err := cur.find(ctx, r, agent, log); err != nil {
+	if err := cur.find(ctx, r, workspace, agent, log); err != nil {
 		return protocol.LogHead{}, err
 	}
 	if r.hub.Live(agent) {
@@ -172,6 +221,9 @@ func (r *Relay) wrap(workspace, agent string, rec audit.Record) ([]byte, error) 
 	body, err := json.Marshal(sealedRecord{Sealed: audit.Sealed{ID: audit.NewID(), Time: rec.Time, Workspace: workspace, Kind: api.KindAgentRecord, Sealed: sealed}, Agent: agent, AgentSeq: rec.Seq, AgentHash: rec.Hash})
 	if err != nil {
 		return nil, fmt.Errorf("encode a record: %w", err)
+	}
+	if len(body) > audit.MaxBodyBytes { // an agent's own events are far smaller
+		return nil, protocol.Errorf(protocol.CodeInvalid, "record %d is too long", rec.Seq)
 	}
 	return body, nil
 }
@@ -229,27 +281,83 @@ func (g *ingest) lock(agent string) *agentCursor {
 	return cur
 }
 
-// find sees to it that head is known: from the store and, after a start, from the log's end. cur.mu is held.
-func (cur *agentCursor) find(ctx context.Context, r *Relay, agent string, log *audit.Log) error {
+// find sees to it that head is known. cur.mu is held.
+func (cur *agentCursor) find(ctx context.Context, r *Relay, workspace, agent string, log *audit.Log) error {
+	if cur.unsure != nil {
+		// Until it is known whether these are in the log, nothing can be appended: it could stand there twice.
+		if err := cur.unsure.Wait(ctx); err != nil && !errors.Is(err, audit.ErrUnavailable) {
+			return cannotKeep(err)
+		}
+		cur.unsure = nil
+	}
 	if cur.known {
 		return nil
 	}
-	head, err := r.dir.AuditCursor(ctx, agent)
+	if !cur.found {
+		end, err := r.ingest.end(workspace, log)
+		if err != nil {
+			return err
+		}
+		// Nobody but this cursor, whose first use this is, adds records of the agent.
+		at := log.Head().Seq
+		head, err := r.dir.AuditCursor(ctx, agent)
+		if err != nil {
+			return err
+		}
+		cur.stored = head.Seq
+		if h, ok := end.heads[agent]; ok {
+			head = h
+		}
+		cur.head, cur.at, cur.found, cur.known = head, at, true, true
+		return nil
+	}
+	heads := map[string]protocol.LogHead{}
+	at, err := readHeads(log, cur.at, heads)
 	if err != nil {
 		return err
 	}
-	last := log.Head().Seq
-	after := uint64(0)
-	if o := log.Oldest(); o > 0 {
-		after = o - 1
+	if h, ok := heads[agent]; ok {
+		cur.head = h
 	}
-	if last > recoverRecords && last-recoverRecords > after {
-		after = last - recoverRecords
+	cur.at, cur.known = at, true
+	return nil
+}
+
+// end reads the end of the workspace's log, once.
+func (g *ingest) end(workspace string, log *audit.Log) (*logEnd, error) {
+	g.mu.Lock()
+	if g.ends == nil {
+		g.ends = map[string]*logEnd{}
 	}
-	for after < last {
+	e := g.ends[workspace]
+	if e == nil {
+		e = &logEnd{}
+		g.ends[workspace] = e
+	}
+	g.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.known {
+		return e, nil
+	}
+	after := max(log.Oldest(), 1) - 1
+	if last := log.Head().Seq; last > recoverRecords {
+		after = max(after, last-recoverRecords)
+	}
+	e.heads = map[string]protocol.LogHead{}
+	if _, err := readHeads(log, after, e.heads); err != nil {
+		return nil, err
+	}
+	e.known = true
+	return e, nil
+}
+
+// readHeads notes the newest record of each agent that stands in the log behind after, and gives how far it read.
+func readHeads(log *audit.Log, after uint64, heads map[string]protocol.LogHead) (uint64, error) {
+	for last := log.Head().Seq; after < last; {
 		recs, err := log.Read(after, 1000)
 		if err != nil {
-			return fmt.Errorf("read the end of the audit log: %w", err)
+			return after, fmt.Errorf("read the end of the audit log: %w", err)
 		}
 		if len(recs) == 0 {
 			break
@@ -257,11 +365,10 @@ func (cur *agentCursor) find(ctx context.Context, r *Relay, agent string, log *a
 		for _, rec := range recs {
 			after = rec.Seq
 			var s sealedRecord
-			if bytes.Contains(rec.Body, []byte(agent)) && json.Unmarshal(rec.Body, &s) == nil && s.Agent == agent && s.AgentSeq > head.Seq {
-				head = protocol.LogHead{Seq: s.AgentSeq, Hash: s.AgentHash}
+			if bytes.Contains(rec.Body, []byte(`"agent_seq":`)) && json.Unmarshal(rec.Body, &s) == nil && s.Agent != "" && s.AgentSeq > 0 {
+				heads[s.Agent] = protocol.LogHead{Seq: s.AgentSeq, Hash: s.AgentHash}
 			}
 		}
 	}
-	cur.head, cur.known = head, true
-	return nil
+	return after, nil
 }

@@ -6,13 +6,16 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
 )
 
@@ -90,6 +93,8 @@ func (s *site) write(t *testing.T, n int, after uint64) (lines []json.RawMessage
 	return lines
 }
 
+func batch(lines []json.RawMessage) protocol.EventBatch { return protocol.EventBatch{Records: lines} }
+
 // held counts what the relay's log holds of the agent.
 func held(t *testing.T, r *Relay, s *site) (seqs []uint64) {
 	t.Helper()
@@ -129,15 +134,15 @@ func TestAgentRecordsAreTakenInOrderAndOnce(t *testing.T) {
 	s, other := newSite(t, r, "one"), newSite(t, r, "two")
 	lines := s.write(t, 10, 0)
 
-	head, err := r.take(ctx, s.workspace, s.agent, lines[:6])
+	head, err := r.take(ctx, s.workspace, s.agent, batch(lines[:6]))
 	if err != nil || head.Seq != 6 {
 		t.Fatalf("%+v, %v", head, err)
 	}
 	// The receipt was lost: all of it comes again, and more.
-	if head, err = r.take(ctx, s.workspace, s.agent, lines); err != nil || head.Seq != 10 {
+	if head, err = r.take(ctx, s.workspace, s.agent, batch(lines)); err != nil || head.Seq != 10 {
 		t.Fatalf("%+v, %v", head, err)
 	}
-	if head, err = r.take(ctx, s.workspace, s.agent, lines[2:4]); err != nil || head.Seq != 10 {
+	if head, err = r.take(ctx, s.workspace, s.agent, batch(lines[2:4])); err != nil || head.Seq != 10 {
 		t.Fatalf("an old batch moved the head: %+v, %v", head, err)
 	}
 	if got := held(t, r, s); !consecutive(got, 10) {
@@ -145,7 +150,7 @@ func TestAgentRecordsAreTakenInOrderAndOnce(t *testing.T) {
 	}
 	refused := func(name string, workspace, agent string, lines []json.RawMessage, want protocol.Code) {
 		t.Run(name, func(t *testing.T) {
-			_, err := r.take(ctx, workspace, agent, lines)
+			_, err := r.take(ctx, workspace, agent, batch(lines))
 			var e *protocol.Error
 			if !errors.As(err, &e) || e.Code != want {
 				t.Fatalf("got %v, want %s", err, want)
@@ -177,7 +182,7 @@ func TestCursorCatchesUpWithTheLogAfterACrash(t *testing.T) {
 	r := open(t, dir)
 	s := newSite(t, r, "one")
 	lines := s.write(t, 8, 0)
-	if _, err := r.take(ctx, s.workspace, s.agent, lines[:3]); err != nil {
+	if _, err := r.take(ctx, s.workspace, s.agent, batch(lines[:3])); err != nil {
 		t.Fatal(err)
 	}
 	stored, err := r.dir.AuditCursor(ctx, s.agent)
@@ -186,12 +191,12 @@ func TestCursorCatchesUpWithTheLogAfterACrash(t *testing.T) {
 	}
 	// As if the process had died after the append of 4 and 5 and before the cursor was stored: the records are put into
 	// the log by another relay whose store does not outlive it.
-	if _, err := r.take(ctx, s.workspace, s.agent, lines[3:5]); err != nil {
+	if _, err := r.take(ctx, s.workspace, s.agent, batch(lines[3:5])); err != nil {
 		t.Fatal(err)
 	}
-	r.ingest.agents = nil // what a new process knows
+	r.ingest = ingest{} // what a new process knows
 	cur := r.ingest.lock(s.agent)
-	err = cur.find(ctx, r, s.agent, mustLog(t, r, s.workspace))
+	err = cur.find(ctx, r, s.workspace, s.agent, mustLog(t, r, s.workspace))
 	if cur.mu.Unlock(); err != nil || cur.head.Seq != 5 {
 		t.Fatalf("%+v, %v", cur.head, err)
 	}
@@ -201,7 +206,7 @@ func TestCursorCatchesUpWithTheLogAfterACrash(t *testing.T) {
 
 	r = open(t, dir)
 	defer r.close()
-	head, err := r.take(ctx, s.workspace, s.agent, lines)
+	head, err := r.take(ctx, s.workspace, s.agent, batch(lines))
 	if err != nil || head.Seq != 8 {
 		t.Fatalf("%+v, %v", head, err)
 	}
@@ -217,4 +222,206 @@ func mustLog(t *testing.T, r *Relay, workspace string) *audit.Log {
 		t.Fatal(err)
 	}
 	return l
+}
+
+// kinds counts the relay's own events about the agent.
+func kinds(t *testing.T, r *Relay, s *site, kind string) (n int) {
+	t.Helper()
+	log := mustLog(t, r, s.workspace)
+	tk, err := log.Append([]byte(`{}`))
+	if err == nil {
+		err = tk.Wait(t.Context()) // and with it what nobody waited for
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	recs, err := log.Read(0, 10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rec := range recs {
+		var b audit.Sealed
+		if json.Unmarshal(rec.Body, &b) == nil && string(b.Kind) == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// A relay that was put back to an older state asks for what it lacks, instead of refusing for ever what comes behind it.
+func TestRestoredRelayAsksForWhatItLacks(t *testing.T) {
+	ctx := context.Background()
+	r, s := relayAndSite(t)
+	lines := s.write(t, 10, 0)
+	first, err := r.take(ctx, s.workspace, s.agent, batch(lines[:4]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gap := func(oldest uint64) (protocol.LogHead, error) {
+		return r.take(ctx, s.workspace, s.agent, protocol.EventBatch{Records: lines[6:], Oldest: oldest})
+	}
+	for _, oldest := range []uint64{1, 5} { // asked twice: the first answer may have been lost
+		if head, err := gap(oldest); err != nil || head != first {
+			t.Fatalf("%+v, %v, want %+v", head, err, first)
+		}
+	}
+	if got := held(t, r, s); !consecutive(got, 4) {
+		t.Fatalf("something was kept behind a gap: %v", got)
+	}
+	if n := kinds(t, r, s, "agent.log_behind"); n != 1 {
+		t.Fatalf("the gap stands %d times in the record", n)
+	}
+	// The agent goes back. What does not continue by its hash is no way to fill a gap.
+	swapped := []json.RawMessage{bytes.Replace(bytes.Clone(lines[4]), []byte(`"query"`), []byte(`"quarry"`), 1), lines[5]}
+	if _, err := r.take(ctx, s.workspace, s.agent, protocol.EventBatch{Records: swapped, Oldest: 1}); client.CodeOf(err) != protocol.CodeConflict {
+		t.Fatalf("K4 a gap filled with another record: %v", err)
+	}
+	if head, err := r.take(ctx, s.workspace, s.agent, protocol.EventBatch{Records: lines[4:], Oldest: 1}); err != nil || head.Seq != 10 {
+		t.Fatalf("%+v, %v", head, err)
+	}
+	if got := held(t, r, s); !consecutive(got, 10) {
+		t.Fatalf("held: %v", got)
+	}
+}
+
+// What the agent no longer holds cannot be filled: that stays a conflict, and stands in the record.
+func TestGapThatCannotBeFilledStaysAConflict(t *testing.T) {
+	ctx := context.Background()
+	r, s := relayAndSite(t)
+	lines := s.write(t, 10, 0)
+	if _, err := r.take(ctx, s.workspace, s.agent, batch(lines[:4])); err != nil {
+		t.Fatal(err)
+	}
+	for name, oldest := range map[string]uint64{"released": 6, "begins with the batch": 7, "not told": 0, "nonsense": 1 << 63} {
+		if _, err := r.take(ctx, s.workspace, s.agent, protocol.EventBatch{Records: lines[6:], Oldest: oldest}); client.CodeOf(err) != protocol.CodeConflict {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := kinds(t, r, s, "agent.log_forked"); n != 1 {
+		t.Errorf("it stands %d times in the record", n)
+	}
+	if got := held(t, r, s); !consecutive(got, 4) {
+		t.Fatalf("held: %v", got)
+	}
+}
+
+// In a copy whose parts are not of one moment the store may know of records that the log has not: they are asked for.
+func TestCursorAheadOfTheLogDoesNotHideALoss(t *testing.T) {
+	ctx := context.Background()
+	r, s := relayAndSite(t)
+	lines := s.write(t, 8, 0)
+	if _, err := r.take(ctx, s.workspace, s.agent, batch(lines[:3])); err != nil {
+		t.Fatal(err)
+	}
+	six, err := audit.ParseLine(lines[5])
+	if err == nil {
+		err = r.dir.SetAuditCursor(ctx, s.agent, six.Head())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ingest = ingest{} // as after a start
+	if head, err := r.take(ctx, s.workspace, s.agent, protocol.EventBatch{Records: lines[6:], Oldest: 1}); err != nil || head.Seq != 3 {
+		t.Fatalf("%+v, %v", head, err)
+	}
+	for _, part := range [][]json.RawMessage{lines[3:5], lines[5:]} { // the cursor in the store does not go back
+		if _, err := r.take(ctx, s.workspace, s.agent, batch(part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := held(t, r, s); !consecutive(got, 8) {
+		t.Fatalf("held: %v", got)
+	}
+	if h, err := r.dir.AuditCursor(ctx, s.agent); err != nil || h.Seq != 8 {
+		t.Fatalf("%+v, %v", h, err)
+	}
+}
+
+// A record whose text encoding/json would write in another way could not be proven from what the relay keeps; one that is
+// too long for the log would stop half of a batch. Both are refused before any of the batch is kept.
+func TestRecordsThatCouldNotBeProvenAreRefused(t *testing.T) {
+	ctx := context.Background()
+	r, s := relayAndSite(t)
+	lines := s.write(t, 1, 0)
+	one, err := audit.ParseLine(lines[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta := `"workspace":"` + s.workspace + `","source":"` + s.agent + `"`
+	for name, body := range map[string]string{
+		"P18 blanks":        `{` + meta + `, "kind":"x"}`,
+		"P18 plain <":       `{` + meta + `,"kind":"<"}`,
+		"P18 not UTF-8":     `{` + meta + `,"kind":"` + "\xff" + `"}`,
+		"P21 far too long":  `{` + meta + `,"kind":"` + strings.Repeat("x", audit.MaxBodyBytes-300) + `"}`,
+		"P21 deeply nested": `{` + meta + `,"kind":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			bad := json.RawMessage(fmt.Sprintf(`{"seq":2,"prev":"%s","time":"2026-01-02T03:04:05Z","body":%s}`, one.Hash, body))
+			if _, err := r.take(ctx, s.workspace, s.agent, batch([]json.RawMessage{lines[0], bad})); client.CodeOf(err) != protocol.CodeInvalid && client.CodeOf(err) != protocol.CodeConflict {
+				t.Errorf("got %v", err)
+			}
+			if got := held(t, r, s); len(got) != 0 {
+				t.Errorf("part of a refused batch stands in the log: %v", got)
+			}
+		})
+	}
+}
+
+// One reading of the log's end serves every agent, and nobody's records are taken for another's.
+func TestAllAgentsAreFoundInOneReading(t *testing.T) {
+	ctx := context.Background()
+	r, one := relayAndSite(t)
+	two := newSite(t, r, "two")
+	for _, s := range []*site{one, two} {
+		if _, err := r.take(ctx, s.workspace, s.agent, batch(s.write(t, 3, 0))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	more := two.write(t, 2, 3)
+	if _, err := r.take(ctx, two.workspace, two.agent, batch(more)); err != nil {
+		t.Fatal(err)
+	}
+	r.ingest = ingest{}
+	end, err := r.ingest.end(one.workspace, mustLog(t, r, one.workspace))
+	if err != nil || len(end.heads) != 2 || end.heads[one.agent].Seq != 3 || end.heads[two.agent].Seq != 5 {
+		t.Fatalf("%+v, %v", end, err)
+	}
+	if again, err := r.ingest.end(one.workspace, mustLog(t, r, one.workspace)); err != nil || again != end {
+		t.Fatal("read again")
+	}
+}
+
+// A batch whose end is not known (the disk was slow, a write failed half way) is looked for in the log before anything is
+// added: it must not stand there twice.
+func TestBatchOfUnknownEndIsNotKeptTwice(t *testing.T) {
+	ctx := context.Background()
+	r, s := relayAndSite(t)
+	lines := s.write(t, 6, 0)
+	if _, err := r.take(ctx, s.workspace, s.agent, batch(lines[:2])); err != nil {
+		t.Fatal(err)
+	}
+	// Records 3 and 4 are handed to the log, and the request that brought them ends before it is told.
+	cur := r.ingest.lock(s.agent)
+	log := mustLog(t, r, s.workspace)
+	for _, line := range lines[2:4] {
+		rec, err := audit.ParseLine(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := r.wrap(s.workspace, s.agent, rec)
+		if err == nil {
+			cur.unsure, err = log.Append(body)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	cur.known = false
+	cur.mu.Unlock()
+	if head, err := r.take(ctx, s.workspace, s.agent, batch(lines)); err != nil || head.Seq != 6 {
+		t.Fatalf("%+v, %v", head, err)
+	}
+	if got := held(t, r, s); !consecutive(got, 6) {
+		t.Fatalf("held: %v", got)
+	}
 }

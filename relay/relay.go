@@ -65,6 +65,7 @@ type Relay struct {
 	stopping chan struct{}
 	tunnels  sync.WaitGroup
 	requests inFlight
+	renewals renewals
 	// enrolling has one for each enrolment under way.
 	enrolling chan struct{}
 }
@@ -376,7 +377,7 @@ func (r *Relay) checkAgent(id mtls.Identity, c *x509.Certificate) error {
 // and must not wait for another.
 func (r *Relay) makeAuthorities(ctx context.Context) error {
 	for _, ws := range r.dir.Snapshot().Workspaces() {
-		if _, err := r.auth.workspace(ctx, ws.ID); err != nil {
+		if err := r.auth.provide(ctx, ws.ID); err != nil {
 			return err
 		}
 	}
@@ -390,13 +391,14 @@ func (r *Relay) enforce(ctx context.Context) {
 	for {
 		changed := r.dir.Changed()
 		snap := r.dir.Snapshot()
-		if err := r.makeAuthorities(ctx); err != nil && ctx.Err() == nil {
-			r.opt.Logger.Error("a workspace has no certificate authority yet; its agents cannot enrol", "error", err)
-		}
 		for _, id := range r.hub.Agents() {
 			if a := snap.Agent(id); a == nil || a.Disabled {
 				r.hub.Kick(id, "disabled or removed")
 			}
+		}
+		// After the cuts: it may have to wait for its turn to write.
+		if err := r.makeAuthorities(ctx); err != nil && ctx.Err() == nil {
+			r.opt.Logger.Error("a workspace has no certificate authority yet; its agents cannot enrol", "error", err)
 		}
 		select {
 		case <-ctx.Done():

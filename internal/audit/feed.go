@@ -91,6 +91,9 @@ func (f *Feed) Run(ctx context.Context, deliver func(ctx context.Context, record
 			var next Head
 			next, err = f.deliver(ctx, cursor, records, deliver)
 			moved = next.Seq > cursor.Seq
+			if f.Release && next.Seq < cursor.Seq {
+				f.Log.keep(next.Seq) // before the cursor: what the receiver lost must not go here, too
+			}
 			if next != cursor {
 				if serr := f.save(next); serr != nil {
 					err = errors.Join(err, serr)

@@ -241,6 +241,44 @@ func TestFeedGoesBackNoFurtherThanTheLog(t *testing.T) {
 	}
 }
 
+// What a receiver lost must not be deleted here before it has it again, although it was released once.
+func TestFeedThatGoesBackTakesItsReleaseBack(t *testing.T) {
+	l := openTest(t, Config{Dir: t.TempDir(), MaxBytes: MinBudget})
+	for i := range 20 {
+		tk, err := l.Append([]byte(body(i)))
+		must(t, err)
+		must(t, tk.Wait(t.Context()))
+	}
+	released := func() uint64 {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.released
+	}
+	f := quickFeed(l, filepath.Join(t.TempDir(), "c"))
+	f.Release, f.Batch = true, 5
+	var mu sync.Mutex
+	var calls int
+	var between uint64
+	runFeed(t, f, func(_ context.Context, rs []Record) (uint64, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch calls++; calls {
+		case 4:
+			return 7, nil // it was put back to an older state
+		case 5:
+			between = released()
+		}
+		return rs[len(rs)-1].Seq, nil
+	}, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return calls > 5 && released() == 20
+	})
+	if between != 7 {
+		t.Errorf("records up to %d may be deleted, and the receiver holds 7", between)
+	}
+}
+
 func TestFeedCursor(t *testing.T) {
 	l := openTest(t, Config{Dir: t.TempDir()})
 	for i := 1; i <= 5; i++ {

@@ -396,6 +396,13 @@ func (l *Log) Release(through uint64) {
 	l.poke()
 }
 
+// keep takes a Release back: records behind after are not held elsewhere, after all. What was deleted is gone.
+func (l *Log) keep(after uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.released = min(l.released, after)
+}
+
 // Close commits what was appended, writes a checkpoint, joins the committer and lets go of the folder. Later calls do nothing. The
 // error says what of that did not happen; tickets tell of each record.
 func (l *Log) Close() error {

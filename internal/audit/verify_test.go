@@ -402,6 +402,16 @@ func TestHashIsOfTheLine(t *testing.T) {
 	}
 }
 
+// TestALineHasOneSpelling: what encoding/json would write in another way is no line of a log, for its hash would be lost
+// with whoever keeps it within JSON.
+func TestALineHasOneSpelling(t *testing.T) {
+	for _, body := range []string{`{"n": 1}`, ` {}`, `{} `, "{\t}", `"<"`, `"&"`, `{">":1}`, "\"\u2028\"", "\"\xff\"", `{}{}`, ``} {
+		if _, err := ParseLine(fmt.Appendf(nil, `{"seq":1,"prev":"%s","time":"2026-01-02T03:04:05Z","body":%s}`, GenesisHash, body)); err == nil {
+			t.Errorf("taken: %q", body)
+		}
+	}
+}
+
 func FuzzParseLine(f *testing.F) {
 	f.Add([]byte(`{"seq":1,"prev":"` + GenesisHash + `","time":"2026-01-02T03:04:05Z","body":{"n":1}}`))
 	f.Add([]byte(`{"seq":2,"prev":"` + GenesisHash + `","time":"2026-01-02T03:04:05.000000001Z","durable":1,"body":[]}`))
@@ -417,6 +427,9 @@ func FuzzParseLine(f *testing.F) {
 		}
 		if !json.Valid(line) {
 			t.Fatalf("%q is no JSON", line)
+		}
+		if kept, err := json.Marshal(json.RawMessage(line)); err != nil || !bytes.Equal(kept, line) {
+			t.Fatalf("%q becomes %q within JSON, %v", line, kept, err)
 		}
 	})
 }

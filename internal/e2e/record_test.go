@@ -88,6 +88,72 @@ func TestEmptiedAuditFolderOfAnAgentIsFound(t *testing.T) {
 	})
 }
 
+// TestRestoredRelayGetsTheAgentsRecordsAgain: a relay that was put back to a copy asks the agent for what it has lost, and
+// nobody has to lay hands on the agent.
+func TestRestoredRelayGetsTheAgentsRecordsAgain(t *testing.T) {
+	w := shop(t, testenv.Options{})
+	w.Connection("shop")
+	records := func() (seqs map[string]bool) {
+		seqs = map[string]bool{}
+		for e, err := range w.Client.AuditEvents(ctx, client.AuditQuery{}) {
+			if err == nil && e.Source == w.Agent.ID() {
+				if seqs[e.ID] {
+					t.Errorf("event %s stands twice", e.ID)
+				}
+				seqs[e.ID] = true
+			}
+		}
+		return seqs
+	}
+	ask := func(n int) {
+		t.Helper()
+		for range n {
+			if err := count(t, w.Client); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	ask(1)
+	testenv.Eventually(t, "the first records are at the relay", func() bool { return len(records()) >= 2 })
+	w.StopRelay()
+	live, copied := filepath.Join(w.Dir, "relay"), filepath.Join(w.Dir, "relay.copy")
+	if err := os.CopyFS(copied, os.DirFS(live)); err != nil {
+		t.Fatal(err)
+	}
+	w.RestartRelay()
+	testenv.Eventually(t, "the agent is back", func() bool { return count(t, w.Client) == nil })
+	ask(5)
+	testenv.Eventually(t, "all records are at the relay", func() bool { return len(records()) >= 14 })
+	want := records()
+
+	w.StopRelay()
+	if err := os.RemoveAll(live); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(copied, live); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"kek.key", "relay.yaml"} { // os.CopyFS gives files its own modes
+		if err := os.Chmod(filepath.Join(live, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(live, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.RestartRelay()
+	testenv.Eventually(t, "the agent is back at the restored relay", func() bool { return count(t, w.Client) == nil })
+	testenv.Eventually(t, "the restored relay holds every record again", func() bool {
+		have := records()
+		for id := range want {
+			if !have[id] {
+				return false
+			}
+		}
+		return len(have) > len(want)
+	})
+}
+
 // TestLockedOutOperatorGetsBackIn: the allowlist no longer holds anybody's address; the relay's own machine can replace it.
 func TestLockedOutOperatorGetsBackIn(t *testing.T) {
 	w := shop(t, testenv.Options{})

@@ -21,6 +21,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/dispatch"
+	"github.com/fairleadhq/fairlead/relay/hub"
 )
 
 // Inputs and outputs of the admin routes. The shapes of bodies are the client library's, so that there is one truth. The
@@ -90,6 +91,13 @@ func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Actio
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(b))
+		// The rules may have changed while the body came: what counts is what holds now.
+		if a.cfg.Directory.Snapshot() != v.snap || time.Since(v.entered) > time.Second {
+			if v, err = a.enter(r, workspace, action, true); err != nil {
+				a.fail(w, r, err)
+				return
+			}
+		}
 	}
 	if changes || action == authz.AuditRead {
 		ev := a.event(r, v, audit.KindChange)
@@ -126,8 +134,9 @@ func (a *API) admin() {
 
 	route(a, "GET", ws+"/agents", authz.AgentsRead, "List agents", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Agent]], error) {
 		l := client.List[client.Agent]{Items: []client.Agent{}}
+		live := a.tunnels(v.workspace)
 		for _, ag := range v.workspace.Agents {
-			l.Items = append(l.Items, a.agent(v.workspace, ag))
+			l.Items = append(l.Items, agent(v.workspace, ag, live[ag.ID]))
 		}
 		return &out[client.List[client.Agent]]{l}, nil
 	})
@@ -136,7 +145,7 @@ func (a *API) admin() {
 		if err != nil {
 			return nil, err
 		}
-		return &out[client.Agent]{a.agent(v.workspace, ag)}, nil
+		return &out[client.Agent]{agent(v.workspace, ag, a.tunnels(v.workspace)[ag.ID])}, nil
 	})
 	route(a, "POST", ws+"/agents/{id}/disable", authz.AgentsManage, "Disable an agent; its tunnels are cut at once", 200, func(ctx context.Context, v *visit, i *inID) (*out[client.Agent], error) {
 		if err := a.cfg.Directory.DisableAgent(ctx, v.workspace.ID, i.ID); err != nil {
@@ -298,11 +307,20 @@ func (a *API) oneAgent(v *visit, id string) (*out[client.Agent], error) {
 	if err != nil {
 		return nil, err
 	}
-	return &out[client.Agent]{a.agent(ws, ag)}, nil
+	return &out[client.Agent]{agent(ws, ag, a.tunnels(ws)[ag.ID])}, nil
+}
+
+// tunnels gives the live tunnels of a workspace by agent. It costs a look at all of them: once a request, not once an agent.
+func (a *API) tunnels(ws *directory.Workspace) map[string][]hub.Info {
+	by := map[string][]hub.Info{}
+	for _, l := range a.cfg.Hub.List(ws.ID) {
+		by[l.Agent] = append(by[l.Agent], l)
+	}
+	return by
 }
 
 // agent joins what is stored with the live tunnels.
-func (a *API) agent(ws *directory.Workspace, ag *directory.Agent) client.Agent {
+func agent(ws *directory.Workspace, ag *directory.Agent, live []hub.Info) client.Agent {
 	f := ag.Latest()
 	o := client.Agent{ID: ag.ID, Name: ag.Name, Group: groupName(ws, ag.Group), Version: f.Version, ConfigDigest: f.ConfigDigest, ReloadError: f.ReloadError,
 		Hostname: f.Hostname, OS: f.OS, Arch: f.Arch, Profiles: f.Profiles, CreatedAt: ag.Created}
@@ -312,10 +330,7 @@ func (a *API) agent(ws *directory.Workspace, ag *directory.Agent) client.Agent {
 	if _, last := ag.Seen(); !last.IsZero() {
 		o.LastSeen = &last
 	}
-	for _, l := range a.cfg.Hub.List(ws.ID) {
-		if l.Agent != ag.ID {
-			continue
-		}
+	for _, l := range live {
 		o.Tunnels++
 		o.Lanes += l.Lanes
 		if o.ConnectedSince == nil || l.Connected.Before(*o.ConnectedSince) {

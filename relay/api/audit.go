@@ -137,6 +137,9 @@ func (a *API) rawLog(w http.ResponseWriter, r *http.Request, log *audit.Log, q u
 	}
 	until := log.Head().Seq // what comes meanwhile is for the next call
 	for n := 0; after < until; {
+		if r.Context().Err() != nil {
+			return context.Cause(r.Context())
+		}
 		recs, err := log.Read(after, page)
 		if err != nil {
 			return err
@@ -168,14 +171,17 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, log *audit.Log, q u
 		return nil
 	}
 	follow, kind := q.Get("follow") == "true", q.Get("kind")
-	head := log.Head().Seq
+	ctx, head := r.Context(), log.Head().Seq
 	if q.Get("after") == "" && limit > 0 {
-		if after, err = a.newest(log, head, limit, kind); err != nil {
+		if after, err = a.newest(ctx, log, head, limit, kind); err != nil {
 			return err
 		}
 	}
 	rc := http.NewResponseController(w)
 	for n := 0; ; {
+		if ctx.Err() != nil { // where nothing matches, no write shows that the caller has gone or may no longer
+			return context.Cause(ctx)
+		}
 		changed := log.Changed()
 		recs, err := log.Read(after, page)
 		if err != nil {
@@ -206,14 +212,14 @@ func (a *API) events(w http.ResponseWriter, r *http.Request, log *audit.Log, q u
 		_ = rc.Flush()
 		select {
 		case <-changed:
-		case <-r.Context().Done():
-			return context.Cause(r.Context()) // cut, not ended: the caller must see that
+		case <-ctx.Done():
+			return context.Cause(ctx) // cut, not ended: the caller must see that
 		}
 	}
 }
 
 // newest finds where to begin so that limit matching events follow, reading back in growing windows.
-func (a *API) newest(log *audit.Log, head uint64, limit int, kind string) (uint64, error) {
+func (a *API) newest(ctx context.Context, log *audit.Log, head uint64, limit int, kind string) (uint64, error) {
 	first := uint64(0)
 	if o := log.Oldest(); o > 0 {
 		first = o - 1
@@ -228,6 +234,9 @@ func (a *API) newest(log *audit.Log, head uint64, limit int, kind string) (uint6
 		}
 		var seqs []uint64
 		for at := after; at < head; {
+			if ctx.Err() != nil {
+				return 0, context.Cause(ctx)
+			}
 			recs, err := log.Read(at, page)
 			if err != nil {
 				return 0, err

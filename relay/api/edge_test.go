@@ -2,12 +2,15 @@ package api_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/directory"
 )
 
 // The rows of the catalog that the API itself answers for; those of the listener stand in internal/e2e.
@@ -206,6 +209,68 @@ func (e *endless) Read(p []byte) (int, error) {
 }
 
 func (e *endless) Close() error { return nil }
+
+// P11: whoever loses a right while the body of a request is still coming has lost it when the body is there.
+func TestRightsLostWhileTheBodyComesAreLost(t *testing.T) {
+	g := newRig(t)
+	for name, take := range map[string]func(id string) error{
+		"token revoked": func(id string) error { return g.dir.RevokeToken(t.Context(), "default", id) },
+		"principal disabled": func(id string) error {
+			return g.dir.SetPrincipalDisabled(t.Context(), "default", principalOf(g, id), true)
+		},
+	} {
+		for path, body := range map[string]string{"/workspaces/default/tokens": `{"name":"late","roles":["admin"]}`, "/workspaces/default/groups": `{"name":"late"}`} {
+			t.Run(name+" "+path, func(t *testing.T) {
+				tok, text, err := g.dir.CreateToken(t.Context(), g.admin, "default", directory.NewToken{Name: name + strings.ReplaceAll(path, "/", " "), Roles: []authz.Role{authz.Admin}, Life: time.Hour})
+				must(t, err)
+				a := g.ask("POST", path, text.ExposeString(), body, func(r *http.Request) {
+					r.Body = &lateBody{Reader: r.Body, first: func() { must(t, take(tok.ID)) }}
+				})
+				if a.status != http.StatusUnauthorized {
+					t.Errorf("%d %s", a.status, a.body)
+				}
+				ws, err := g.dir.Snapshot().Workspace("default")
+				must(t, err)
+				if _, err := ws.Group("late"); err == nil {
+					t.Error("a group was made")
+				}
+				for _, have := range ws.Tokens {
+					if have.Name == "late" {
+						t.Error("a token was made")
+					}
+				}
+			})
+		}
+	}
+}
+
+func principalOf(g *rig, token string) string {
+	ws, err := g.dir.Snapshot().Workspace("default")
+	must(g.t, err)
+	for _, have := range ws.Tokens {
+		if have.ID == token {
+			return have.Principal.ID
+		}
+	}
+	g.t.Fatal("no such token")
+	return ""
+}
+
+// lateBody lets something happen between a request's head and its body.
+type lateBody struct {
+	io.Reader
+	first func()
+}
+
+func (b *lateBody) Read(p []byte) (int, error) {
+	if b.first != nil {
+		b.first()
+		b.first = nil
+	}
+	return b.Reader.Read(p)
+}
+
+func (b *lateBody) Close() error { return nil }
 
 func TestHeadersAndOneTruthAboutTheRequest(t *testing.T) {
 	g := newRig(t)

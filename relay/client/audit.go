@@ -16,7 +16,8 @@ import (
 
 // AuditQuery picks events. Zero values do not narrow.
 type AuditQuery struct {
-	After  uint64 // only events with a higher sequence number; 0 with a Limit: the newest events
+	After  uint64 // only events with a higher sequence number; 0 with a Limit: the newest events, unless Oldest is set
+	Oldest bool   // After counts although it is 0: begin with the oldest event that is held
 	Limit  int
 	Kind   string
 	Follow bool // wait for further events; ends with the context
@@ -24,7 +25,7 @@ type AuditQuery struct {
 
 func (q AuditQuery) values() url.Values {
 	v := url.Values{}
-	if q.After != 0 {
+	if q.After != 0 || q.Oldest {
 		v.Set("after", strconv.FormatUint(q.After, 10))
 	}
 	if q.Limit != 0 {

@@ -317,7 +317,7 @@ func (r *Relay) auditRoutes(mux *http.ServeMux, ws string) {
 		r.Lock()
 		r.EventStreams++
 		events, kind := r.Events, q.URL.Query().Get("kind")
-		if n, _ := strconv.Atoi(q.URL.Query().Get("limit")); n > 0 && after == 0 { // counted from the newest back
+		if n, _ := strconv.Atoi(q.URL.Query().Get("limit")); n > 0 && !q.URL.Query().Has("after") { // counted from the newest back
 			events = events[max(0, len(events)-n):]
 		}
 		r.Unlock()

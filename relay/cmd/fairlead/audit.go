@@ -29,9 +29,9 @@ type eventOutput struct {
 }
 
 type auditList struct {
-	After uint64 `placeholder:"SEQ" help:"Events after this sequence number, oldest first. Without it, the newest."`
-	Limit int    `default:"200" placeholder:"N" help:"At most so many; 0 means all."`
-	Kind  string `placeholder:"KIND" help:"Only events of this kind, for example operation.denied."`
+	After *uint64 `placeholder:"SEQ" help:"Events after this sequence number, oldest first. Without it, the newest."`
+	Limit int     `default:"200" placeholder:"N" help:"At most so many; 0 means all."`
+	Kind  string  `placeholder:"KIND" help:"Only events of this kind, for example operation.denied."`
 	eventOutput
 }
 
@@ -51,7 +51,11 @@ func (k *auditList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	w := cli.NewTable(t.Out, eventHeader, []bool{true})
 	between, found := "[\n", 0
 	names := k.names(ctx, c)
-	for e, err := range c.AuditEvents(ctx, client.AuditQuery{After: k.After, Limit: k.Limit, Kind: k.Kind}) {
+	q := client.AuditQuery{Limit: k.Limit, Kind: k.Kind}
+	if k.After != nil {
+		q.After, q.Oldest = *k.After, true
+	}
+	for e, err := range c.AuditEvents(ctx, q) {
 		if err == nil {
 			found++
 			switch k.Output {

@@ -37,6 +37,11 @@ func TestAuditList(t *testing.T) {
 	if r.Requested("GET /api/v1/workspaces/default/audit/events?after=1&kind=operation.end&limit=5") != 1 {
 		t.Errorf("%q", r.Requests)
 	}
+	// Whoever pages from the beginning begins at 0, and must not get the newest for it.
+	run("audit", "list", "--after", "0", "--limit", "1", "-o", "ndjson").want(t, 0, r.Events[0], "")
+	if r.Requested("GET /api/v1/workspaces/default/audit/events?after=0&limit=1") != 1 {
+		t.Errorf("%q", r.Requests)
+	}
 	if n := r.Requested("GET /api/v1/workspaces/default/connections"); n != 1 {
 		t.Errorf("connections were asked for %d times: once for a table, never for lines", n)
 	}
