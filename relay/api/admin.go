@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -317,6 +318,9 @@ func (a *API) agent(ws *directory.Workspace, ag *directory.Agent) client.Agent {
 			continue
 		}
 		o.Tunnels++
+		if !slices.Contains(o.Transports, l.Transport) {
+			o.Transports = append(o.Transports, l.Transport)
+		}
 		if o.ConnectedSince == nil || l.Connected.Before(*o.ConnectedSince) {
 			o.ConnectedSince = &l.Connected
 		}

@@ -97,6 +97,7 @@ type Agent struct {
 	Arch                string                  `json:"arch,omitempty"`
 	CertificateNotAfter *time.Time              `json:"certificate_not_after,omitempty"`
 	Tunnels             int                     `json:"tunnels"`
+	Transports          []string                `json:"transports,omitempty"` // of the live tunnels: tls, websocket
 	Profiles            []protocol.ProfileOffer `json:"profiles,omitempty"`
 	CreatedAt           time.Time               `json:"created_at"`
 }
