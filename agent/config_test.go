@@ -165,7 +165,7 @@ func TestValidateNamesPlaceAndRemedy(t *testing.T) {
 		"no version":                {"log: {level: info}\n", "1:1: version: version is missing; write: version: 1"},
 		"other version":             {"version: 2\n", "1:1: version: version 2 is not known"},
 		"typo":                      {"version: 1\ndatabse: {}\n", `2:1: databse: unknown key "databse"; did you mean "database"?`},
-		"quic":                      {"version: 1\nrelay: {transport: quic}\n", "relay.transport: quic is not available in this version; use auto or tcp"},
+		"quic":                      {"version: 1\nrelay: {transport: quic}\n", "relay.transport: quic is not available in this version; use auto, tcp or websocket"},
 		"address without port":      {"version: 1\nrelay: {addresses: [relay.corp]}\n", `relay.addresses[0]: "relay.corp" is not HOST:PORT`},
 		"numeric address":           {"version: 1\nrelay: {addresses: [\"127.1:443\"]}\n", "is not HOST:PORT"},
 		"no addresses":              {"version: 1\nrelay: {addresses: []}\n", "the list is empty"},

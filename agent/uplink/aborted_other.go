@@ -1,0 +1,7 @@
+//go:build !windows
+
+package uplink
+
+import "syscall"
+
+const errConnAborted = syscall.ECONNABORTED
