@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"syscall"
 
 	"github.com/fairleadhq/fairlead/internal/mtls"
 	"github.com/fairleadhq/fairlead/internal/tunnel"
@@ -68,7 +67,7 @@ func isAlert(err error) bool {
 
 func isCut(err error) bool {
 	var ne net.Error
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, errConnAborted) ||
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isReset(err) ||
 		errors.Is(err, tunnel.ErrPeerClosed) || errors.Is(err, tunnel.ErrPeerLost) || errors.Is(err, tunnel.ErrWriteTimeout) ||
 		errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
 }

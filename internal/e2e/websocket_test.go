@@ -294,6 +294,22 @@ func TestWebSocketIsNotUsedWithoutNeed(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(w.Dir, "agent", "uplink.json")); !os.IsNotExist(err) {
 		t.Errorf("something is remembered: %v", err)
 	}
+	// An agent that is refused knocks again and again, and not at another door: the relay's word is no sign of the middle.
+	agents, err := w.Client.Agents(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Client.DisableAgent(ctx, agents[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "three tries", func() bool { return strings.Count(w.Log.String(), "trying again") >= 3 })
+	if err := w.Client.EnableAgent(ctx, agents[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "the agent is back", func() bool { return transports(t, w) == "tls" })
+	if strings.Contains(w.Log.String(), "trying the other") {
+		t.Error("a refused agent went inside HTTP")
+	}
 	w.StopAgent()
 	asked := make(chan string, 64)
 	w.WriteYAML(fmt.Sprintf("relay: {transport: tcp, addresses: [%q]}\n", port(t, func(c net.Conn) {

@@ -23,6 +23,13 @@ func (m *Mux) Hand(conn net.Conn) error {
 	m.tasks.Add(1) // before Serve, which ends with abort under this lock, begins to wait
 	m.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
+	m.tasks.Go(func() {
+		select {
+		case <-m.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	p := m.admit(ctx, conn)
 	if p == nil {
 		cancel()
@@ -34,15 +41,6 @@ func (m *Mux) Hand(conn net.Conn) error {
 	m.tasks.Go(func() {
 		defer m.tasks.Done()
 		defer cancel()
-		over := make(chan struct{})
-		defer close(over)
-		m.tasks.Go(func() {
-			select {
-			case <-m.done:
-				cancel()
-			case <-over:
-			}
-		})
 		m.handshake(ctx, p)
 	})
 	return nil

@@ -202,3 +202,25 @@ func TestHandedConnectionsPassTheSameGate(t *testing.T) {
 		must(t, <-done)
 	})
 }
+
+// BenchmarkWebSocket is what the coat costs, beside BenchmarkBulk and BenchmarkRoundTrip.
+func BenchmarkWebSocket(b *testing.B) {
+	for _, way := range []string{"up", "down"} {
+		b.Run(way, func(b *testing.B) {
+			a, p := newWorld(b).connectWebSocket(b, tunnel.DefaultConfig(), tunnel.DefaultConfig(), nil)
+			from, to := open(b, a, p)
+			if way == "down" {
+				from, to = to, from
+			}
+			defer from.Close()
+			defer to.Close()
+			b.ResetTimer()
+			bulk(b, from, to)
+		})
+	}
+	b.Run("round trip", func(b *testing.B) {
+		a, p := newWorld(b).connectWebSocket(b, tunnel.DefaultConfig(), tunnel.DefaultConfig(), nil)
+		near, far := open(b, a, p)
+		echoBench(b, near, far)
+	})
+}

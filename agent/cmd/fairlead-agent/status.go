@@ -86,9 +86,7 @@ func look(dir string, now time.Time) (standing, error) {
 	case !errors.Is(err, enroll.ErrNotEnrolled):
 		return s, err
 	}
-	if s.WebSocket, err = uplink.ReadChoices(filepath.Join(dir, agent.ChoicesFile)); err != nil {
-		return s, err
-	}
+	s.WebSocket, _ = uplink.ReadChoices(filepath.Join(dir, agent.ChoicesFile)) // a hint, and no part of the standing
 	spool := filepath.Join(dir, "audit")
 	g, err := audit.Peek(spool)
 	if err != nil {

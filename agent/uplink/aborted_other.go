@@ -1,7 +1,0 @@
-//go:build !windows
-
-package uplink
-
-import "syscall"
-
-const errConnAborted = syscall.ECONNABORTED
