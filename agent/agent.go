@@ -29,6 +29,9 @@ import (
 // DrainTime is how long running operations may take to finish after the agent was told to stop.
 const DrainTime = 30 * time.Second
 
+// ChoicesFile, in the data folder, is where relay.transport: auto remembers what works.
+const ChoicesFile = "uplink.json"
+
 // Options say which configuration and identity to run.
 type Options struct {
 	ConfigFile string // agent.yaml
@@ -93,8 +96,14 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{opt: o, cfg: cfg, id: id, reloader: mtls.NewReloader(id.Keypair), instance: hex.EncodeToString(b[:]), started: time.Now(), renewNow: make(chan struct{}, 1)}
 	a.site.Store(s)
 	up := uplink.Config{Addresses: cfg.Relay.Addresses, TLS: mtls.AgentTLS(a.reloader, id.Roots, id.Installation), Tunnel: tunnel.DefaultConfig(),
+		Transport: cfg.Relay.Transport, Choices: filepath.Join(o.DataDir, ChoicesFile),
 		Hello: a.hello, Handler: http.HandlerFunc(a.serve), Welcomed: a.welcomed, Logger: o.Logger, Dial: o.Dial, Lanes: cfg.Relay.Lanes}
-	up.Tunnel.Logger = o.Logger
+	up.Tunnel.Logger, up.Tunnel.Congestion = o.Logger, cfg.Relay.Congestion
+	// A way through a proxy, and TLS twice, take their time on a slow line.
+	up.Tunnel.HandshakeTimeout = 2 * up.Tunnel.HandshakeTimeout
+	if err := tunnel.CheckCongestion(cfg.Relay.Congestion); err != nil {
+		o.Logger.Warn("tunnels use the system's congestion control", "reason", err)
+	}
 	// A busy relay opens a stream for every request. Beyond this it is slowed down, so that a hostile one cannot make the
 	// agent's refusals cost the site a core (A28).
 	up.Tunnel.OpenRate, up.Tunnel.OpenBurst = 2000, 4000
@@ -110,14 +119,22 @@ func New(o Options) (*Agent, error) {
 
 // Proxy is the way out that the configuration names.
 func (c *Config) Proxy() (uplink.Proxy, error) {
-	if c.Relay.Proxy.URL == "" {
+	p := c.Relay.Proxy
+	if p.URL == "" && p.From != proxyFromEnvironment {
 		return uplink.Proxy{}, nil
 	}
-	u, err := url.Parse(c.Relay.Proxy.URL)
+	cas, err := certPool(p.CAFile)
+	if err != nil {
+		return uplink.Proxy{}, fmt.Errorf("relay.proxy.ca_file: %w", err)
+	}
+	if p.From == proxyFromEnvironment {
+		return uplink.Proxy{FromEnvironment: true, CAs: cas}, nil
+	}
+	u, err := url.Parse(p.URL)
 	if err != nil {
 		return uplink.Proxy{}, errors.New("relay.proxy.url is not a URL") // Load has told where
 	}
-	return uplink.Proxy{URL: u, Username: c.Relay.Proxy.Username, Password: c.Relay.Proxy.Secret}, nil
+	return uplink.Proxy{URL: u, Username: p.Username, Password: p.Secret, CAs: cas}, nil
 }
 
 // ID is the agent's id.

@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fairleadhq/fairlead/agent/uplink"
 	"github.com/fairleadhq/fairlead/internal/allowlist"
 	"github.com/fairleadhq/fairlead/internal/config"
 	"github.com/fairleadhq/fairlead/internal/secret"
+	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 )
 
@@ -42,16 +44,20 @@ type Config struct {
 // RelayConfig says how the agent reaches its relays.
 type RelayConfig struct {
 	Addresses []string    `yaml:"addresses"` // host:port; empty: those learnt at enrolment
-	Transport string      `yaml:"transport" enum:"auto,tcp,quic"`
+	Transport string      `yaml:"transport" enum:"auto,tcp,websocket,quic"`
 	Proxy     ProxyConfig `yaml:"proxy"`
 	Lanes     int         `yaml:"lanes"` // dedicated connections that the relay may ask for beside each tunnel
+	// Congestion is the TCP congestion control of tunnels: "auto", "system" or a name.
+	Congestion string `yaml:"congestion"`
 }
 
-// ProxyConfig is the HTTP proxy (CONNECT) on the way to the relay. Proxies from the environment are never used.
+// ProxyConfig is the HTTP proxy (CONNECT) on the way to the relay. The environment's is used only if From says so.
 type ProxyConfig struct {
-	URL      string           `yaml:"url"` // http://HOST:PORT or https://HOST:PORT; "" means none
+	URL      string           `yaml:"url"`                          // http://HOST:PORT or https://HOST:PORT; "" means none
+	From     string           `yaml:"from" enum:"file,environment"` // "file": URL and what stands beside it
 	Username string           `yaml:"username"`
 	Password config.SecretRef `yaml:"password"`
+	CAFile   string           `yaml:"ca_file"` // judges an https proxy
 
 	Secret secret.Bytes `json:"-"` // what Password names
 }
@@ -183,7 +189,7 @@ var defaultPorts = map[string]uint16{"postgresql": 5432, "redshift": 5439, "mysq
 // DefaultConfig is what an empty agent.yaml means: nothing is offered. Version is left for the file to say.
 func DefaultConfig() *Config {
 	return &Config{
-		Relay: RelayConfig{Transport: "auto", Lanes: DefaultLanes},
+		Relay: RelayConfig{Transport: uplink.TransportAuto, Lanes: DefaultLanes, Congestion: tunnel.CongestionAuto, Proxy: ProxyConfig{From: "file"}},
 		Audit: AuditConfig{Spool: DefaultSpool, WhenFull: "refuse"},
 		Log:   LogConfig{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}
@@ -329,14 +335,20 @@ func (v *validator) relay() {
 		v.fault("relay.addresses", "the list is empty", "remove the key to use the addresses learnt at enrolment")
 	}
 	if r.Transport == "quic" {
-		v.fault("relay.transport", "quic is not available in this version", "use auto or tcp")
+		v.fault("relay.transport", "quic is not available in this version", "use auto, tcp or websocket")
 	}
 	if r.Lanes < 0 || r.Lanes > protocol.MaxLanes {
 		v.fault("relay.lanes", fmt.Sprintf("%d is not in 0 to %d", r.Lanes, protocol.MaxLanes), "0 opens none; 8 is the default")
 	}
 	p := r.Proxy
-	if v.c.doc.Has("relay.proxy") && p.URL == "" {
-		v.fault("relay.proxy", "url is missing", `such as url: "http://proxy.corp:3128"`)
+	if err := tunnel.ValidCongestion(r.Congestion); err != nil {
+		v.fault("relay.congestion", err.Error(), "auto, system, or a name such as bbr or cubic")
+	}
+	if v.c.doc.Has("relay.proxy") && p.URL == "" && p.From != proxyFromEnvironment {
+		v.fault("relay.proxy", "url is missing", `such as url: "http://proxy.corp:3128", or from: environment`)
+	}
+	if p.From == proxyFromEnvironment && (p.URL != "" || p.Username != "" || !p.Password.IsZero()) {
+		v.fault("relay.proxy.from", "the environment names the proxy, so url, username and password have no place beside it", "remove one or the other")
 	}
 	if p.URL != "" {
 		if u, ok := plainURL(p.URL); !ok || u.Path != "" && u.Path != "/" || u.Port() == "" {
@@ -346,7 +358,23 @@ func (v *validator) relay() {
 	if (p.Username == "") != p.Password.IsZero() {
 		v.fault("relay.proxy", "username and password_file go together", "")
 	}
+	if strings.Contains(p.Username, ":") {
+		v.fault("relay.proxy.username", "a colon cannot stand in it", "Basic authentication takes it for the end of the name")
+	}
+	plain := strings.HasPrefix(p.URL, "http:")
+	if p.CAFile != "" && plain {
+		v.fault("relay.proxy.ca_file", "goes with an https proxy only", "remove it, or write https:// in url")
+	}
+	if p.Username != "" && plain {
+		v.warn("relay.proxy", "user name and password go to the proxy in the clear", "use https:// in url if the proxy speaks TLS")
+	}
+	if p.CAFile != "" && !filepath.IsAbs(p.CAFile) {
+		r.Proxy.CAFile = filepath.Join(filepath.Dir(v.c.Path), p.CAFile)
+	}
 }
+
+// proxyFromEnvironment is the value of relay.proxy.from that takes the proxy from HTTPS_PROXY.
+const proxyFromEnvironment = "environment"
 
 // plainURL parses an http or https URL without user, query and fragment, with a canonical host.
 func plainURL(s string) (*url.URL, bool) {

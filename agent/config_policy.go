@@ -161,6 +161,7 @@ func (v *validator) secrets() {
 		return s
 	}
 	v.c.Relay.Proxy.Secret = load("relay.proxy.password", v.c.Relay.Proxy.Password)
+	v.caFile("relay.proxy", v.c.Relay.Proxy.CAFile)
 	for name, d := range v.c.Database {
 		path := config.Join("database", name)
 		d.Secret = load(path+".password", d.Password)
@@ -215,6 +216,7 @@ func (c *Config) SecretFiles() []string {
 		}
 	}
 	add(c.Relay.Proxy.Password.Path(base))
+	add(c.Relay.Proxy.CAFile)
 	for _, d := range c.Database {
 		add(d.Password.Path(base))
 		add(d.CAFile)

@@ -15,6 +15,9 @@ const (
 	PathDrain  = "/v1/drain"  // {} → {}: the agent takes no new work on this tunnel
 	// PathEnroll is served on ALPNEnroll connections only: EnrollRequest → EnrollResponse.
 	PathEnroll = "/v1/enroll"
+	// PathWebSocket is served to agents on the callers' side of the port: GET with an upgrade to WebSocket, which carries the
+	// bytes of the port itself. It wants no API token: the TLS inside wants the agent's certificate.
+	PathWebSocket = "/api/v1/tunnel"
 	// PathNotice is served by the agent to the relay: Notice → {}.
 	PathNotice = "/v1/notice"
 	// PathLanes is served by the agent to the relay: Lanes → {}.

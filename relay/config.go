@@ -11,6 +11,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/allowlist"
 	"github.com/fairleadhq/fairlead/internal/config"
+	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 )
 
@@ -22,6 +23,8 @@ type Config struct {
 	Data string `yaml:"data"`
 	// Listen is the one port that agents and people share.
 	Listen string `yaml:"listen"`
+	// Congestion is the TCP congestion control of every connection at that port: "auto", "system" or a name.
+	Congestion string `yaml:"congestion"`
 	// PublicAddress is where agents and people reach that port; it goes into join tokens and the certificate.
 	PublicAddress string `yaml:"public_address"`
 	// AlsoKnownAs are further host names and addresses that the relay's certificate shall hold.
@@ -51,6 +54,8 @@ type Agents struct {
 	CertificateLifetime config.Duration `yaml:"certificate_lifetime"`
 	MaxTunnels          int             `yaml:"max_tunnels"`
 	MaxLanes            int             `yaml:"max_lanes"` // dedicated connections beside one tunnel
+	// WebSocket lets agents come in through HTTP where nothing else passes.
+	WebSocket bool `yaml:"websocket"`
 }
 
 // Audit holds what concerns the audit logs.
@@ -84,10 +89,10 @@ const ConfigVersion = 1
 // DefaultConfig is what holds where relay.yaml says nothing.
 func DefaultConfig() Config {
 	return Config{
-		Listen: ":8443",
+		Listen: ":8443", Congestion: tunnel.CongestionAuto,
 		KEK:    KEK{File: "kek.key"},
 		Health: Health{Listen: "127.0.0.1:9443"},
-		Agents: Agents{CertificateLifetime: config.Duration(7 * 24 * time.Hour), MaxTunnels: 8, MaxLanes: 8},
+		Agents: Agents{CertificateLifetime: config.Duration(7 * 24 * time.Hour), MaxTunnels: 8, MaxLanes: 8, WebSocket: true},
 		Log:    Log{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}
 }
@@ -135,6 +140,9 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		fault("listen", "is not an address and port", `such as ":8443" or "10.0.0.5:443"`)
+	}
+	if err := tunnel.ValidCongestion(c.Congestion); err != nil {
+		fault("congestion", err.Error(), "auto, system, or a name such as bbr or cubic")
 	}
 	if host, port, err := net.SplitHostPort(c.PublicAddress); err != nil || host == "" || port == "" {
 		fault("public_address", "is not a host and port that agents can reach", "such as relay.example.com:443")

@@ -42,7 +42,7 @@ func TestRelaySamplesLoad(t *testing.T) {
 			d := DefaultConfig()
 			// The samples show the defaults, but for the file of the log: whoever copies one changes nothing else by it.
 			c.Log.File = ""
-			if c.Listen != d.Listen || c.Health != d.Health || c.Agents != d.Agents || c.Audit != d.Audit || c.Log != d.Log {
+			if c.Listen != d.Listen || c.Congestion != d.Congestion || c.Health != d.Health || c.Agents != d.Agents || c.Audit != d.Audit || c.Log != d.Log {
 				t.Errorf("got %+v, the defaults are %+v", c, d)
 			}
 			if c.KEK.File != filepath.Join(c.Data, "kek.key") || c.KEK.Env != "" || !filepath.IsAbs(c.Data) {
@@ -129,6 +129,8 @@ func TestBadRelayYAMLIsToldWhere(t *testing.T) {
 		{"unknown format", good + "log: {format: xml}\n", 3, "log.format", "text or json"},
 		{"log file too small", good + "log: {max_size: 1KB}\n", 3, "log.max_size", "at least"},
 		{"too many log files", good + "log: {keep: 1001}\n", 3, "log.keep", "0 to 1000"},
+		{"congestion control that is no name", good + "congestion: \"bbr; cubic\"\n", 3, "congestion", "auto, system"},
+		{"websocket that is no bool", good + "agents: {websocket: maybe}\n", 3, "agents.websocket", ""},
 		{"tab", good + "log:\n\tlevel: info\n", 4, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -120,10 +120,17 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		return nil, err
 	}
 	d := &dispatch.Dispatcher{Hub: r.hub, Record: r.record, Logger: o.Logger}
-	r.api = api.New(api.Config{Directory: dir, Authn: authenticator, Hub: r.hub, Dispatch: d, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
-		JoinToken: r.joinToken, TrustedProxies: o.Config.proxies(), Version: o.Version, Logger: o.Logger})
+	conf := api.Config{Directory: dir, Authn: authenticator, Hub: r.hub, Dispatch: d, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
+		JoinToken: r.joinToken, TrustedProxies: o.Config.proxies(), Version: o.Version, Logger: o.Logger}
+	if o.Config.Agents.WebSocket {
+		conf.Tunnel = r.serveWebSocket
+	}
+	r.api = api.New(conf)
 	r.tcfg = tunnel.DefaultConfig()
-	r.tcfg.Logger = o.Logger
+	r.tcfg.Logger, r.tcfg.Congestion = o.Logger, o.Config.Congestion
+	if err := tunnel.CheckCongestion(o.Config.Congestion); err != nil {
+		o.Logger.Warn("connections use the system's congestion control", "reason", err)
+	}
 	ln := o.Listener
 	if ln == nil {
 		if ln, err = net.Listen("tcp", o.Config.Listen); err != nil {

@@ -35,7 +35,9 @@ type Request struct {
 	Name    string // what the agent shall be called; "" means its host name
 	Version string
 	Dial    func(ctx context.Context, network, addr string) (net.Conn, error)
-	Force   bool // replace an identity that is there
+	// Fallback gives another way to dial after the first has failed for a cause; nil, or one that gives nil, means none.
+	Fallback func(cause error) func(ctx context.Context, network, addr string) (net.Conn, error)
+	Force    bool // replace an identity that is there
 }
 
 // Enroll spends the token and writes the identity. Nothing is written but the audit key unless the relay answered with
@@ -65,8 +67,16 @@ func Enroll(ctx context.Context, r Request) (*Identity, error) {
 	var conn *tls.Conn
 	var faults []error
 	for _, addr := range r.Addrs {
-		if conn, err = dialPinned(ctx, r, addr); err == nil {
+		if conn, err = dialPinned(ctx, r, r.Dial, addr); err == nil {
 			break
+		}
+		if r.Fallback != nil {
+			if dial := r.Fallback(err); dial != nil {
+				faults = append(faults, fmt.Errorf("%s: %w", addr, err))
+				if conn, err = dialPinned(ctx, r, dial, addr); err == nil {
+					break
+				}
+			}
 		}
 		faults = append(faults, fmt.Errorf("%s: %w", addr, err))
 	}
@@ -81,10 +91,10 @@ func Enroll(ctx context.Context, r Request) (*Identity, error) {
 	return install(r, key, logKey, ans)
 }
 
-func dialPinned(ctx context.Context, r Request, addr string) (*tls.Conn, error) {
+func dialPinned(ctx context.Context, r Request, dial func(ctx context.Context, network, addr string) (net.Conn, error), addr string) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	raw, err := r.Dial(ctx, "tcp", addr)
+	raw, err := dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}

@@ -6,4 +6,7 @@
 // after the relay's Welcome was read, because with TLS 1.3 a client without a valid certificate learns so only at its
 // first read. The wait starts small again only after a tunnel has lived for a while, so that a relay that accepts and
 // drops is not hammered.
+//
+// The way out leads through a proxy where agent.yaml names one. Where something on the way does not let TLS on TCP pass, auto
+// goes inside a WebSocket, and remembers by address what it found: see choices. What runs inside is the same tunnel.
 package uplink

@@ -159,9 +159,9 @@ func refuse(w http.ResponseWriter, e *protocol.Error) {
 }
 
 // dialLane opens one more connection the way the tunnel to addr was opened.
-func (u *Uplink) dialLane(addr string) func(ctx context.Context, ticket []byte) (*tunnel.Lane, error) {
+func (u *Uplink) dialLane(addr, way string) func(ctx context.Context, ticket []byte) (*tunnel.Lane, error) {
 	return func(ctx context.Context, ticket []byte) (*tunnel.Lane, error) {
-		lane, err := tunnel.DialLane(ctx, addr, u.cfg.TLS, u.cfg.Proxy.Dial, ticket, u.cfg.Tunnel)
+		lane, err := tunnel.DialLane(ctx, addr, u.cfg.TLS, u.dialFunc(addr, way), ticket, u.cfg.Tunnel)
 		if err != nil {
 			return nil, fmt.Errorf("dial a lane: %w", err)
 		}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +26,11 @@ type Config struct {
 	Proxy     Proxy
 	TLS       *tls.Config // of mtls.AgentTLS
 	Tunnel    tunnel.Config
+	// Transport is TransportAuto (""), TransportTCP or TransportWebSocket. Choices is the file in which auto remembers what it
+	// found; "" forgets at the end. Retest is DefaultRetest when zero.
+	Transport string
+	Choices   string
+	Retest    time.Duration
 	// Hello is asked at each connect, for status and log head change.
 	Hello func() protocol.Hello
 	// Handler serves the relay's requests.
@@ -48,6 +52,7 @@ type Uplink struct {
 	cfg   Config
 	ready chan struct{} // closed after the first Welcome
 	once  sync.Once
+	ways  *choices
 
 	mu    sync.Mutex // guards the fields below
 	lines map[string]*line
@@ -76,7 +81,8 @@ func New(cfg Config) *Uplink {
 	if cfg.MaxWait == 0 {
 		cfg.MaxWait = time.Minute
 	}
-	return &Uplink{cfg: cfg, ready: make(chan struct{}), lines: map[string]*line{}, cycle: make(chan struct{})}
+	return &Uplink{cfg: cfg, ready: make(chan struct{}), lines: map[string]*line{}, cycle: make(chan struct{}),
+		ways: newChoices(cfg.Transport, cfg.Choices, cfg.Retest, cfg.Logger)}
 }
 
 // Ready is closed after the first Welcome was read.
@@ -107,6 +113,7 @@ type State struct {
 	Connected bool
 	Relay     string
 	Since     time.Time
+	Transport string // what the tunnel goes over: tls, websocket, memory
 }
 
 // States tells of every address.
@@ -117,7 +124,7 @@ func (u *Uplink) States() []State {
 	for _, a := range u.cfg.Addresses {
 		s := State{Address: a}
 		if l := u.lines[a]; l != nil {
-			s.Connected, s.Relay, s.Since = true, l.welcome.Relay, l.since
+			s.Connected, s.Relay, s.Since, s.Transport = true, l.welcome.Relay, l.since, l.tunnel.Transport()
 		}
 		out = append(out, s)
 	}
@@ -131,7 +138,8 @@ func (u *Uplink) keep(ctx context.Context, addr string) {
 	tries := 0
 	var retire func() // drains the tunnel of the generation before, once the next one is welcomed
 	for ctx.Err() == nil {
-		lived, next, err := u.hold(ctx, addr, &draining, &retire)
+		way := u.ways.next(addr)
+		lived, next, err := u.hold(ctx, addr, way, &draining, &retire)
 		if ctx.Err() != nil {
 			break
 		}
@@ -143,12 +151,16 @@ func (u *Uplink) keep(ctx context.Context, addr string) {
 			retire = next
 			continue // a change of generation, not a loss
 		}
+		if lived == 0 && u.ways.failed(addr, way, err) {
+			u.cfg.Logger.Info("no tunnel to the relay this way; trying the other", "relay", addr, "way", way, "reason", explain(err))
+			continue
+		}
 		tries++
 		wait := jitter(u.cfg.MinWait, u.cfg.MaxWait, tries)
 		if errors.As(err, &retry) && retry.after > wait {
 			wait = min(retry.after, maxRetry) // a relay may ask for patience, not for silence
 		}
-		u.cfg.Logger.Warn("no tunnel to the relay; trying again", "relay", addr, "wait", wait.Round(time.Millisecond), "try", tries, "reason", explain(err))
+		u.cfg.Logger.Warn("no tunnel to the relay; trying again", "relay", addr, "way", way, "wait", wait.Round(time.Millisecond), "try", tries, "reason", explain(err))
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -162,11 +174,11 @@ func (u *Uplink) keep(ctx context.Context, addr string) {
 // hold connects, and serves the tunnel until it is lost (error), cycled (next) or ctx ends. A cycled tunnel serves on
 // until next is called: then it drains in a goroutine of draining. The tunnel of the generation before, retire, is
 // drained as soon as this one is welcomed, so that at no moment there is none.
-func (u *Uplink) hold(ctx context.Context, addr string, draining *sync.WaitGroup, retire *func()) (lived time.Duration, next func(), err error) {
+func (u *Uplink) hold(ctx context.Context, addr, way string, draining *sync.WaitGroup, retire *func()) (lived time.Duration, next func(), err error) {
 	u.mu.Lock()
 	cycle := u.cycle
 	u.mu.Unlock()
-	t, err := u.dial(ctx, addr)
+	t, err := u.dial(ctx, addr, way)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -184,7 +196,7 @@ func (u *Uplink) hold(ctx context.Context, addr string, draining *sync.WaitGroup
 	if u.cfg.Dial == nil { // another transport has no way to dial them
 		hello.Lanes = u.cfg.Lanes
 	}
-	beside = newLanes(ctx, hello.Lanes, srv, u.cfg.Logger.Debug, u.dialLane(addr))
+	beside = newLanes(ctx, hello.Lanes, srv, u.cfg.Logger.Debug, u.dialLane(addr, way))
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -201,11 +213,12 @@ func (u *Uplink) hold(ctx context.Context, addr string, draining *sync.WaitGroup
 	err = call(hctx, l.client, protocol.PathHello, hello, &l.welcome)
 	cancel()
 	if err != nil {
+		cause := t.Err()
 		end()
-		if cause := t.Err(); cause != nil {
+		if cause != nil {
 			err = fmt.Errorf("%w (tunnel: %v)", err, cause)
 		}
-		return 0, nil, fmt.Errorf("say hello: %w", err)
+		return 0, nil, helloError{fmt.Errorf("say hello: %w", err), cause}
 	}
 	if l.welcome.Version < protocol.MinVersion || l.welcome.Version > protocol.Version {
 		end()
@@ -223,6 +236,7 @@ func (u *Uplink) hold(ctx context.Context, addr string, draining *sync.WaitGroup
 	if u.cfg.Welcomed != nil {
 		u.cfg.Welcomed(l.welcome)
 	}
+	u.ways.worked(addr, way)
 	u.once.Do(func() { close(u.ready) })
 	if *retire != nil {
 		(*retire)()
@@ -304,13 +318,21 @@ func (u *Uplink) watch(ctx context.Context, t tunnel.Tunnel, cycle <-chan struct
 	}
 }
 
-func (u *Uplink) dial(ctx context.Context, addr string) (tunnel.Tunnel, error) {
+func (u *Uplink) dial(ctx context.Context, addr, way string) (tunnel.Tunnel, error) {
 	dctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if u.cfg.Dial != nil {
 		return u.cfg.Dial(dctx, addr)
 	}
-	return tunnel.Dial(dctx, addr, u.cfg.TLS, u.cfg.Proxy.Dial, u.cfg.Tunnel)
+	return tunnel.Dial(dctx, addr, u.cfg.TLS, u.dialFunc(addr, way), u.cfg.Tunnel)
+}
+
+// dialFunc gives what carries TLS to addr, the way that was chosen for it.
+func (u *Uplink) dialFunc(addr, way string) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	if way == TransportWebSocket {
+		return WebSocketDial(u.cfg.Proxy, noteCoat(u.cfg.Logger, addr, u.cfg.TLS))
+	}
+	return u.cfg.Proxy.Dial
 }
 
 // Call sends a control request over any connected tunnel and decodes the answer into out (nil to drop it).
@@ -417,19 +439,4 @@ func orEOF(err error) error {
 		return io.EOF
 	}
 	return err
-}
-
-// explain adds what an admin can do to errors whose own text does not say it.
-func explain(err error) string {
-	var unknown x509.UnknownAuthorityError
-	var record tls.RecordHeaderError
-	switch {
-	case err == nil:
-		return "tunnel closed"
-	case errors.As(err, &unknown):
-		return err.Error() + " — the certificate shown is not of this relay's own CA: a proxy or firewall on the way intercepts TLS; ask its admin to pass this destination through untouched"
-	case errors.As(err, &record):
-		return err.Error() + " — what answers does not speak TLS: check the address and port, or a proxy on the way"
-	}
-	return err.Error()
 }

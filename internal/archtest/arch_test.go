@@ -221,6 +221,7 @@ var bans = []ban{
 	{regexp.MustCompile(`http\.Default(Client|Transport)|http\.(Get|Post|PostForm|Head)\(`), nil, "no time-outs and the environment's proxies"},
 	{regexp.MustCompile(`QueryExecModeSimpleProtocol|MultiStatements:\s*true|AllowAllFiles:\s*true|RegisterLocalFile`), nil, "the simple protocol and its like run several statements or read local files"},
 	{regexp.MustCompile(`http\.ProxyFromEnvironment`), nil, "the environment decides no route"},
+	{regexp.MustCompile(`httpproxy\.`), []string{"agent/uplink/proxy.go"}, "the environment decides a route only where agent.yaml says so"},
 	{regexp.MustCompile(`math/rand"`), nil, "use math/rand/v2 for jitter, crypto/rand for everything else"},
 	{regexp.MustCompile(`\btime\.Sleep\(`), nil, "wait on a channel, a timer in a select, or a condition"},
 }

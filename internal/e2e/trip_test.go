@@ -105,8 +105,8 @@ func args(texts ...string) (list []json.RawMessage) {
 	return list
 }
 
-func forEachTransport(t *testing.T, f func(t *testing.T, transport string)) {
-	for _, tr := range []string{testenv.TLS, testenv.Memory} {
+func forEachTransport(t *testing.T, f func(t *testing.T, transport string), more ...string) {
+	for _, tr := range append([]string{testenv.TLS, testenv.Memory}, more...) {
 		t.Run(tr, func(t *testing.T) { f(t, tr) })
 	}
 }
@@ -233,5 +233,5 @@ func TestTheWholeTrip(t *testing.T) {
 				return relaySaid && agentSaid
 			})
 		})
-	})
+	}, testenv.WebSocket)
 }

@@ -28,8 +28,10 @@ import (
 
 // Transports that a world can be built on.
 const (
-	TLS    = "tls"    // yamux over TLS 1.3 on a loopback socket
-	Memory = "memory" // the in-process transport; identity is given, not proven
+	TLS = "tls" // yamux over TLS 1.3 on a loopback socket
+	// WebSocket is the same inside a WebSocket to the relay's port.
+	WebSocket = "websocket"
+	Memory    = "memory" // the in-process transport; identity is given, not proven
 )
 
 // Options say what world to build.
@@ -206,6 +208,9 @@ func (w *World) logger(half string) *slog.Logger {
 // WriteYAML replaces agent.yaml.
 func (w *World) WriteYAML(body string) {
 	w.tb.Helper()
+	if w.opt.Transport == WebSocket {
+		body = "relay: {transport: websocket}\n" + body
+	}
 	text := "version: 1\n" + strings.ReplaceAll(body, "DIR", filepath.ToSlash(w.Dir))
 	tmp := w.YAMLFile + ".new"
 	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
@@ -244,6 +249,17 @@ func (w *World) Enroll(dir string) *enroll.Identity {
 // StartAgent starts the enrolled agent and waits until the relay has welcomed it.
 func (w *World) StartAgent() {
 	w.tb.Helper()
+	w.RunAgent()
+	select {
+	case <-w.Agent.Ready():
+	case <-time.After(30 * time.Second):
+		w.tb.Fatalf("the agent did not connect:\n%s", tail(w.Log.String(), 40))
+	}
+}
+
+// RunAgent starts the enrolled agent and waits for nothing.
+func (w *World) RunAgent() {
+	w.tb.Helper()
 	o := agent.Options{ConfigFile: w.YAMLFile, DataDir: filepath.Join(w.Dir, "agent"), Version: "test", Logger: w.logger("agent"), Poll: 200 * time.Millisecond, Drain: w.opt.Drain}
 	if w.opt.Transport == Memory {
 		id, err := enroll.Load(o.DataDir)
@@ -263,11 +279,6 @@ func (w *World) StartAgent() {
 	}
 	w.Agent = a
 	w.stopAgent = w.run("agent", a.Run)
-	select {
-	case <-a.Ready():
-	case <-time.After(30 * time.Second):
-		w.tb.Fatalf("the agent did not connect:\n%s", tail(w.Log.String(), 40))
-	}
 }
 
 // StopAgent stops the agent and waits until it has.

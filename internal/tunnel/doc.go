@@ -1,7 +1,7 @@
 // Package tunnel carries many streams over one mutually authenticated connection between agent and relay.
 //
 // A Tunnel has two implementations with the same semantics, held to them by one conformance suite: yamux over TLS 1.3
-// (Dial, Server) and memory (Memory, for tests; it works inside testing/synctest bubbles, yamux does not).
+// (Dial, Server), on a socket or inside a WebSocket (Mux.Hand), and memory (Memory, for tests; it works inside testing/synctest bubbles, yamux does not).
 //
 // What it promises:
 //

@@ -39,6 +39,7 @@ type pending struct {
 	source  netip.Prefix
 	since   time.Time
 	all, of *list.Element
+	choose  func(*tls.ClientHelloInfo) (*tls.Config, error) // of Hand; nil: Mux.choose
 }
 
 // Listen takes over ln. confs gives TLS settings by ALPN name; "" stands for all other clients, and those without ALPN; if
@@ -201,8 +202,12 @@ func (m *Mux) abort() {
 }
 
 func (m *Mux) handshake(ctx context.Context, p *pending) {
-	tune(p.conn)
-	conn := tls.Server(&batchConn{Conn: p.conn}, &tls.Config{GetConfigForClient: m.choose, MinVersion: tls.VersionTLS12})
+	tune(p.conn, m.cfg.Congestion)
+	choose := p.choose
+	if choose == nil {
+		choose = m.choose
+	}
+	conn := tls.Server(&batchConn{Conn: p.conn}, &tls.Config{GetConfigForClient: choose, MinVersion: tls.VersionTLS12})
 	hctx, cancel := context.WithTimeout(ctx, m.cfg.HandshakeTimeout)
 	defer cancel()
 	err := conn.HandshakeContext(hctx)

@@ -53,7 +53,7 @@ func dialTLS(ctx context.Context, addr string, tlsConf *tls.Config, alpn string,
 	if host, _, err := net.SplitHostPort(addr); err == nil && tlsConf.ServerName == "" {
 		tlsConf.ServerName = host // for routers on the way; the certificate is not judged by it
 	}
-	tune(raw)
+	tune(raw, cfg.Congestion)
 	return tls.Client(&batchConn{Conn: raw}, tlsConf), func(cs tls.ConnectionState) (mtls.Identity, *x509.Certificate, error) {
 		return mtls.RelayIdentity(cs, tlsConf.RootCAs)
 	}, nil
@@ -397,7 +397,7 @@ func (t *session) Peer() mtls.Identity                { return t.peer }
 func (t *session) PeerCertificate() *x509.Certificate { return t.cert }
 func (t *session) LocalAddr() net.Addr                { return t.conn.LocalAddr() }
 func (t *session) RemoteAddr() net.Addr               { return t.conn.RemoteAddr() }
-func (t *session) Transport() string                  { return "tls" }
+func (t *session) Transport() string                  { return transportOf(t.raw) }
 
 // logger takes yamux's lines, which by default go to standard error. What matters of them is in Err already.
 type logger struct{ log *slog.Logger }

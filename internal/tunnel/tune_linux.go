@@ -1,15 +1,23 @@
 package tunnel
 
 import (
+	"errors"
+	"fmt"
 	"net"
+	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
+// allowedControls lists what the kernel lets every program set.
+const allowedControls = "/proc/sys/net/ipv4/tcp_allowed_congestion_control"
+
 // tune keeps what waits to be sent in our own queue, where streams share it fairly and a ping does not stand behind
-// megabytes. It changes nothing about what may be in flight.
-func tune(c net.Conn) {
-	tcp, ok := c.(*net.TCPConn)
+// megabytes, and sets the congestion control. Without either the tunnel works all the same.
+func tune(c net.Conn, congestion string) {
+	tcp, ok := socket(c)
 	if !ok {
 		return
 	}
@@ -17,8 +25,37 @@ func tune(c net.Conn) {
 	if err != nil {
 		return
 	}
-	// Without it the tunnel works all the same.
+	name, _ := resolveCongestion(congestion)
 	_ = raw.Control(func(fd uintptr) {
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 128<<10)
+		if name != "" {
+			_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name)
+		}
 	})
+}
+
+// resolveCongestion gives the name to set; "" leaves the system's. The error says that a name asked for cannot be had. The
+// list is read each time, for a module may be loaded while we run. Root could set more, and would make the kernel load
+// modules by it: the list is the admin's word, so it counts for root, too.
+func resolveCongestion(setting string) (string, error) {
+	if setting == CongestionSystem {
+		return "", nil
+	}
+	name := setting
+	if setting == "" || setting == CongestionAuto {
+		name = congestionWished
+	}
+	b, err := os.ReadFile(allowedControls)
+	if err == nil && !slices.Contains(strings.Fields(string(b)), name) {
+		err = fmt.Errorf("it is not in net.ipv4.tcp_allowed_congestion_control (%s)", strings.TrimSpace(string(b)))
+	}
+	switch {
+	case err == nil:
+		return name, nil
+	case name != setting:
+		return "", nil // auto takes what there is
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission):
+		return name, nil // no list to be seen: the socket will tell
+	}
+	return "", fmt.Errorf("TCP congestion control %q cannot be set: %w", name, err)
 }

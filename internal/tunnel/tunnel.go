@@ -49,7 +49,7 @@ type Tunnel interface {
 	PeerCertificate() *x509.Certificate
 	LocalAddr() net.Addr
 	RemoteAddr() net.Addr
-	// Transport is "tls" or "memory".
+	// Transport is "tls", "websocket" (TLS inside a WebSocket) or "memory".
 	Transport() string
 	// Streams counts the streams that are not closed on both sides.
 	Streams() int
@@ -85,6 +85,8 @@ type Config struct {
 	MaxHandshakes          int           // Mux: connections whose handshake is not done
 	MaxHandshakesPerSource int           // Mux: of these, from one IPv4 address or IPv6 /64
 	HandshakeGrace         time.Duration // Mux: age from which an unfinished handshake makes way when there is no room
+
+	Congestion string // TCP congestion control: CongestionAuto, CongestionSystem, or a name that the kernel knows; "": auto
 
 	Logger *slog.Logger // nil: none
 }

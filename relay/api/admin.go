@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -333,6 +334,9 @@ func agent(ws *directory.Workspace, ag *directory.Agent, live []hub.Info) client
 	for _, l := range live {
 		o.Tunnels++
 		o.Lanes += l.Lanes
+		if !slices.Contains(o.Transports, l.Transport) {
+			o.Transports = append(o.Transports, l.Transport)
+		}
 		if o.ConnectedSince == nil || l.Connected.Before(*o.ConnectedSince) {
 			o.ConnectedSince = &l.Connected
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/internal/secret"
+	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authn"
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
@@ -44,8 +45,11 @@ type Config struct {
 	JoinToken func(secret.Bytes) (string, error)
 	// TrustedProxies may name the caller's address in X-Forwarded-For; empty trusts nobody.
 	TrustedProxies []netip.Prefix
-	Version        string
-	Logger         *slog.Logger
+	// Tunnel takes a request for a WebSocket from an agent, whose address is source, or gives the error to answer. It
+	// judges for itself: no token is asked for on its route. nil: there is no such route.
+	Tunnel  func(w http.ResponseWriter, r *http.Request, source netip.Addr) error
+	Version string
+	Logger  *slog.Logger
 }
 
 // API serves /api/v1. It is safe for concurrent use; Run must run beside it.
@@ -80,6 +84,15 @@ func New(cfg Config) *API {
 	a.data()
 	a.mux.HandleFunc("GET "+client.BasePath+"/openapi.json", a.serveOpenAPI)
 	a.routes = append(a.routes, Route{Method: "GET", Path: "/openapi.json"})
+	if cfg.Tunnel != nil {
+		route := strings.TrimPrefix(protocol.PathWebSocket, client.BasePath)
+		a.mux.HandleFunc("GET "+protocol.PathWebSocket, func(w http.ResponseWriter, r *http.Request) {
+			if err := cfg.Tunnel(w, r, a.source(r)); err != nil {
+				a.fail(w, r, err)
+			}
+		})
+		a.routes = append(a.routes, Route{Method: "GET", Path: route})
+	}
 	a.spec = sync.OnceValues(func() ([]byte, error) { return json.Marshal(a.huma.OpenAPI()) })
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, dispatch.NotFound("route"))

@@ -97,7 +97,8 @@ type Agent struct {
 	Arch                string                  `json:"arch,omitempty"`
 	CertificateNotAfter *time.Time              `json:"certificate_not_after,omitempty"`
 	Tunnels             int                     `json:"tunnels"`
-	Lanes               int                     `json:"lanes"` // dedicated connections beside them
+	Lanes               int                     `json:"lanes"`                // dedicated connections beside them
+	Transports          []string                `json:"transports,omitempty"` // of the live tunnels: tls, websocket
 	Profiles            []protocol.ProfileOffer `json:"profiles,omitempty"`
 	CreatedAt           time.Time               `json:"created_at"`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -62,6 +63,7 @@ func (c *enrollCommand) Run(ctx context.Context, t *cli.Term, b build) error {
 		return &protocol.Error{Code: protocol.CodeInvalid, Message: "the join token cannot be read: " + err.Error(), Hint: "copy it whole: it begins with flj_"}
 	}
 	var proxy uplink.Proxy
+	transport := uplink.TransportAuto
 	if c.Config != "" {
 		cfg, err := agent.Load(c.Config)
 		if err != nil {
@@ -70,9 +72,23 @@ func (c *enrollCommand) Run(ctx context.Context, t *cli.Term, b build) error {
 		if proxy, err = cfg.Proxy(); err != nil {
 			return err
 		}
+		transport = cfg.Relay.Transport
+	}
+	req := enroll.Request{Dir: c.Data, Addrs: token.Addrs, Pin: token.Pin, Secret: token.SecretText(), Name: c.Name, Version: b.version, Dial: proxy.Dial, Force: c.Force}
+	switch transport {
+	case uplink.TransportWebSocket:
+		req.Dial = uplink.WebSocketDial(proxy, nil)
+	case uplink.TransportAuto:
+		req.Fallback = func(cause error) func(context.Context, string, string) (net.Conn, error) {
+			if !uplink.Blocked(cause) {
+				return nil
+			}
+			t.Notef("TCP does not pass (%v); trying WebSocket ...\n", cause)
+			return uplink.WebSocketDial(proxy, nil)
+		}
 	}
 	t.Notef("enrolling with %s ...\n", strings.Join(token.Addrs, ", "))
-	id, err := enroll.Enroll(ctx, enroll.Request{Dir: c.Data, Addrs: token.Addrs, Pin: token.Pin, Secret: token.SecretText(), Name: c.Name, Version: b.version, Dial: proxy.Dial, Force: c.Force})
+	id, err := enroll.Enroll(ctx, req)
 	if err != nil {
 		return err
 	}

@@ -3,11 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/fairleadhq/fairlead/agent"
 	"github.com/fairleadhq/fairlead/agent/enroll"
+	"github.com/fairleadhq/fairlead/agent/uplink"
 	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/internal/cli"
 )
@@ -35,6 +39,8 @@ type standing struct {
 	NotAfter     time.Time `json:"not_after,omitzero"`
 	Serial       string    `json:"serial,omitempty"`
 	Record       record    `json:"record"`
+	// WebSocket holds the addresses to which TCP did not pass, with what was found there.
+	WebSocket map[string]uplink.Choice `json:"websocket,omitempty"`
 }
 
 // record is how the agent's own record stands.
@@ -80,6 +86,7 @@ func look(dir string, now time.Time) (standing, error) {
 	case !errors.Is(err, enroll.ErrNotEnrolled):
 		return s, err
 	}
+	s.WebSocket, _ = uplink.ReadChoices(filepath.Join(dir, agent.ChoicesFile)) // a hint, and no part of the standing
 	spool := filepath.Join(dir, "audit")
 	g, err := audit.Peek(spool)
 	if err != nil {
@@ -110,6 +117,10 @@ func (s standing) print(t *cli.Term, dir string) {
 		line("workspace", "%s", s.Workspace)
 		line("installation", "%s", s.Installation)
 		line("relay", "%s", strings.Join(s.Relays, ", "))
+		for _, addr := range slices.Sorted(maps.Keys(s.WebSocket)) {
+			c := s.WebSocket[addr]
+			line("transport", "websocket to %s, for TCP did not pass at %s: %s", addr, at(c.Since), c.Reason)
+		}
 		switch s.State {
 		case "expired":
 			line("certificate", "EXPIRED on %s: get a join token and run: fairlead-agent enroll --force", at(s.NotAfter))

@@ -133,3 +133,24 @@ func TestStatusOfAnAgentThatCannotWork(t *testing.T) {
 		t.Errorf("no folder: %d %s", code, out)
 	}
 }
+
+func TestStatusTellsWhereTCPDoesNotPass(t *testing.T) {
+	dir := enrolled(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+	file := filepath.Join(dir, "uplink.json")
+	if err := os.WriteFile(file, []byte(`{"relay.example.com:443":{"transport":"websocket","since":"2026-01-02T03:04:05Z","reason":"it names issuer \u001b[31mCorp"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out := status(dir); code != 0 || !strings.Contains(out, "websocket to relay.example.com:443") || !strings.Contains(out, "Corp") || strings.Contains(out, "\x1b") {
+		t.Errorf("%d %q", code, out)
+	}
+	if _, out := status(dir, "-o", "json"); !strings.Contains(out, `"transport": "websocket"`) {
+		t.Errorf("%s", out)
+	}
+	// What cannot be read costs nothing: it is a hint.
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out := status(dir); code != 0 || strings.Contains(out, "websocket") {
+		t.Errorf("%d %q", code, out)
+	}
+}

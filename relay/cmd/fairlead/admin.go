@@ -65,7 +65,7 @@ func (k *agentsList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error 
 	if err != nil {
 		return err
 	}
-	return list(t, k.Output, agents, []string{"id", "name", "group", "state", "version", "since", "from", "config", "note"}, agentRow)
+	return list(t, k.Output, agents, []string{"id", "name", "group", "state", "version", "since", "from", "transport", "config", "note"}, agentRow)
 }
 
 func agentRow(a client.Agent) []string {
@@ -78,7 +78,7 @@ func agentRow(a client.Agent) []string {
 	if a.ReloadError != "" {
 		note = "newer configuration refused: " + a.ReloadError
 	}
-	return []string{a.ID, a.Name, a.Group, a.State, a.Version, since, a.SourceAddress, digest[:min(12, len(digest))], note}
+	return []string{a.ID, a.Name, a.Group, a.State, a.Version, since, a.SourceAddress, strings.Join(a.Transports, ","), digest[:min(12, len(digest))], note}
 }
 
 // agentArg names an agent by id or by name.
@@ -135,7 +135,7 @@ func (k *agentsShow) Run(ctx context.Context, t *cli.Term, r *relayFlags) error 
 	for _, line := range [][2]string{
 		{"id", a.ID}, {"name", a.Name}, {"group", a.Group}, {"state", a.State}, {"version", a.Version}, {"host", a.Hostname},
 		{"system", strings.Trim(a.OS+"/"+a.Arch, "/")}, {"from", a.SourceAddress}, {"connected since", stampPtr(a.ConnectedSince)},
-		{"last seen", stampPtr(a.LastSeen)}, {"tunnels", strconv.Itoa(a.Tunnels)}, {"lanes", strconv.Itoa(a.Lanes)}, {"configuration", a.ConfigDigest},
+		{"last seen", stampPtr(a.LastSeen)}, {"tunnels", strconv.Itoa(a.Tunnels)}, {"lanes", strconv.Itoa(a.Lanes)}, {"transport", strings.Join(a.Transports, ", ")}, {"configuration", a.ConfigDigest},
 		{"refused configuration", a.ReloadError}, {"certificate until", stampPtr(a.CertificateNotAfter)}, {"enrolled", stamp(a.CreatedAt)},
 	} {
 		if line[1] != "" {

@@ -1,0 +1,166 @@
+package uplink
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/mtls"
+	"github.com/fairleadhq/fairlead/internal/tunnel"
+	"github.com/fairleadhq/fairlead/protocol"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+var (
+	errAlert = fmt.Errorf("TLS handshake: %w", &net.OpError{Op: "remote error", Err: errors.New("tls: no application protocol")})
+	// What a test can make on every system.
+	errReset = fmt.Errorf("TLS handshake: %w", io.ErrUnexpectedEOF)
+)
+
+func TestSignsOfTheMiddle(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		want sign
+	}{
+		"nothing":                   {nil, signNone},
+		"refused":                   {outError{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}, signNone},
+		"dial timed out":            {outError{context.DeadlineExceeded}, signNone},
+		"proxy cut":                 {outError{io.ErrUnexpectedEOF}, signNone},
+		"proxy of another CA":       {outError{fmt.Errorf("x: %w", mtls.ErrUntrusted)}, signNone},
+		"clock":                     {fmt.Errorf("TLS handshake: %w", mtls.ErrValidity), signNone},
+		"agent stops":               {context.Canceled, signNone},
+		"the relay says no":         {fmt.Errorf("say hello: %w", protocol.Errorf(protocol.CodeDenied, "no")), signNone},
+		"the relay is full":         {&retryError{protocol.Errorf(protocol.CodeUnavailable, "later"), time.Second}, signNone},
+		"intercepted":               {fmt.Errorf("TLS handshake: %w: it names issuer", mtls.ErrUntrusted), signHard},
+		"alert":                     {errAlert, signHard},
+		"no TLS":                    {fmt.Errorf("TLS handshake: %w", tls.RecordHeaderError{}), signHard},
+		"TLS 1.2":                   {fmt.Errorf("TLS handshake: %w", errors.New("tls: protocol version not supported")), signHard},
+		"no ALPN":                   {fmt.Errorf("%w: negotiated TLS 1.3 with ALPN \"\"", tunnel.ErrProtocol), signHard},
+		"reset":                     {errReset, signSoft},
+		"write timed out":           {fmt.Errorf("TLS handshake: %w", os.ErrDeadlineExceeded), signSoft},
+		"closed":                    {fmt.Errorf("TLS handshake: %w", io.EOF), signSoft},
+		"silence":                   {fmt.Errorf("TLS handshake: %w", context.DeadlineExceeded), signSoft},
+		"cut at hello":              {helloError{errors.New("say hello"), fmt.Errorf("%w: EOF", tunnel.ErrPeerClosed)}, signSoft},
+		"certificate refused":       {helloError{errors.New("say hello"), fmt.Errorf("%w: %w", tunnel.ErrPeerClosed, errAlert)}, signNone},
+		"hello not understood":      {helloError{errors.New("decode"), nil}, signNone},
+		"tunnel lives, answer late": {helloError{context.DeadlineExceeded, nil}, signNone},
+	} {
+		if got := readSign(c.err); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+// steps plays rounds: "tcp reset" means that the way must be tcp, and fails so; "websocket ok" that it works.
+func steps(t *testing.T, c *choices, list ...string) {
+	t.Helper()
+	for i, s := range list {
+		way, what, _ := strings.Cut(s, " ")
+		if got := c.next("r:1"); got != way {
+			t.Fatalf("step %d (%s): the way is %s", i+1, s, got)
+		}
+		what, at := strings.CutSuffix(what, " now")
+		if what == "ok" {
+			c.worked("r:1", way)
+			continue
+		}
+		err := map[string]error{"alert": errAlert, "reset": errReset, "refused": outError{syscall.ECONNREFUSED}, "fails": errors.New("x")}[what]
+		if got := c.failed("r:1", way, err); got != at {
+			t.Fatalf("step %d (%s): at once %v", i+1, s, got)
+		}
+	}
+}
+
+func TestAutoChoosesAndRemembers(t *testing.T) {
+	for name, list := range map[string][]string{
+		"nothing in the way":              {"tcp ok", "tcp ok"},
+		"a port that is closed":           {"tcp refused", "tcp refused", "tcp refused", "tcp ok"},
+		"a strange certificate":           {"tcp alert now", "websocket ok", "websocket ok"},
+		"one cut is a restart":            {"tcp reset", "tcp ok", "tcp reset", "tcp ok"},
+		"cuts with silence between":       {"tcp reset", "tcp refused", "tcp reset", "tcp refused"},
+		"two cuts in a row":               {"tcp reset", "tcp reset now", "websocket ok", "websocket ok"},
+		"both fail, each round anew":      {"tcp alert now", "websocket fails", "tcp alert now", "websocket fails", "tcp ok"},
+		"the remembered way fails":        {"tcp alert now", "websocket ok", "websocket fails now", "tcp ok", "tcp ok"},
+		"a relay that is away":            {"tcp alert now", "websocket ok", "websocket refused now", "tcp refused", "websocket refused now", "tcp refused", "websocket ok"},
+		"a word of the relay is no sign":  {"tcp fails", "tcp fails", "tcp fails"},
+		"back in the middle's own office": {"tcp alert now", "websocket ok", "websocket fails now", "tcp alert", "websocket ok"},
+	} {
+		t.Run(name, func(t *testing.T) { steps(t, newChoices("", "", 0, quiet), list...) })
+	}
+}
+
+func TestChoiceIsTestedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "uplink.json")
+		c := newChoices(TransportAuto, file, time.Hour, quiet)
+		steps(t, c, "tcp alert now", "websocket ok")
+		time.Sleep(50 * time.Minute)
+		steps(t, c, "websocket ok") // which is no test of TCP
+		time.Sleep(11 * time.Minute)
+		steps(t, c, "tcp alert now", "websocket ok", "websocket ok")
+		// It survives a restart, and so does its age.
+		time.Sleep(30 * time.Minute)
+		c = newChoices(TransportAuto, file, time.Hour, quiet)
+		steps(t, c, "websocket ok")
+		time.Sleep(31 * time.Minute)
+		c = newChoices(TransportAuto, file, time.Hour, quiet)
+		steps(t, c, "tcp ok", "tcp ok")
+		if kept, err := ReadChoices(file); err != nil || len(kept) != 0 {
+			t.Errorf("kept %v, %v", kept, err)
+		}
+	})
+}
+
+func TestChoicesInAFileThatIsOff(t *testing.T) {
+	for name, text := range map[string]string{
+		"torn":        `{"r:1": {"transp`,
+		"future":      fmt.Sprintf(`{"r:1": {"transport": "websocket", "since": %q}}`, time.Now().Add(24*time.Hour).Format(time.RFC3339)),
+		"other way":   fmt.Sprintf(`{"r:1": {"transport": "carrier pigeon", "since": %q}}`, time.Now().Format(time.RFC3339)),
+		"too large":   `{"r:1": {"reason": "` + strings.Repeat("a", maxChoices) + `"}}`,
+		"other relay": fmt.Sprintf(`{"r:2": {"transport": "websocket", "since": %q}}`, time.Now().Format(time.RFC3339)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "uplink.json")
+			must(t, os.WriteFile(file, []byte(text), 0o600))
+			steps(t, newChoices(TransportAuto, file, 0, quiet), "tcp ok")
+		})
+	}
+	// A folder that cannot be written costs the memory alone.
+	c := newChoices(TransportAuto, filepath.Join(t.TempDir(), "none", "uplink.json"), 0, quiet)
+	steps(t, c, "tcp alert now", "websocket ok", "websocket ok")
+}
+
+func TestOneWayAlone(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "uplink.json")
+	for _, way := range []string{TransportTCP, TransportWebSocket} {
+		steps(t, newChoices(way, file, 0, quiet), way+" alert", way+" reset", way+" reset", way+" ok", way+" alert")
+	}
+	if _, err := os.Stat(file); !os.IsNotExist(err) {
+		t.Errorf("something is remembered: %v", err)
+	}
+}
+
+func TestExplanations(t *testing.T) {
+	for want, err := range map[string]error{
+		"a load balancer, proxy or firewall ends TLS": errAlert,
+		"speaks plain HTTP":                           tls.RecordHeaderError{Msg: "x", RecordHeader: [5]byte{'H', 'T', 'T', 'P', '/'}},
+		"does not speak TLS":                          tls.RecordHeaderError{Msg: "x", RecordHeader: [5]byte{'S', 'S', 'H', '-', '2'}},
+		"tunnel closed":                               nil,
+	} {
+		if got := explain(err); !strings.Contains(got, want) {
+			t.Errorf("%v is explained as %q, want %q", err, got, want)
+		}
+	}
+}
