@@ -398,7 +398,7 @@ func TestSecretsStayOut(t *testing.T) {
 	if _, err := Load(path); err == nil || strings.Contains(err.Error(), "canary") {
 		t.Errorf("an absent password: %v", err)
 	}
-	if want := []string{"corp-ca.pem", "corp-ca.pem", "proxy.pw", "sales.pw"}; true {
+	if want := []string{"corp-ca.pem", "corp-ca.pem", "corp-ca.pem", "proxy.pw", "sales.pw"}; true {
 		var got []string
 		for _, f := range c.SecretFiles() {
 			got = append(got, filepath.Base(f))
