@@ -42,16 +42,19 @@ func testOpenFlood(t *testing.T, pair pairFunc) {
 	var count atomic.Int64
 	wait := serve(b, &count)
 	start := time.Now()
-	for time.Since(start) < 300*time.Millisecond {
+	for time.Since(start) < 300*time.Millisecond || count.Load() < 20 { // the burst passes, however slow the machine is
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 		if s, err := a.Open(ctx); err == nil {
 			_ = s.Close()
 		}
 		cancel()
+		if time.Since(start) > 20*time.Second {
+			t.Fatalf("%d streams in 20 s", count.Load())
+		}
 	}
-	took := time.Since(start)
-	if n, most := count.Load(), int64(20+100*took.Seconds()+2); n > most || n < 20 {
-		t.Fatalf("%d streams in %v, want at most %d", n, took, most)
+	n := count.Load()
+	if took := time.Since(start); n > int64(20+100*took.Seconds()+2) {
+		t.Fatalf("%d streams in %v", n, took)
 	}
 	_ = a.Close()
 	wait()
