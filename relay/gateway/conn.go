@@ -47,7 +47,7 @@ type conn struct {
 // admit lets a conn in by its source and by the limits, before it costs more than a socket. nil: it was refused and is closed.
 func (m *Manager) admit(ctx context.Context, p *port, raw *net.TCPConn) *conn {
 	k := &conn{id: requestID(), port: p, raw: raw, source: unmapped(raw.RemoteAddr()), local: unmapped(raw.LocalAddr())}
-	k.ctx, k.cancel = context.WithCancelCause(ctx)
+	k.ctx, k.cancel = context.WithCancelCause(context.WithoutCancel(ctx)) // ended by cut, which gives the reason
 	if err := m.enter(k); err != nil {
 		if err != errStopping {
 			m.refuse(k, err)

@@ -108,5 +108,5 @@ func leafName(c *x509.Certificate) string {
 // leafDetail tells the certificates of one name apart.
 func leafDetail(c *x509.Certificate) map[string]string {
 	sum := sha256.Sum256(c.Raw)
-	return map[string]string{"certificate": "sha256:" + hex.EncodeToString(sum[:]), "subject": leafName(c)}
+	return map[string]string{"certificate": "sha256:" + hex.EncodeToString(sum[:])}
 }
