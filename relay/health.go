@@ -60,6 +60,8 @@ func group(path string) string {
 		case "query", "exec", "transaction", "schema", "list", "stat", "move", "mkdir", "files", "http", "dial":
 			return op
 		}
+	case len(parts) == 5 && parts[4] == "tunnel":
+		return "tunnel"
 	case len(parts) >= 5 && parts[2] == "workspaces":
 		return "admin"
 	}

@@ -60,7 +60,7 @@ func Server(ctx context.Context, conn *tls.Conn, cfg Config) (Tunnel, error) {
 }
 
 type session struct {
-	conn  *tls.Conn
+	conn  halfCloser
 	raw   net.Conn // beneath TLS: closing it never waits
 	wire  *wire
 	mux   *yamux.Session
@@ -85,12 +85,18 @@ type pingCall struct {
 func start(ctx context.Context, conn *tls.Conn, client bool, cfg Config,
 	identify func(tls.ConnectionState) (mtls.Identity, *x509.Certificate, error)) (*session, error) {
 	t := &session{conn: conn, raw: conn.NetConn(), cfg: cfg, done: make(chan struct{}), gone: make(chan struct{})}
-	if err := t.handshake(ctx, identify); err != nil {
+	if err := t.handshake(ctx, conn, identify); err != nil {
 		_ = t.raw.Close()
 		return nil, err
 	}
+	return t.run(client)
+}
+
+// run starts yamux on the conn.
+func (t *session) run(client bool) (*session, error) {
+	cfg := t.cfg
 	batch, _ := t.raw.(*batchConn)
-	t.wire = newWire(conn, batch, client, cfg, t.end, t.done)
+	t.wire = newWire(t.conn, batch, client, cfg, t.end, t.done)
 	conf := &yamux.Config{
 		AcceptBacklog: cfg.Backlog,
 		// Ours, in watch: yamux would count a slow link as a dead one.
@@ -118,13 +124,13 @@ func start(ctx context.Context, conn *tls.Conn, client bool, cfg Config,
 	return t, nil
 }
 
-func (t *session) handshake(ctx context.Context, identify func(tls.ConnectionState) (mtls.Identity, *x509.Certificate, error)) error {
+func (t *session) handshake(ctx context.Context, conn *tls.Conn, identify func(tls.ConnectionState) (mtls.Identity, *x509.Certificate, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.HandshakeTimeout)
 	defer cancel()
-	if err := t.conn.HandshakeContext(ctx); err != nil {
+	if err := conn.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
-	cs := t.conn.ConnectionState()
+	cs := conn.ConnectionState()
 	if cs.Version != tls.VersionTLS13 || cs.NegotiatedProtocol != protocol.ALPNTunnel {
 		return fmt.Errorf("%w: negotiated %s with ALPN %q", ErrProtocol, tls.VersionName(cs.Version), cs.NegotiatedProtocol)
 	}

@@ -81,6 +81,7 @@ func New(cfg Config) *API {
 	a.gatewayRoutes()
 	a.auditRoutes()
 	a.data()
+	a.tunnelRoute()
 	a.mux.HandleFunc("GET "+client.BasePath+"/openapi.json", a.serveOpenAPI)
 	a.routes = append(a.routes, Route{Method: "GET", Path: "/openapi.json"})
 	a.spec = sync.OnceValues(func() ([]byte, error) { return json.Marshal(a.huma.OpenAPI()) })

@@ -130,6 +130,7 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	do("POST "+ws+"/connections", own+"/connections", `{"name":"erp","group":"site","target":{"host":"erp.corp","port":3200}}`, 201)
 	do("GET "+ws+"/connections", own+"/connections", "", 200)
 	do("GET "+ws+"/connections/{name}", own+"/connections/erp", "", 200)
+	do("POST "+ws+"/tunnel", own+"/tunnel", "", 400)
 	port := freePort(t)
 	do("PUT "+ws+"/connections/{name}/gateway", own+"/connections/erp/gateway", `{"address":"`+port+`","allow":["192.0.2.0/24"]}`, 200)
 	do("PUT "+ws+"/connections/{name}/gateway", own+"/connections/till/gateway", `{"address":"`+port+`"}`, 409)

@@ -72,7 +72,7 @@ var Actions = []Permission{
 	{Request, OnConnection, "any other method /connections/{connection}/http/{path}", operators},
 	{Dial, OnConnection, "POST /connections/{connection}/dial", operators | gateways},
 
-	{ConnectionsRead, OnConnection, "GET /connections (each item), GET /connections/{connection}", all},
+	{ConnectionsRead, OnConnection, "GET /connections (each item), GET /connections/{connection}, POST /tunnel (each stream in it is decided as the dial that it is)", all},
 	{ConnectionsManage, OnWorkspace, "POST /connections, DELETE /connections/{connection}", operators},
 	{GatewaysManage, OnWorkspace, "PUT /connections/{connection}/gateway, DELETE /connections/{connection}/gateway, POST /connections with a gateway", admins},
 	{AgentsRead, OnWorkspace, "GET /agents, GET /agents/{agent}", operators},
