@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 
@@ -80,9 +81,13 @@ func headerText(s string) string {
 	}, s)
 }
 
+// lost says what an error of a stream means for the caller; the end of its own conn and its own deadlines stay what they are.
 func (t *Tunnel) lost(err error) error {
-	if errors.Is(err, net.ErrClosed) && t.t.Err() == nil {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed) && t.t.Err() == nil:
 		return err
+	case t.t.Err() == nil:
+		return &protocol.Error{Code: protocol.CodeInterrupted, Message: "the relay cut the connection", Cause: err}
 	}
 	return &protocol.Error{Code: protocol.CodeInterrupted, Message: "the tunnel to the relay was lost", Cause: err}
 }
@@ -112,7 +117,11 @@ func (d *tunnelled) Read(p []byte) (int, error) {
 		}
 		d.br = nil
 	}
-	return d.Stream.Read(p)
+	n, err := d.Stream.Read(p)
+	if err != nil && err != io.EOF { // itself alone: the error of a tunnel that was lost may hold one
+		err = d.t.lost(err)
+	}
+	return n, err
 }
 
 // answer reads the head of the relay's answer.

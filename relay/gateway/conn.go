@@ -226,7 +226,7 @@ type watched struct {
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Stream.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF { // itself alone: the error of a tunnel that was lost may hold one
 		_ = w.k.raw.SetLinger(0)
 	}
 	return n, err

@@ -93,7 +93,7 @@ type watched struct {
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF { // itself alone: the error of a tunnel that was lost may hold one
 		if tcp, ok := w.local.(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0)
 		}
