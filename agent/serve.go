@@ -373,11 +373,15 @@ func (s *trips) record(ctx context.Context, ev audit.Event) *protocol.Error {
 		Hint:    "the on-prem admin should check free space and the state of the agent's data folder"}
 }
 
-// describe fills what the request says of itself. Principal and connection are the relay's claims, not the agent's
-// finding: they stand under claimed.
+// describe fills what the request says of itself. Principal, connection and the source that a target is told are the
+// relay's claims, not the agent's finding: they stand under claimed.
 func describe(ev *audit.Event, r *protocol.Request) {
 	ev.RequestID, ev.Profile, ev.Operation = r.ID, r.Profile, string(r.Operation)
-	for k, v := range map[string]string{"principal": r.Principal, "connection": r.Connection} {
+	source := ""
+	if r.Proxy.Valid() {
+		source = r.Proxy.Source.Addr().String()
+	}
+	for k, v := range map[string]string{"principal": r.Principal, "connection": r.Connection, "source_address": source} {
 		if v == "" {
 			continue
 		}

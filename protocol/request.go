@@ -22,6 +22,7 @@ const (
 	HeaderPrincipal  = "Fairlead-Principal"   // id of who asks; the agent records it as claimed by the relay
 	HeaderConnection = "Fairlead-Connection"  // id of the connection at the relay
 	HeaderLimits     = "Fairlead-Limits"      // JSON of Limits
+	HeaderProxy      = "Fairlead-Proxy"       // dial: the addresses that the target is told (Proxy)
 	HeaderRule       = "Fairlead-Rule"        // answer: the agent's rule that decided
 	HeaderOrigin     = "Fairlead-Origin"      // answer: set on an Error body, so that it is not taken for the target's
 	TrailerOutcome   = "Fairlead-Outcome"     // answer trailer: JSON of Outcome
@@ -39,10 +40,11 @@ const (
 // that does not know a name answers CodeUnsupported and does nothing.
 const (
 	RequireLimits = "limits" // HeaderLimits must be applied
+	RequireProxy  = "proxy"  // HeaderProxy must be told to the target, before any other byte
 )
 
 // Constraints is the set of names this build honours.
-var Constraints = map[string]bool{RequireLimits: true}
+var Constraints = map[string]bool{RequireLimits: true, RequireProxy: true}
 
 // Limits are caps and masks by which the relay narrows one request. Zero means "no further limit". They can only take
 // away: the agent applies the smaller of its own and these, and masks the union of columns.
@@ -84,6 +86,8 @@ type Request struct {
 
 	Host string // dial by allow list: a name or literal address
 	Port uint16
+
+	Proxy Proxy // dial: whom the target is told that the bytes come from; the zero value tells nothing
 
 	Header http.Header // headers of the caller that go with the operation (Range, If-Match, http: all forwarded ones)
 }
@@ -162,6 +166,12 @@ func (r *Request) HTTP(ctx context.Context, body io.Reader) (*http.Request, erro
 		req.Header.Set(HeaderDeadline, strconv.FormatInt(max(1, r.Remaining.Milliseconds()), 10))
 	}
 	require := append([]string(nil), r.Require...)
+	if r.Proxy.Valid() {
+		req.Header.Set(HeaderProxy, r.Proxy.String())
+		if !contains(require, RequireProxy) {
+			require = append(require, RequireProxy)
+		}
+	}
 	if !r.Limits.zero() {
 		b, err := json.Marshal(r.Limits)
 		if err != nil {
@@ -321,7 +331,7 @@ func (r *Request) parseHeaders(h http.Header) error {
 		return s
 	}
 	r.ID, r.Principal, r.Connection = fetch(HeaderRequestID), fetch(HeaderPrincipal), fetch(HeaderConnection)
-	deadline, limits, require := fetch(HeaderDeadline), fetch(HeaderLimits), fetch(HeaderRequire)
+	deadline, limits, require, proxy := fetch(HeaderDeadline), fetch(HeaderLimits), fetch(HeaderRequire), fetch(HeaderProxy)
 	if err != nil {
 		return err
 	}
@@ -350,6 +360,15 @@ func (r *Request) parseHeaders(h http.Header) error {
 		dec.DisallowUnknownFields()
 		if dec.Decode(&r.Limits) != nil || dec.More() || r.Limits.MaxRows < 0 || r.Limits.MaxBytes < 0 {
 			return Errorf(CodeInvalid, "header %s is malformed", HeaderLimits)
+		}
+	}
+	// One without the other would be a target that takes the agent for the client, or an agent that does not know of it.
+	if (proxy != "") != contains(r.Require, RequireProxy) || proxy != "" && r.Operation != OpDial {
+		return Errorf(CodeInvalid, "header %s and the constraint %q belong together, and to a dial", HeaderProxy, RequireProxy)
+	}
+	if proxy != "" {
+		if r.Proxy, err = parseProxy(proxy); err != nil {
+			return err
 		}
 	}
 	for k, vs := range h {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -46,6 +47,8 @@ func TestRequestSurvivesTheWire(t *testing.T) {
 		{Kind: protocol.KindFiles, Profile: "hr", Operation: protocol.OpRead, Path: "x", Header: http.Header{"Range": {"bytes=1-"}}},
 		{Kind: protocol.KindHTTP, Profile: "crm", Operation: protocol.OpRequest, Method: "PATCH", Target: "/api/%2e?x=1&y=%zz"},
 		{Kind: protocol.KindTCP, Profile: "-", Operation: protocol.OpDial, Host: "db.corp", Port: 5432},
+		{Kind: protocol.KindTCP, Profile: "erp", Operation: protocol.OpDial, Require: []string{"proxy"},
+			Proxy: protocol.Proxy{Source: netip.MustParseAddrPort("[2001:db8::7]:40312"), Destination: netip.MustParseAddrPort("10.0.0.5:15432")}},
 	} {
 		if r.Header == nil {
 			r.Header = http.Header{}
@@ -103,6 +106,16 @@ func TestMalformedRequestIsRefused(t *testing.T) {
 		{"id with a space", "POST /v1/database/sales/query", "Fairlead-Request-Id: a b", protocol.CodeInvalid},
 		{"request without target", "POST /v1/http/crm/request?method=GET", "", protocol.CodeInvalid},
 		{"request with absolute target", "POST /v1/http/crm/request?method=GET&target=http://evil/", "", protocol.CodeInvalid},
+		{"proxy without its constraint", "POST /v1/tcp/erp/dial", proxied("Fairlead-Proxy: 192.0.2.1:5 192.0.2.2:6"), protocol.CodeInvalid},
+		{"constraint without its proxy", "POST /v1/tcp/erp/dial", proxied("Fairlead-Require: proxy"), protocol.CodeInvalid},
+		{"proxy of a query", "POST /v1/database/sales/query", "Fairlead-Require: proxy\r\nFairlead-Proxy: 192.0.2.1:5 192.0.2.2:6", protocol.CodeInvalid},
+		{"proxy with one end", "POST /v1/tcp/erp/dial", proxied("Fairlead-Require: proxy\r\nFairlead-Proxy: 192.0.2.1:5"), protocol.CodeInvalid},
+		{"proxy with three ends", "POST /v1/tcp/erp/dial", proxied("Fairlead-Require: proxy\r\nFairlead-Proxy: 192.0.2.1:5 192.0.2.2:6 192.0.2.3:7"), protocol.CodeInvalid},
+		{"proxy with a name", "POST /v1/tcp/erp/dial", proxied("Fairlead-Require: proxy\r\nFairlead-Proxy: localhost:5 192.0.2.2:6"), protocol.CodeInvalid},
+		{"proxy with port 0", "POST /v1/tcp/erp/dial", proxied("Fairlead-Require: proxy\r\nFairlead-Proxy: 192.0.2.1:0 192.0.2.2:6"), protocol.CodeInvalid},
+		{"proxy in IPv6 form of IPv4", "POST /v1/tcp/erp/dial", proxied("Fairlead-Require: proxy\r\nFairlead-Proxy: [::ffff:192.0.2.1]:5 192.0.2.2:6"), protocol.CodeInvalid},
+		{"proxy with a zone", "POST /v1/tcp/erp/dial", proxied("Fairlead-Require: proxy\r\nFairlead-Proxy: [fe80::1%25eth0]:5 192.0.2.2:6"), protocol.CodeInvalid},
+		{"proxy in another form", "POST /v1/tcp/erp/dial", proxied("Fairlead-Require: proxy\r\nFairlead-Proxy: [2001:DB8::1]:5 192.0.2.2:6"), protocol.CodeInvalid},
 		{"huge parameter", "GET /v1/files/hr/read?path=" + strings.Repeat("a", protocol.MaxParamBytes+1), "", protocol.CodeTooLarge},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -124,6 +137,10 @@ func TestMalformedRequestIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+func proxied(header string) string {
+	return "Connection: Upgrade\r\nUpgrade: fairlead-dial\r\n" + header
 }
 
 func TestEveryCodeIsMapped(t *testing.T) {

@@ -19,5 +19,9 @@ const (
 	ALPNEnroll = "fairlead-enroll/1"
 )
 
+// UpgradeTunnel is the Upgrade token that turns a caller's connection to the relay into a tunnel of dials: yamux, whose
+// streams each carry one dial request of the API in HTTP/1.1. Agents do not know it.
+const UpgradeTunnel = "fairlead-tunnel"
+
 // UpgradeDial is the Upgrade token (RFC 9110, 7.8) that turns a stream into raw bytes of a dialled target.
 const UpgradeDial = "fairlead-dial"

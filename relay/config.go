@@ -13,6 +13,7 @@ import (
 	"github.com/fairleadhq/fairlead/internal/config"
 	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/gateway"
 )
 
 // Config is relay.yaml. Begin with DefaultConfig or Load; configs/relay.full.yaml explains every key.
@@ -32,6 +33,7 @@ type Config struct {
 	KEK         KEK      `yaml:"kek"`
 	Health      Health   `yaml:"health"`
 	Agents      Agents   `yaml:"agents"`
+	Gateway     Gateway  `yaml:"gateway"`
 	Audit       Audit    `yaml:"audit"`
 	// TrustedProxies are prefixes of load balancers that may name the caller's address in X-Forwarded-For.
 	TrustedProxies []string `yaml:"trusted_proxies"`
@@ -56,6 +58,14 @@ type Agents struct {
 	MaxLanes            int             `yaml:"max_lanes"` // dedicated connections beside one tunnel
 	// WebSocket lets agents come in through HTTP where nothing else passes.
 	WebSocket bool `yaml:"websocket"`
+}
+
+// Gateway holds what concerns gateways: TCP ports that lead to connections' targets.
+type Gateway struct {
+	// Addresses that gateways may use, ADDRESS:PORT or ADDRESS:FIRST-LAST. Empty: there are no gateways.
+	Addresses          []string `yaml:"addresses"`
+	MaxConns           int      `yaml:"max_conns"`             // of all gateways at a time
+	MaxConnsPerGateway int      `yaml:"max_conns_per_gateway"` // of one
 }
 
 // Audit holds what concerns the audit logs.
@@ -83,6 +93,8 @@ const (
 	maxLogKeep     = 1000
 )
 
+const maxGatewayConns = 100_000
+
 // ConfigVersion is the version of relay.yaml that this build reads.
 const ConfigVersion = 1
 
@@ -90,10 +102,11 @@ const ConfigVersion = 1
 func DefaultConfig() Config {
 	return Config{
 		Listen: ":8443", Congestion: tunnel.CongestionAuto,
-		KEK:    KEK{File: "kek.key"},
-		Health: Health{Listen: "127.0.0.1:9443"},
-		Agents: Agents{CertificateLifetime: config.Duration(7 * 24 * time.Hour), MaxTunnels: 8, MaxLanes: 8, WebSocket: true},
-		Log:    Log{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
+		KEK:     KEK{File: "kek.key"},
+		Health:  Health{Listen: "127.0.0.1:9443"},
+		Agents:  Agents{CertificateLifetime: config.Duration(7 * 24 * time.Hour), MaxTunnels: 8, MaxLanes: 8, WebSocket: true},
+		Gateway: Gateway{MaxConns: gateway.DefaultConfig().MaxConns, MaxConnsPerGateway: gateway.DefaultConfig().MaxConnsPerGateway},
+		Log:     Log{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}
 }
 
@@ -166,6 +179,17 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 	if c.Agents.MaxLanes < 0 || c.Agents.MaxLanes > protocol.MaxLanes {
 		fault("agents.max_lanes", "is out of range", fmt.Sprintf("from 0 (none) to %d", protocol.MaxLanes))
 	}
+	for i, s := range c.Gateway.Addresses {
+		if _, err := gateway.ParseRange(s); err != nil {
+			fault(config.Index("gateway.addresses", i), err.Error(), `such as "10.0.0.5:15000-15999", "0.0.0.0:15432" or "[2001:db8::5]:15432"`)
+		}
+	}
+	if n := c.Gateway.MaxConns; n < 1 || n > maxGatewayConns {
+		fault("gateway.max_conns", "is out of range", fmt.Sprintf("from 1 to %d", maxGatewayConns))
+	}
+	if n := c.Gateway.MaxConnsPerGateway; n < 1 || n > maxGatewayConns {
+		fault("gateway.max_conns_per_gateway", "is out of range", fmt.Sprintf("from 1 to %d", maxGatewayConns))
+	}
 	if c.Audit.MaxSize != 0 && c.Audit.MaxSize < 16<<20 {
 		fault("audit.max_size", "is too small to be of use", "at least 16MiB, or 0 for no cap")
 	}
@@ -192,6 +216,18 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 	if c.Log.Keep < 0 || c.Log.Keep > maxLogKeep {
 		fault("log.keep", fmt.Sprintf("%d is not in 0 to %d", c.Log.Keep, maxLogKeep), "")
 	}
+}
+
+// gateways are the settings of the gateways.
+func (c *Config) gateways() gateway.Config {
+	g := gateway.DefaultConfig()
+	g.MaxConns, g.MaxConnsPerGateway = c.Gateway.MaxConns, c.Gateway.MaxConnsPerGateway
+	for _, s := range c.Gateway.Addresses {
+		if r, err := gateway.ParseRange(s); err == nil { // validated
+			g.Addresses = append(g.Addresses, r)
+		}
+	}
+	return g
 }
 
 func (c *Config) proxies() []netip.Prefix {

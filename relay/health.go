@@ -35,6 +35,11 @@ func newMetrics(r *Relay) *metrics {
 		gauge("fairlead_agents_connected", "Agents with at least one live tunnel.", func() float64 { a, _ := r.hub.Count(); return float64(a) }),
 		gauge("fairlead_tunnels", "Live tunnels.", func() float64 { _, t := r.hub.Count(); return float64(t) }),
 		gauge("fairlead_lanes", "Dedicated connections of agents beside their tunnels.", func() float64 { return float64(r.hub.Lanes()) }),
+		gauge("fairlead_gateways_open", "Gateways whose port is open.", func() float64 { return float64(r.gateways.Counts().Open) }),
+		gauge("fairlead_gateways_failed", "Gateways whose port could not be opened.", func() float64 { return float64(r.gateways.Counts().Failed) }),
+		gauge("fairlead_gateway_conns", "Conns through gateways.", func() float64 { return float64(r.gateways.Counts().Conns) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "fairlead_gateway_refused_total", Help: "Conns that gateways refused before the agent was asked."},
+			func() float64 { return float64(r.gateways.Counts().Refused) }),
 		gauge("fairlead_audit_available", "1 while the audit log of every workspace takes events.", func() float64 {
 			if r.auditHealth() != nil {
 				return 0
@@ -56,6 +61,8 @@ func group(path string) string {
 		case "query", "exec", "transaction", "schema", "list", "stat", "move", "mkdir", "files", "http", "dial":
 			return op
 		}
+	case len(parts) == 5 && parts[4] == "tunnel":
+		return "tunnel"
 	case len(parts) >= 5 && parts[2] == "workspaces":
 		return "admin"
 	}

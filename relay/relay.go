@@ -27,6 +27,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/dispatch"
 	"github.com/fairleadhq/fairlead/relay/enroll"
+	"github.com/fairleadhq/fairlead/relay/gateway"
 	"github.com/fairleadhq/fairlead/relay/hub"
 )
 
@@ -55,6 +56,7 @@ type Relay struct {
 	logs     *audit.Logs
 	hub      *hub.Hub
 	api      *api.API
+	gateways *gateway.Manager
 	auth     *authority
 	server   *mtls.Reloader
 	mux      *tunnel.Mux
@@ -120,7 +122,10 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		return nil, err
 	}
 	d := &dispatch.Dispatcher{Hub: r.hub, Record: r.record, Logger: o.Logger}
-	conf := api.Config{Directory: dir, Authn: authenticator, Hub: r.hub, Dispatch: d, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
+	gc := o.Config.gateways()
+	gc.Certificate, gc.Directory, gc.Dispatch, gc.Logger = r.server.GetCertificate, dir, d, o.Logger
+	r.gateways = gateway.New(gc)
+	conf := api.Config{Directory: dir, Authn: authenticator, Hub: r.hub, Dispatch: d, Gateways: r.gateways, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
 		JoinToken: r.joinToken, TrustedProxies: o.Config.proxies(), Version: o.Version, Logger: o.Logger}
 	if o.Config.Agents.WebSocket {
 		conf.Tunnel = r.serveWebSocket
@@ -206,6 +211,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 		wg.Go(func() { fail("serve health and metrics", health.Serve(healthLn)) })
 	}
 	wg.Go(func() { r.api.Run(inner) })
+	wg.Go(func() { r.gateways.Run(inner) })
 	wg.Go(func() { r.enforce(inner) })
 	wg.Go(func() { r.keepServer(inner) })
 	for _, ws := range r.dir.Snapshot().Workspaces() {
@@ -213,6 +219,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 			r.opt.Logger.Error("the audit log takes no events; operations will be refused until it does", "workspace", ws.ID, "error", err)
 		}
 	}
+	r.gateways.Sync(inner)
 	close(r.ready)
 	r.opt.Logger.Info("relay is ready", "address", r.Addr().String(), "public_address", r.opt.Config.PublicAddress, "relay", r.id, "version", r.opt.Version)
 
@@ -229,6 +236,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	var drain sync.WaitGroup
 	drain.Go(func() { _ = people.Shutdown(dctx); _ = people.Close() })
 	drain.Go(func() { _ = enroll.Shutdown(dctx); _ = enroll.Close() })
+	drain.Go(func() { r.gateways.Drain(dctx) })
 	drain.Go(func() { r.hub.Drain(dctx, protocol.Notice{Kind: protocol.NoticeDrain}) })
 	drain.Wait()
 	if health != nil {

@@ -120,7 +120,7 @@ var rules = []rule{
 	{[]string{"relay"}, []string{"relay", "relay/vault", "relay/directory", "relay/dispatch", "relay/broker"}, own("relay/vault"), "few hands reach the vault"},
 	{[]string{"relay/client"}, nil, func(p string) bool {
 		return under(p, "relay", "agent") && p != "relay/client" || strings.HasPrefix(p, "github.com/danielgtaylor")
-	}, "the client library stands on protocol and internal/secret alone"},
+	}, "the client library stands on protocol, internal/secret and internal/tunnel alone"},
 }
 
 func TestImportsPointOneWay(t *testing.T) {

@@ -137,12 +137,18 @@ func (e *engine) yaml(s *servers.Server) string {
 // databases builds a world on the servers of the engines, with a connection to each profile.
 func databases(t *testing.T, transport, more string, engines ...*engine) *testenv.World {
 	t.Helper()
+	return databasesWith(t, testenv.Options{Transport: transport}, more, engines...)
+}
+
+func databasesWith(t *testing.T, o testenv.Options, more string, engines ...*engine) *testenv.World {
+	t.Helper()
 	y := "database:\n"
 	for _, e := range engines {
 		s, _ := e.open(t)
 		y += e.yaml(s)
 	}
-	w := testenv.Bare(t, testenv.Options{Transport: transport, YAML: y + more})
+	o.YAML = y + more
+	w := testenv.Bare(t, o)
 	for user, pw := range map[string]string{"reader": "r-secret", "writer": "w-secret", "boss": "b-secret"} {
 		if err := os.WriteFile(filepath.Join(w.Dir, user+".pw"), []byte(pw+"\n"), 0o600); err != nil {
 			t.Fatal(err)

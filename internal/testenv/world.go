@@ -44,6 +44,7 @@ type Options struct {
 	Drain               time.Duration // of both halves; 0 means 2 s
 	RelayAudit          int64         // bytes that the relay's audit log may take; 0 means no cap
 	LogLevel            slog.Level
+	RelayConfig         func(*relay.Config) // changes relay.yaml's settings before the relay starts; nil changes nothing
 }
 
 // World is a running relay with an enrolled agent, and a client with the first admin token.
@@ -158,6 +159,9 @@ func (w *World) startRelay(ln net.Listener) {
 		cfg.Agents.CertificateLifetime = config.Duration(w.opt.CertificateLifetime)
 	}
 	cfg.Audit.MaxSize = config.Size(w.opt.RelayAudit)
+	if w.opt.RelayConfig != nil {
+		w.opt.RelayConfig(&cfg)
+	}
 	r, err := relay.New(context.Background(), relay.Options{Config: cfg, Version: "test", Logger: w.logger("relay"), Listener: ln, Drain: w.opt.Drain})
 	if err != nil {
 		w.tb.Fatal(err)

@@ -70,7 +70,7 @@ func Server(ctx context.Context, conn *tls.Conn, cfg Config) (Tunnel, error) {
 }
 
 type session struct {
-	conn  *tls.Conn
+	conn  halfCloser
 	raw   net.Conn // beneath TLS: closing it never waits
 	wire  *wire
 	mux   *yamux.Session
@@ -99,8 +99,14 @@ func start(ctx context.Context, conn *tls.Conn, client bool, cfg Config, identif
 		_ = t.raw.Close()
 		return nil, err
 	}
+	return t.run(client)
+}
+
+// run starts yamux on the conn.
+func (t *session) run(client bool) (*session, error) {
+	cfg := t.cfg
 	batch, _ := t.raw.(*batchConn)
-	t.wire = newWire(conn, batch, client, cfg, t.end, t.done)
+	t.wire = newWire(t.conn, batch, client, cfg, t.end, t.done)
 	conf := &yamux.Config{
 		AcceptBacklog: cfg.Backlog,
 		// Ours, in watch: yamux would count a slow link as a dead one.
@@ -114,6 +120,7 @@ func start(ctx context.Context, conn *tls.Conn, client bool, cfg Config, identif
 		// StreamCloseTimeout would cut streams whose peer still writes after our CloseWrite; StreamOpenTimeout would end
 		// the tunnel for one slow accept. The wire's sweep and the callers' deadlines stand for them.
 	}
+	var err error
 	if client {
 		t.mux, err = yamux.Client(t.wire, conf)
 	} else {

@@ -210,7 +210,7 @@ func (a *API) admin() {
 		l := client.List[client.Connection]{Items: []client.Connection{}}
 		for _, c := range v.workspace.Connections {
 			if authz.Decide(v.principal, authz.ConnectionsRead, authz.Scope{Workspace: v.workspace.ID, Connection: c.ID}).Allow {
-				l.Items = append(l.Items, a.connection(v.workspace, c))
+				l.Items = append(l.Items, a.connection(v, c))
 			}
 		}
 		return &out[client.List[client.Connection]]{l}, nil
@@ -223,18 +223,21 @@ func (a *API) admin() {
 		if d := authz.Decide(v.principal, authz.ConnectionsRead, authz.Scope{Workspace: v.workspace.ID, Connection: c.ID}); !d.Allow {
 			return nil, dispatch.NotFound("connection") // who may not see it is not told that it is there
 		}
-		return &out[client.Connection]{a.connection(v.workspace, c)}, nil
+		return &out[client.Connection]{a.connection(v, c)}, nil
 	})
 	route(a, "POST", ws+"/connections", authz.ConnectionsManage, "Create a connection to a profile, or to a target of the site's allow list", 201, func(ctx context.Context, v *visit, i *in[client.NewConnection]) (*out[client.Connection], error) {
 		b := directory.ConnectionBody{Name: i.Body.Name, Profile: i.Body.Profile}
 		if t := i.Body.Target; t != nil {
 			b.Host, b.Port = t.Host, t.Port
 		}
+		if i.Body.Gateway != nil {
+			return a.createWithGateway(ctx, v, i.Body.Group, b, *i.Body.Gateway)
+		}
 		c, err := a.cfg.Directory.CreateConnection(ctx, v.workspace.ID, i.Body.Group, b)
 		if err != nil {
 			return nil, err
 		}
-		return &out[client.Connection]{a.connection(v.workspace, c)}, nil
+		return &out[client.Connection]{a.connection(v, c)}, nil
 	})
 	route(a, "DELETE", ws+"/connections/{name}", authz.ConnectionsManage, "Delete a connection; what runs on it is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
 		return nil, a.cfg.Directory.DeleteConnection(ctx, v.workspace.ID, i.Name)
@@ -279,18 +282,9 @@ func (a *API) admin() {
 		return &out[client.Allowlist]{prefixes(v.workspace.Prefixes)}, nil
 	})
 	route(a, "PUT", ws+"/allowlist", authz.AllowlistManage, "Replace the allowlist", 200, func(ctx context.Context, v *visit, i *in[client.SetAllowlist]) (*out[client.Allowlist], error) {
-		var list []netip.Prefix
-		var faults []string
-		for n, s := range i.Body.Prefixes {
-			p, err := allowlist.ParsePrefix(s)
-			if err != nil { // its text names what was sent
-				faults = append(faults, fmt.Sprintf("/prefixes/%d: not a network in its plain form", n))
-				continue
-			}
-			list = append(list, p)
-		}
-		if len(faults) > 0 {
-			return nil, invalid(strings.Join(faults[:min(len(faults), 20)], "; "), "nothing was changed; write 10.20.0.0/16 without host bits, or 10.20.0.5")
+		list, err := parsePrefixes("/prefixes", i.Body.Prefixes)
+		if err != nil {
+			return nil, err
 		}
 		if err := a.cfg.Directory.SetAllowlist(ctx, v.workspace.ID, list, v.source, i.Body.Confirm); err != nil {
 			return nil, err
@@ -357,8 +351,8 @@ func agent(ws *directory.Workspace, ag *directory.Agent, live []hub.Info) client
 	return o
 }
 
-func (a *API) connection(ws *directory.Workspace, c *directory.Connection) client.Connection {
-	o := client.Connection{ID: c.ID, Name: c.Name, Group: groupName(ws, c.Group), Profile: c.Profile, CreatedAt: c.Created}
+func (a *API) connection(v *visit, c *directory.Connection) client.Connection {
+	o := client.Connection{ID: c.ID, Name: c.Name, Group: groupName(v.workspace, c.Group), Profile: c.Profile, Gateway: a.gateway(v, c), CreatedAt: c.Created}
 	if c.Profile == "" {
 		o.Target, o.Kind = &client.Target{Host: c.Host, Port: c.Port}, protocol.KindTCP
 		_, err := a.cfg.Hub.Pick(c.Group, "")
@@ -394,6 +388,23 @@ func token(t *directory.Token) client.Token {
 		o.LastUsedAt = &u
 	}
 	return o
+}
+
+// parsePrefixes reads networks; the error names the places of all that are none.
+func parsePrefixes(at string, texts []string) (list []netip.Prefix, _ error) {
+	var faults []string
+	for n, s := range texts {
+		p, err := allowlist.ParsePrefix(s)
+		if err != nil { // its text names what was sent
+			faults = append(faults, fmt.Sprintf("%s/%d: not a network in its plain form", at, n))
+			continue
+		}
+		list = append(list, p)
+	}
+	if len(faults) > 0 {
+		return nil, invalid(strings.Join(faults[:min(len(faults), 20)], "; "), "nothing was changed; write 10.20.0.0/16 without host bits, or 10.20.0.5")
+	}
+	return list, nil
 }
 
 func prefixes(list []netip.Prefix) client.Allowlist {

@@ -22,6 +22,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/dispatch"
+	"github.com/fairleadhq/fairlead/relay/gateway"
 	"github.com/fairleadhq/fairlead/relay/hub"
 )
 
@@ -37,6 +38,7 @@ type Config struct {
 	Authn     *authn.Authenticator
 	Hub       *hub.Hub
 	Dispatch  *dispatch.Dispatcher
+	Gateways  *gateway.Manager
 	// Log gives the audit log of a workspace.
 	Log func(workspace string) (*audit.Log, error)
 	// LogKey verifies the checkpoints of every log.
@@ -80,8 +82,10 @@ func New(cfg Config) *API {
 	huma.NewError, huma.NewErrorWithContext = newHumaError, newHumaErrorFor
 	a.huma = humago.NewWithPrefix(a.mux, client.BasePath, hc)
 	a.admin()
+	a.gatewayRoutes()
 	a.auditRoutes()
 	a.data()
+	a.tunnelRoute()
 	a.mux.HandleFunc("GET "+client.BasePath+"/openapi.json", a.serveOpenAPI)
 	a.routes = append(a.routes, Route{Method: "GET", Path: "/openapi.json"})
 	if cfg.Tunnel != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -129,6 +130,17 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	do("POST "+ws+"/connections", own+"/connections", `{"name":"erp","group":"site","target":{"host":"erp.corp","port":3200}}`, 201)
 	do("GET "+ws+"/connections", own+"/connections", "", 200)
 	do("GET "+ws+"/connections/{name}", own+"/connections/erp", "", 200)
+	do("POST "+ws+"/tunnel", own+"/tunnel", "", 400)
+	port := freePort(t)
+	do("PUT "+ws+"/connections/{name}/gateway", own+"/connections/erp/gateway", `{"address":"`+port+`","allow":["192.0.2.0/24"]}`, 200)
+	do("PUT "+ws+"/connections/{name}/gateway", own+"/connections/till/gateway", `{"address":"`+port+`"}`, 409)
+	do("PUT "+ws+"/connections/{name}/gateway", own+"/connections/erp/gateway", `{"address":"relay.example:5432"}`, 400)
+	do("PUT "+ws+"/connections/{name}/gateway", own+"/connections/erp/gateway", `{"address":"192.0.2.1:5432"}`, 403)
+	do("POST "+ws+"/connections", own+"/connections", `{"name":"half","group":"site","profile":"p","gateway":{"address":"`+port+`"}}`, 409)
+	do("GET "+ws+"/connections/{name}", own+"/connections/half", "", 404)
+	do("GET "+ws+"/connections/{name}", own+"/connections/erp", "", 200)
+	do("DELETE "+ws+"/connections/{name}/gateway", own+"/connections/erp/gateway", "", 204)
+	do("DELETE "+ws+"/connections/{name}/gateway", own+"/connections/erp/gateway", "", 404)
 	do("DELETE "+ws+"/connections/{name}", own+"/connections/erp", "", 204)
 	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t","roles":["analyst"],"expires_in_seconds":60}`, 201)
 	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t2","roles":[]}`, 400)
@@ -149,6 +161,15 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 			conforms(t, doc, r, fill(r.Path, "default", "gone"), g.ask(r.Method, fill(r.Path, "default", "gone"), "", ""))
 		}
 	}
+}
+
+// freePort is an address that nothing listens on.
+func freePort(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer ln.Close()
+	return ln.Addr().String()
 }
 
 // canary is put wherever a caller may put a string; an error that holds it would carry a password or a row to logs,

@@ -50,6 +50,7 @@ type visit struct {
 	action    authz.Action
 	scope     authz.Scope
 	entered   time.Time
+	tunnel    bool // of callers: each stream is a visit of its own, with an action and a connection
 	cancel    context.CancelCauseFunc
 }
 
@@ -96,19 +97,27 @@ func (a *API) enter(r *http.Request, workspace string, action authz.Action, deci
 		return v, nil // a list: each item is decided by itself
 	}
 	if d := authz.Decide(v.principal, action, v.scope); !d.Allow {
-		return nil, a.denied(r, v, &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "you may not do this: " + d.Reason,
-			Hint: "it wants the action " + string(action) + "; an admin of the workspace can give a role that has it"})
+		return nil, a.denied(r, v, mayNot(action, d))
 	}
 	return v, nil
 }
 
+func mayNot(action authz.Action, d authz.Decision) *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "you may not do this: " + d.Reason,
+		Hint: "it wants the action " + string(action) + "; an admin of the workspace can give a role that has it"}
+}
+
 // denied records a refusal on an admin route.
 func (a *API) denied(r *http.Request, v *visit, e *protocol.Error) error {
-	ev := a.event(r, v, audit.KindDenied)
+	return a.deniedIn(r.Context(), v, e)
+}
+
+func (a *API) deniedIn(ctx context.Context, v *visit, e *protocol.Error) error {
+	ev := a.eventIn(ctx, v, audit.KindDenied)
 	ev.Decision, ev.Code, ev.Rule, ev.Reason = "deny", string(e.Code), e.Rule, e.Message
 	t, err := a.cfg.Dispatch.Record(ev)
 	if err == nil {
-		err = t.Wait(r.Context())
+		err = t.Wait(ctx)
 	}
 	if err != nil {
 		a.cfg.Logger.Warn("a refusal could not be recorded", "request_id", ev.RequestID, "error", err)
@@ -118,7 +127,11 @@ func (a *API) denied(r *http.Request, v *visit, e *protocol.Error) error {
 
 // event is an audit event about the visit.
 func (a *API) event(r *http.Request, v *visit, kind audit.Kind) audit.Event {
-	return audit.Event{Kind: kind, Workspace: v.principal.Workspace, RequestID: requestID(r.Context()), Principal: v.principal.ID, PrincipalName: v.principal.Name,
+	return a.eventIn(r.Context(), v, kind)
+}
+
+func (a *API) eventIn(ctx context.Context, v *visit, kind audit.Kind) audit.Event {
+	return audit.Event{Kind: kind, Workspace: v.principal.Workspace, RequestID: requestID(ctx), Principal: v.principal.ID, PrincipalName: v.principal.Name,
 		SourceAddress: v.source.String(), Operation: string(v.action), Origin: string(protocol.OriginRelay)}
 }
 
@@ -239,6 +252,9 @@ func stillAllowed(a *API, snap *directory.Snapshot, v *visit) error {
 	}
 	if !ws.Allowlist.Contains(v.source) {
 		return dispatch.OutsideAllowlist(v.source)
+	}
+	if v.tunnel {
+		return nil
 	}
 	if v.scope.Connection != "" {
 		if _, err := ws.Connection(v.scope.Connection); err != nil {

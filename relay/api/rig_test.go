@@ -24,6 +24,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/dispatch"
+	"github.com/fairleadhq/fairlead/relay/gateway"
 	"github.com/fairleadhq/fairlead/relay/hub"
 )
 
@@ -104,7 +105,14 @@ func newRig(t testing.TB, proxies ...string) *rig {
 		}
 		return rec.Record(ev)
 	}}
-	g.api = api.New(api.Config{Directory: g.dir, Authn: who, Hub: h, Dispatch: d, Log: logs.Get, LogKey: key.Public().(ed25519.PublicKey),
+	gc := gateway.DefaultConfig()
+	gc.Addresses, gc.Directory, gc.Dispatch = []gateway.Range{{Addr: netip.MustParseAddr("127.0.0.1"), First: 1024, Last: 65535}}, g.dir, d
+	gateways := gateway.New(gc)
+	gctx, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { defer close(done); gateways.Run(gctx) }()
+	t.Cleanup(func() { stop(); <-done })
+	g.api = api.New(api.Config{Directory: g.dir, Authn: who, Hub: h, Dispatch: d, Gateways: gateways, Log: logs.Get, LogKey: key.Public().(ed25519.PublicKey),
 		JoinToken: func(s secret.Bytes) (string, error) { return "flj_" + s.ExposeString(), nil }, TrustedProxies: g.proxies, Version: "test", Logger: slog.New(slog.DiscardHandler)})
 	return g
 }

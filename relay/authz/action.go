@@ -33,6 +33,7 @@ const (
 
 	ConnectionsRead   Action = "connections.read"
 	ConnectionsManage Action = "connections.manage"
+	GatewaysManage    Action = "gateways.manage"
 	AgentsRead        Action = "agents.read"
 	AgentsManage      Action = "agents.manage"
 	GroupsRead        Action = "groups.read"
@@ -69,10 +70,11 @@ var Actions = []Permission{
 	{Move, OnConnection, "POST /connections/{connection}/move", operators},
 	{Mkdir, OnConnection, "POST /connections/{connection}/mkdir", operators},
 	{Request, OnConnection, "any other method /connections/{connection}/http/{path}", operators},
-	{Dial, OnConnection, "POST /connections/{connection}/dial", operators},
+	{Dial, OnConnection, "POST /connections/{connection}/dial", operators | gateways},
 
-	{ConnectionsRead, OnConnection, "GET /connections (each item), GET /connections/{connection}", all},
+	{ConnectionsRead, OnConnection, "GET /connections (each item), GET /connections/{connection}, POST /tunnel (each stream in it is decided as the dial that it is)", all},
 	{ConnectionsManage, OnWorkspace, "POST /connections, DELETE /connections/{connection}", operators},
+	{GatewaysManage, OnWorkspace, "PUT /connections/{connection}/gateway, DELETE /connections/{connection}/gateway, POST /connections with a gateway", admins},
 	{AgentsRead, OnWorkspace, "GET /agents, GET /agents/{agent}", operators},
 	{AgentsManage, OnWorkspace, "POST /agents/{agent}/disable, POST /agents/{agent}/enable, DELETE /agents/{agent}", operators},
 	{GroupsRead, OnWorkspace, "GET /groups", operators},
@@ -172,6 +174,7 @@ const (
 	admins    roleSet = 1
 	operators         = admins | 2
 	all               = operators | 4
+	gateways  roleSet = 8 // of no role that can be given: see NewGateway
 )
 
 func (r Role) bit() roleSet {

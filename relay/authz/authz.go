@@ -6,6 +6,7 @@ type Kind string
 const (
 	User    Kind = "user"
 	Service Kind = "service"
+	Gateway Kind = "gateway"
 )
 
 // Grant gives a role on a workspace, or on one connection of it.
@@ -30,7 +31,7 @@ type Principal struct {
 // granted is what is given on one scope (a connection's id, "" for the workspace).
 type granted struct {
 	roles roleSet
-	ids   [3]string // a grant's id for each role, in the order of Roles
+	ids   [4]string // a grant's id for each role, in the order of Roles, and the gateway's
 }
 
 // NewPrincipal gathers what a principal may do. Grants of another workspace and of unknown roles give nothing.
@@ -49,6 +50,15 @@ func NewPrincipal(id, workspace, name string, kind Kind, grants []Grant) Princip
 			}
 		}
 		p.grants[g.Connection] = s
+	}
+	return p
+}
+
+// NewGateway is whoever comes in through a gateway: it may dial the one connection that the gateway is of, and nothing else.
+func NewGateway(id, workspace, connection, name string) Principal {
+	p := Principal{ID: id, Workspace: workspace, Name: name, Kind: Gateway, grants: map[string]granted{}}
+	if id != "" && workspace != "" && connection != "" {
+		p.grants[connection] = granted{roles: gateways, ids: [4]string{3: id}}
 	}
 	return p
 }
@@ -106,7 +116,7 @@ func (g granted) by(want roleSet) (string, bool) {
 	if have == 0 {
 		return "", false
 	}
-	for i := len(Roles) - 1; i >= 0; i-- {
+	for i := len(g.ids) - 1; i >= 0; i-- {
 		if have&(1<<i) != 0 {
 			return g.ids[i], true
 		}

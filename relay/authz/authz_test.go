@@ -30,7 +30,7 @@ var analyst = []Action{Query, Schema, List, Stat, Read, RequestGet, ConnectionsR
 var operator = append([]Action{Exec, Transaction, Write, Delete, Move, Mkdir, Request, Dial, ConnectionsManage, AgentsRead, AgentsManage,
 	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead}, analyst...)
 
-var admin = append([]Action{AllowlistManage, TokensRead, TokensManage}, operator...)
+var admin = append([]Action{GatewaysManage, AllowlistManage, TokensRead, TokensManage}, operator...)
 
 func TestRoleMatrix(t *testing.T) {
 	if len(Actions) != len(admin) {
@@ -69,6 +69,36 @@ func TestRoleMatrix(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// P10: who comes in through a gateway may dial its one connection, and nothing else anywhere.
+func TestGatewayMayDialItsConnectionAlone(t *testing.T) {
+	own := Scope{Workspace: ws, Connection: "con_1"}
+	p := NewGateway("gwy_1", ws, "con_1", "10.0.0.5:5432")
+	if d := Decide(p, Dial, own); !d.Allow || d.Grant != "gwy_1" {
+		t.Fatalf("%+v", d)
+	}
+	for _, row := range Actions {
+		for _, s := range []Scope{own, {Workspace: ws}, {Workspace: ws, Connection: "con_2"}, {Workspace: "ws_b", Connection: "con_1"}, {Connection: "con_1"}, {}} {
+			if (row.Action != Dial || s != own) && Decide(p, row.Action, s).Allow {
+				t.Errorf("%s on %+v is allowed", row.Action, s)
+			}
+		}
+	}
+	for _, none := range []Principal{NewGateway("", ws, "con_1", ""), NewGateway("gwy_1", "", "con_1", ""), NewGateway("gwy_1", ws, "", "")} {
+		if Decide(none, Dial, own).Allow || Decide(none, Dial, Scope{Workspace: ws}).Allow {
+			t.Errorf("%+v may dial", none)
+		}
+	}
+	// It is no role that anybody could be given.
+	for _, name := range []string{"gateway", "gateways", "dial"} {
+		if _, err := ParseRole(name); err == nil || Role(name).Allows(Dial) {
+			t.Errorf("%s is a role", name)
+		}
+	}
+	if len(p.Roles()) != 0 || MayGrant(p, Analyst, own) {
+		t.Error("it holds a role")
 	}
 }
 

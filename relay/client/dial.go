@@ -20,13 +20,22 @@ type Conn interface {
 
 // Dial opens raw bytes to the connection's target. The context bounds the dial, not the life of the Conn.
 func (c *Client) Dial(ctx context.Context, connection string) (Conn, error) {
+	conn, err := c.upgrade(ctx, c.conn(connection, "dial"), protocol.UpgradeDial)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// upgrade makes a request that turns its connection into another protocol. The context bounds that, not what comes after.
+func (c *Client) upgrade(ctx context.Context, escaped, to string) (*dialed, error) {
 	// The request's context would end the connection too, so it gets one of its own that ends only if the dial is given up.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, end)
 	var conn net.Conn
 	life = httptrace.WithClientTrace(life, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { conn = i.Conn }})
 	resp, err := c.sendRaw(life, call{
-		method: http.MethodPost, escaped: c.conn(connection, "dial"), header: http.Header{"Connection": {"Upgrade"}, "Upgrade": {protocol.UpgradeDial}},
+		method: http.MethodPost, escaped: escaped, header: http.Header{"Connection": {"Upgrade"}, "Upgrade": {to}},
 	})
 	if !stop() && err == nil {
 		resp.Body.Close()
@@ -46,7 +55,7 @@ func (c *Client) Dial(ctx context.Context, connection string) (Conn, error) {
 	}
 	body, ok := resp.Body.(io.ReadWriteCloser)
 	half, canHalf := conn.(interface{ CloseWrite() error })
-	if !ok || !canHalf || !strings.EqualFold(resp.Header.Get("Upgrade"), protocol.UpgradeDial) {
+	if !ok || !canHalf || !strings.EqualFold(resp.Header.Get("Upgrade"), to) {
 		end()
 		resp.Body.Close()
 		return nil, protocol.Errorf(protocol.CodeInternal, "the relay switched to another protocol than the one asked for")

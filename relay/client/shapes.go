@@ -155,15 +155,17 @@ type Connection struct {
 	Kind      protocol.Kind `json:"kind,omitempty"` // as live agents offer it; "" when none is connected
 	Adapter   string        `json:"adapter,omitempty"`
 	Available bool          `json:"available"` // a live agent of the group offers it
+	Gateway   *Gateway      `json:"gateway,omitempty"`
 	CreatedAt time.Time     `json:"created_at"`
 }
 
 // NewConnection asks for a connection. Exactly one of Profile and Target is set.
 type NewConnection struct {
-	Name    string  `json:"name"`
-	Group   string  `json:"group"`
-	Profile string  `json:"profile,omitempty"`
-	Target  *Target `json:"target,omitempty"`
+	Name    string      `json:"name"`
+	Group   string      `json:"group"`
+	Profile string      `json:"profile,omitempty"`
+	Target  *Target     `json:"target,omitempty"`
+	Gateway *SetGateway `json:"gateway,omitempty"` // made with it, or neither is
 }
 
 // Token is an API token, without its secret.

@@ -122,6 +122,11 @@ func (d *Directory) group(workspace, group string) (*Workspace, *Group, error) {
 
 // CreateConnection adds a connection to a group (name or id): of a profile, or of a host and port, not both.
 func (d *Directory) CreateConnection(ctx context.Context, workspace, group string, b ConnectionBody) (*Connection, error) {
+	return d.createConnection(ctx, workspace, group, b, func(*store.Tx, string, string) error { return nil })
+}
+
+// createConnection runs more in the same transaction, with the ids of workspace and connection.
+func (d *Directory) createConnection(ctx context.Context, workspace, group string, b ConnectionBody, more func(tx *store.Tx, workspace, connection string) error) (*Connection, error) {
 	if err := checkName(b.Name); err != nil {
 		return nil, err
 	}
@@ -155,8 +160,11 @@ func (d *Directory) CreateConnection(ctx context.Context, workspace, group strin
 		return nil, err
 	}
 	err = d.change(ctx, func(tx *store.Tx) error {
-		return as(tx.InsertConnection(store.Connection{ID: id, Workspace: w.ID, Group: g.ID, Created: toMs(now()), Version: 1,
-			NameDigest: digest[:], Sealed: sealed}), noGroup(), protocol.Errorf(protocol.CodeConflict, "a connection of this name exists"))
+		if err := as(tx.InsertConnection(store.Connection{ID: id, Workspace: w.ID, Group: g.ID, Created: toMs(now()), Version: 1,
+			NameDigest: digest[:], Sealed: sealed}), noGroup(), protocol.Errorf(protocol.CodeConflict, "a connection of this name exists")); err != nil {
+			return err
+		}
+		return more(tx, w.ID, id)
 	})
 	if err != nil {
 		return nil, err
@@ -242,7 +250,7 @@ func (d *Directory) SetAllowlist(ctx context.Context, workspace string, prefixes
 		return &protocol.Error{Code: protocol.CodeTooLarge, Message: "the allowlist is too long", Hint: fmt.Sprintf("give at most %d prefixes", MaxAllowlist)}
 	}
 	for _, p := range prefixes {
-		if !p.IsValid() || p.Masked() != p || p.Addr().Is4In6() || p.Addr().Zone() != "" {
+		if !plainPrefix(p) {
 			return invalid("a prefix is not in its plain form", "give prefixes like 10.0.0.0/8 or 2001:db8::/32, without host bits")
 		}
 	}

@@ -108,7 +108,7 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 		}
 	}
 	for _, step := range []func(*vault.Vault, *store.State, *Snapshot) error{
-		s.addGroups, s.addConnections, s.addAgents, s.addPrincipals, s.addTokens, s.addAllowlists,
+		s.addGroups, s.addConnections, s.addGateways, s.addAgents, s.addPrincipals, s.addTokens, s.addAllowlists,
 	} {
 		if err := step(v, st, prev); err != nil {
 			return nil, err
@@ -176,9 +176,11 @@ func (s *Snapshot) addConnections(v *vault.Vault, st *store.State, prev *Snapsho
 		if err != nil {
 			return err
 		}
-		c := prev.before(r.Workspace).connections[r.ID]
-		if c == nil || !bytes.Equal(c.sealed, r.Sealed) {
-			c = &Connection{ID: r.ID, Workspace: r.Workspace, Group: r.Group, Created: fromMs(r.Created), sealed: r.Sealed}
+		// Always a new one: its gateway may be another. Only what costs is taken over.
+		c := &Connection{ID: r.ID, Workspace: r.Workspace, Group: r.Group, Created: fromMs(r.Created), sealed: r.Sealed}
+		if old := prev.before(r.Workspace).connections[r.ID]; old != nil && bytes.Equal(old.sealed, r.Sealed) {
+			c.ConnectionBody = old.ConnectionBody
+		} else {
 			if err := open(v, place(r.Workspace, "connections", r.ID, r.Version), r.Sealed, &c.ConnectionBody); err != nil {
 				return err
 			}

@@ -60,6 +60,8 @@ type Directory struct {
 	last      *Snapshot  // the last good one; snap is another while stale
 	read      time.Time  // when the state was last known to be current
 
+	gateways sync.Mutex // held from the look at the addresses of all gateways until a new one is in force
+
 	waiting sync.Mutex
 	changed chan struct{}
 

@@ -73,6 +73,7 @@ type Connection struct {
 	Group         string // id
 	Created       time.Time
 	ConnectionBody
+	Gateway *Gateway // nil: none
 
 	sealed []byte
 }

@@ -116,6 +116,10 @@ func TestNothingReadableOnDisk(t *testing.T) {
 	_, err = d.CreateConnection(ctx, w.ID, "default", directory.ConnectionBody{Name: canary("doomed connection"), Host: host, Port: 5432})
 	must(t, err)
 	must(t, d.DeleteConnection(ctx, w.ID, string(canaries["doomed connection"]))) // freed pages are scanned too
+	_, err = d.SetGateway(ctx, w.ID, string(canaries["connection"]), directory.GatewayBody{Address: netip.MustParseAddrPort("203.0.113.99:15432"), TLS: directory.GatewayMutual,
+		Allow: []netip.Prefix{netip.MustParsePrefix("198.51.100.88/32")}, ClientCA: caPEM(t, canary("gateway CA"))})
+	must(t, err)
+	canaries["gateway address"], canaries["gateway allowlist"] = []byte("203.0.113.99"), []byte("198.51.100.88")
 	_, text, err := d.CreateAdminToken(ctx, w.ID, canary("token"), 0)
 	must(t, err)
 	canaries["token text"], canaries["first token text"] = text.Expose(), in.Token.Expose()

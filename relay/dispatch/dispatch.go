@@ -40,6 +40,8 @@ type Call struct {
 	// connection, principal and connection id from the decision.
 	Request protocol.Request
 	Body    io.Reader // nil when there is none
+	// Detail stands in every event of the call (audit.DetailClass). It is not changed.
+	Detail map[string]string
 }
 
 // Do makes the trip and copies the answer to w. An error is returned when nothing was written to w; it is a
@@ -82,13 +84,16 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 	fail := func(err error) error {
 		ended = true
 		e := *protocol.AsError(err)
+		if cut := (*protocol.Error)(nil); errors.As(context.Cause(ctx), &cut) { // the rules changed meanwhile: that is why
+			e = *cut
+		}
 		if e.Origin == "" {
 			e.Origin = protocol.OriginRelay
 		}
 		if e.RequestID == "" {
 			e.RequestID = r.ID
 		}
-		ev.Code, ev.Origin = string(e.Code), string(e.Origin)
+		ev.Code, ev.Origin, ev.Reason = string(e.Code), string(e.Origin), e.Message
 		if e.Rule != "" {
 			ev.Rule = e.Rule
 		}
@@ -117,6 +122,9 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 	if stream != nil {
 		ev.BytesIn, ev.Bytes = raw(stream)
 		ended = true
+		if cut := (*protocol.Error)(nil); errors.As(context.Cause(ctx), &cut) { // the rules changed meanwhile
+			ev.Code, ev.Reason = string(cut.Code), cut.Message
+		}
 		return nil
 	}
 	if e := agentError(resp); e != nil {
@@ -157,7 +165,7 @@ func (d *Dispatcher) Refusal(ctx context.Context, c Call) error {
 func decide(c Call) (audit.Event, *directory.Connection, error) {
 	r := &c.Request
 	ev := audit.Event{Kind: audit.KindDenied, RequestID: r.ID, Origin: string(protocol.OriginRelay), Principal: c.Principal.ID, PrincipalName: c.Principal.Name,
-		SourceAddress: c.Source.String(), Operation: string(r.Operation), Target: target(r), Decision: "deny"}
+		SourceAddress: c.Source.String(), Operation: string(r.Operation), Target: target(r), Decision: "deny", Detail: c.Detail}
 	// Another workspace's things answer exactly as missing ones.
 	ws, err := c.Snapshot.Workspace(c.Workspace)
 	if err != nil || ws.ID != c.Principal.Workspace {

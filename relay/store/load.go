@@ -59,6 +59,7 @@ func (t *Tx) Load() (*State, error) {
 		}, "SELECT id, workspace, group_id, created, version, name_digest, sealed FROM connections ORDER BY id")
 		return
 	})
+	read(func() (e error) { s.Gateways, e = t.gateways(); return })
 	read(func() (e error) {
 		s.Grants, e = list(t, func(r *sql.Rows, v *Grant) error {
 			return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Role, &v.Connection, &v.Created, &v.Tag)

@@ -134,6 +134,7 @@ type State struct {
 	JoinTokens   []JoinToken
 	APITokens    []APIToken
 	Connections  []Connection
+	Gateways     []Gateway
 	Grants       []Grant
 	Allowlist    []AllowEntry
 }

@@ -64,11 +64,13 @@ const (
 	APIToken
 	JoinToken
 	Grant
+	GatewayAddress
 	purposes
 )
 
 var purposeNames = [purposes]string{
 	"workspace name", "group name", "connection name", "principal name", "api token", "join token", "grant",
+	"gateway address",
 }
 
 // mac is a pool of HMACs under one key: the hot path allocates nothing.

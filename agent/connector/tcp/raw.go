@@ -97,6 +97,11 @@ func (r *Raw) Do(ctx context.Context, c *connector.Call, w http.ResponseWriter) 
 	if a, err := netip.ParseAddrPort(target.RemoteAddr().String()); err == nil && c.Connected != nil {
 		c.Connected(netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
 	}
+	if c.Request.Proxy.Valid() {
+		if err := tellSource(target, c.Request.Proxy); err != nil {
+			return protocol.Outcome{}, err
+		}
+	}
 	caller, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return protocol.Outcome{}, fmt.Errorf("take over the stream: %w", err)

@@ -88,13 +88,19 @@ const request = "POST /v1/tcp/erp/dial HTTP/1.1\r\nHost: agent\r\nConnection: Up
 // open sends the request with early data in the same flight and reads the head of the answer.
 func (r *rig) open(early string) (*net.TCPConn, *bufio.Reader, *http.Response) {
 	r.t.Helper()
+	return r.send(request + early)
+}
+
+// send writes a whole request and reads the head of the answer.
+func (r *rig) send(text string) (*net.TCPConn, *bufio.Reader, *http.Response) {
+	r.t.Helper()
 	c, err := net.Dial("tcp", r.server.Listener.Addr().String())
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	if _, err := io.WriteString(c, request+early); err != nil {
+	if _, err := io.WriteString(c, text); err != nil {
 		r.t.Fatal(err)
 	}
 	br := bufio.NewReader(c)

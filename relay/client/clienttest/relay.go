@@ -250,6 +250,7 @@ func (r *Relay) routes(mux *http.ServeMux) {
 	handle("DELETE /join-tokens/{id}", func(w http.ResponseWriter, q *http.Request) {
 		drop(w, &r.JoinTokens, "join token", func(t client.JoinToken) bool { return t.ID == q.PathValue("id") })
 	})
+	r.gatewayRoutes(handle)
 	handle("GET /connections", func(w http.ResponseWriter, q *http.Request) {
 		if r.DenyConnections {
 			Fail(w, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not list connections", Origin: protocol.OriginRelay})
@@ -270,6 +271,9 @@ func (r *Relay) routes(mux *http.ServeMux) {
 		var n client.NewConnection
 		_ = json.NewDecoder(q.Body).Decode(&n)
 		c := client.Connection{ID: "con_2", Name: n.Name, Group: n.Group, Profile: n.Profile, Target: n.Target, CreatedAt: Time}
+		if n.Gateway != nil {
+			c.Gateway = gatewayOf(*n.Gateway)
+		}
 		r.Connections = append(r.Connections, c)
 		answer(w, 201, c)
 	})

@@ -275,10 +275,11 @@ func (k *groupsDelete) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 }
 
 type connectionsCommands struct {
-	List   connectionsList   `cmd:"" help:"List the connections that you may see."`
-	Show   connectionsShow   `cmd:"" help:"Show one connection."`
-	Create connectionsCreate `cmd:"" help:"Make a connection to a profile, or to a target that the site's allow list admits."`
-	Delete connectionsDelete `cmd:"" help:"Delete a connection; the site's profile stays."`
+	List    connectionsList    `cmd:"" help:"List the connections that you may see."`
+	Show    connectionsShow    `cmd:"" help:"Show one connection."`
+	Create  connectionsCreate  `cmd:"" help:"Make a connection to a profile, or to a target that the site's allow list admits."`
+	Delete  connectionsDelete  `cmd:"" help:"Delete a connection; the site's profile stays."`
+	Gateway connectionsGateway `cmd:"" help:"Open a TCP port at the relay that leads to the target, or close it."`
 }
 
 type connectionsList struct{ cli.Output }
@@ -295,8 +296,10 @@ func (k *connectionsList) Run(ctx context.Context, t *cli.Term, r *relayFlags) e
 	if err != nil {
 		return err
 	}
-	return list(t, k.Output, all, []string{"name", "group", "leads to", "kind", "adapter", "available", "id"}, connectionRow)
+	return list(t, k.Output, all, connectionHeader, connectionRow)
 }
+
+var connectionHeader = []string{"name", "group", "leads to", "kind", "adapter", "available", "gateway", "id"}
 
 func connectionRow(k client.Connection) []string {
 	to := "profile " + k.Profile
@@ -307,7 +310,7 @@ func connectionRow(k client.Connection) []string {
 	if k.Available {
 		available = "yes"
 	}
-	return []string{k.Name, k.Group, to, string(k.Kind), k.Adapter, available, k.ID}
+	return []string{k.Name, k.Group, to, string(k.Kind), k.Adapter, available, gatewayCell(k.Gateway), k.ID}
 }
 
 type connectionsShow struct {
@@ -330,14 +333,20 @@ func (k *connectionsShow) Run(ctx context.Context, t *cli.Term, r *relayFlags) e
 	if k.JSON() {
 		return t.JSON(found)
 	}
-	return t.Table([]string{"name", "group", "leads to", "kind", "adapter", "available", "id"}, [][]string{connectionRow(found)})
+	if err := t.Table(connectionHeader, [][]string{connectionRow(found)}); err != nil {
+		return err
+	}
+	printGateway(t, found.Gateway)
+	return nil
 }
 
 type connectionsCreate struct {
-	Name    string `arg:"" help:"Name of the connection."`
-	Group   string `required:"" placeholder:"GROUP" help:"Agent group that serves it."`
-	Profile string `placeholder:"PROFILE" help:"Profile in the agents' own file."`
-	Target  string `placeholder:"HOST:PORT" help:"Host and port instead of a profile; the site's allow list must admit it."`
+	Name         string       `arg:"" help:"Name of the connection."`
+	Group        string       `required:"" placeholder:"GROUP" help:"Agent group that serves it."`
+	Profile      string       `placeholder:"PROFILE" help:"Profile in the agents' own file."`
+	Target       string       `placeholder:"HOST:PORT" help:"Host and port instead of a profile; the site's allow list must admit it."`
+	Gateway      string       `placeholder:"ADDRESS:PORT" help:"Open this TCP port of the relay's machine too, for tools that cannot run this command."`
+	GatewayFlags gatewayFlags `embed:"" prefix:"gateway-"`
 	cli.Output
 }
 
@@ -345,6 +354,7 @@ func (*connectionsCreate) Examples() []string {
 	return []string{
 		"fairlead connections create sales --group default --profile sales",
 		"fairlead connections create erp --group default --target erp.corp:3200",
+		"fairlead connections create bi --group default --profile sales --gateway 10.0.0.5:15432 --gateway-allow 192.0.2.0/24",
 	}
 }
 
@@ -353,6 +363,10 @@ func (k *connectionsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags)
 		return cli.Usage("want either --profile PROFILE or --target HOST:PORT")
 	}
 	n := client.NewConnection{Name: k.Name, Group: k.Group, Profile: k.Profile}
+	var err error
+	if n.Gateway, err = k.GatewayFlags.set(k.Gateway, "gateway-"); err != nil {
+		return err
+	}
 	if k.Target != "" {
 		host, port, err := net.SplitHostPort(k.Target)
 		number, perr := strconv.ParseUint(port, 10, 16)
@@ -380,6 +394,7 @@ func (k *connectionsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags)
 	if k.Profile != "" && !made.Available {
 		t.Notef("no connected agent of group %s offers profile %s now; until one does, calls are refused as unavailable\n", cli.Clean(k.Group), cli.Clean(k.Profile))
 	}
+	noteGateway(t, made.Gateway)
 	return nil
 }
 

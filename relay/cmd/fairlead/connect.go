@@ -55,7 +55,10 @@ func (k *connectCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 	if how := hint(info.Adapter, addr); how != "" {
 		t.Notef("  %s\n", how)
 	}
-	return serve(ctx, t, c, k.Connection, ln)
+	d := &dialer{c: c, connection: k.Connection}
+	defer d.close()
+	_, _ = d.open(ctx) // so that the first client need not wait for it; why it failed is told to the first that comes
+	return serve(ctx, t, d, ln)
 }
 
 // hint says what to run against the local port.
@@ -78,7 +81,7 @@ func hint(adapter string, addr *net.TCPAddr) string {
 }
 
 // serve carries native connections until ctx ends; then it closes those that are open and waits for them.
-func serve(ctx context.Context, t *cli.Term, c *client.Client, connection string, ln net.Listener) error {
+func serve(ctx context.Context, t *cli.Term, d *dialer, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	defer ln.Close()
@@ -102,16 +105,18 @@ func serve(ctx context.Context, t *cli.Term, c *client.Client, connection string
 		wg.Go(func() {
 			defer func() { <-slots }()
 			defer local.Close()
-			remote, err := c.Dial(ctx, connection)
-			if err != nil {
-				if ctx.Err() == nil {
-					mu.Lock()
-					cli.Fail(t, fmt.Errorf("client %s: %w", local.RemoteAddr(), err), false)
-					mu.Unlock()
-				}
-				return
+			remote, err := d.dial(ctx)
+			if err == nil {
+				w := &watched{Conn: remote, local: local}
+				splice.Both(ctx, local, w)
+				err = w.refused
 			}
-			splice.Both(ctx, local, remote)
+			if err != nil && ctx.Err() == nil {
+				reset(local)
+				mu.Lock()
+				cli.Fail(t, fmt.Errorf("client %s: %w", local.RemoteAddr(), err), false)
+				mu.Unlock()
+			}
 		})
 	}
 }

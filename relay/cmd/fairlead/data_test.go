@@ -421,8 +421,8 @@ func TestConnectRefusedByTheSite(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
-		t.Errorf("%v", err)
+	if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.EOF {
+		t.Errorf("got %v, want a reset: an end of the data would be an answer", err)
 	}
 	errs.wait(t, "(?s)raw bytes are not allowed here.*database.hr.allow.dial")
 	if err := stop(); err != nil {

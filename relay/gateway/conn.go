@@ -1,0 +1,290 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/internal/splice"
+	"github.com/fairleadhq/fairlead/internal/tunnel"
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/directory"
+	"github.com/fairleadhq/fairlead/relay/dispatch"
+)
+
+// conn is one client's conn at a gateway.
+type conn struct {
+	id     string // of the request that it becomes
+	port   *port
+	raw    *net.TCPConn
+	source netip.AddrPort // unmapped
+	local  netip.AddrPort
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	// gateway is what it was let in by; another one with the same id must still be the same door.
+	gateway *directory.Gateway
+	// workspace and connection are as they were when it was let in, for the record of a refusal.
+	workspace  *directory.Workspace
+	connection *directory.Connection
+
+	mu    sync.Mutex // guards the following
+	until time.Time  // end of the client's certificate; zero without one
+}
+
+// admit lets a conn in by its source and by the limits, before it costs more than a socket. nil: it was refused and is closed.
+func (m *Manager) admit(ctx context.Context, p *port, raw *net.TCPConn) *conn {
+	k := &conn{id: requestID(), port: p, raw: raw, source: unmapped(raw.RemoteAddr()), local: unmapped(raw.LocalAddr())}
+	k.ctx, k.cancel = context.WithCancelCause(context.WithoutCancel(ctx)) // ended by cut, which gives the reason
+	if err := m.enter(k); err != nil {
+		if err != errStopping {
+			m.refuse(k, err)
+		}
+		k.cut(err)
+		return nil
+	}
+	return k
+}
+
+// enter counts a conn, or says why it may not come in.
+func (m *Manager) enter(k *conn) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := k.port
+	k.gateway = p.gateway
+	if m.draining || p.ln == nil {
+		return errStopping
+	}
+	if err := k.look(m.cfg.Directory.Snapshot()); err != nil {
+		return err
+	}
+	switch block := prefixOf(k.source.Addr()); {
+	case len(m.conns) >= m.cfg.MaxConns:
+		return tooMany("gateway.max_conns", "the gateways of this relay have all their conns open")
+	case p.conns >= m.cfg.MaxConnsPerGateway:
+		return tooMany("gateway.max_conns_per_gateway", "the gateway has all its conns open")
+	case k.gateway.TLS == directory.GatewayPlain:
+	case p.pending >= m.cfg.MaxHandshakes || p.shaking[block] >= m.cfg.MaxHandshakesPerSource:
+		return tooMany("gateway.tls", "too many TLS handshakes at the gateway are not done")
+	default:
+		p.pending++
+		p.shaking[block]++
+	}
+	p.conns++
+	m.conns[k] = struct{}{}
+	return nil
+}
+
+func tooMany(rule, message string) error {
+	return &protocol.Error{Code: protocol.CodeRateLimited, Origin: protocol.OriginRelay, Rule: rule, Message: message}
+}
+
+// shaken ends the count of a handshake. It is called once for each conn whose gateway speaks TLS.
+func (m *Manager) shaken(k *conn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	block := prefixOf(k.source.Addr())
+	k.port.pending--
+	if k.port.shaking[block]--; k.port.shaking[block] <= 0 {
+		delete(k.port.shaking, block)
+	}
+}
+
+func (m *Manager) leave(k *conn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k.cancel(nil)
+	k.port.conns--
+	delete(m.conns, k)
+	if m.draining && len(m.conns) == 0 {
+		select {
+		case <-m.idle:
+		default:
+			close(m.idle)
+		}
+	}
+}
+
+// look holds a conn against a snapshot: its gateway is there and is the door that the conn came in by, and both allowlists
+// admit its source.
+func (k *conn) look(snap *directory.Snapshot) error {
+	ws, err := snap.Workspace(k.gateway.Workspace)
+	if err != nil {
+		return dispatch.NotFound("workspace")
+	}
+	c, err := ws.Connection(k.gateway.Connection)
+	if err != nil {
+		return dispatch.NotFound("connection")
+	}
+	if k.connection == nil {
+		k.workspace, k.connection = ws, c
+	}
+	g := c.Gateway
+	switch {
+	case g == nil || !g.SameDoor(k.gateway):
+		return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: "gateway", Message: "the gateway was turned off or changed"}
+	case !g.Allowlist.Contains(k.source.Addr()):
+		return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: "gateway.allow", Message: "the address is not on the gateway's allowlist"}
+	case !ws.Allowlist.Contains(k.source.Addr()):
+		return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: "allowlist", Message: "the address is not on the workspace's allowlist"}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.until.IsZero() && !time.Now().Round(0).Before(k.until) {
+		return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: "gateway.tls", Message: "the client's certificate has expired"}
+	}
+	return nil
+}
+
+// recheck cuts what the snapshot no longer allows. m.mu is held.
+func (m *Manager) recheck(snap *directory.Snapshot) {
+	for k := range m.conns {
+		if err := k.look(snap); err != nil {
+			k.cut(err)
+		}
+	}
+}
+
+// cut ends a conn by a reset: the client must not take it for an end of the data.
+func (k *conn) cut(why error) {
+	k.cancel(why) // first: what is seen of it has a reason
+	reset(k.raw)
+}
+
+// serve carries one conn from its handshake to its end.
+func (m *Manager) serve(k *conn) {
+	defer m.leave(k)
+	defer k.raw.Close()
+	defer func() {
+		if p := recover(); p != nil { // the conn fails, the relay lives
+			m.cfg.Logger.Error("gateway conn panicked", "request_id", k.id, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			reset(k.raw)
+		}
+	}()
+	// Ends the handshake and whatever waits for the client.
+	defer context.AfterFunc(k.ctx, func() { _ = k.raw.SetDeadline(time.Now()) })()
+	var client net.Conn = k.raw
+	name, detail := k.gateway.Address.String(), map[string]string(nil)
+	if k.gateway.TLS != directory.GatewayPlain {
+		conn, leaf, err := m.handshake(k)
+		m.shaken(k)
+		if err != nil {
+			m.deny(k, err)
+			reset(k.raw)
+			return
+		}
+		client = conn
+		if leaf != nil {
+			name, detail = leafName(leaf), leafDetail(leaf)
+		}
+	}
+	// What counts is what holds now. The conn stands in m.conns already: a change from here on finds it.
+	snap := m.cfg.Directory.Snapshot()
+	if err := k.look(snap); err != nil {
+		m.deny(k, err)
+		reset(k.raw)
+		return
+	}
+	call := dispatch.Call{Snapshot: snap, Principal: authz.NewGateway(k.gateway.ID, k.gateway.Workspace, k.gateway.Connection, name), Source: k.source.Addr(),
+		Workspace: k.gateway.Workspace, Connection: k.gateway.Connection, Request: protocol.Request{ID: k.id, Operation: protocol.OpDial, Header: http.Header{}}, Detail: detail}
+	if k.gateway.ProxyProtocol {
+		call.Request.Proxy = protocol.Proxy{Source: k.source, Destination: k.local}
+	}
+	late := time.AfterFunc(m.cfg.DialTimeout, func() {
+		k.cut(&protocol.Error{Code: protocol.CodeTimeout, Origin: protocol.OriginRelay, Message: "the agent did not answer in time"})
+	})
+	defer late.Stop()
+	err := m.cfg.Dispatch.Do(k.ctx, call, nil, func(s tunnel.Stream) (in, out int64) {
+		if !late.Stop() {
+			return 0, 0
+		}
+		return splice.Both(k.ctx, client, &watched{Stream: s, k: k})
+	})
+	if err != nil {
+		m.cfg.Logger.Info("gateway conn refused", "request_id", k.id, "gateway", k.gateway.ID, "source", k.source.Addr().String(), "error", err)
+		reset(k.raw)
+	}
+}
+
+// watched turns an end of the stream that is no end of the data into a reset of the client's conn.
+type watched struct {
+	tunnel.Stream
+	k *conn
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Stream.Read(p)
+	if err != nil && err != io.EOF { // itself alone: the error of a tunnel that was lost may hold one
+		_ = w.k.raw.SetLinger(0)
+	}
+	return n, err
+}
+
+// reset closes a conn so that the other side sees a failure.
+func reset(c *net.TCPConn) {
+	_ = c.SetLinger(0)
+	_ = c.Close()
+}
+
+// deny records why a conn was refused after it was let in.
+func (m *Manager) deny(k *conn, err error) {
+	if cut := (*protocol.Error)(nil); errors.As(context.Cause(k.ctx), &cut) {
+		err = cut
+	}
+	m.refuse(k, err)
+}
+
+// refuse records a refusal. Nothing was done, so nobody waits for the record.
+func (m *Manager) refuse(k *conn, err error) {
+	e := protocol.AsError(err)
+	m.refused.Add(1)
+	m.cfg.Logger.Debug("gateway conn refused", "request_id", k.id, "gateway", k.gateway.ID, "source", k.source.Addr().String(), "reason", e.Message)
+	if !m.refusals.admit(k.gateway.Workspace, time.Now()) {
+		return
+	}
+	ev := audit.Event{Kind: audit.KindDenied, Workspace: k.gateway.Workspace, RequestID: k.id, Origin: string(protocol.OriginRelay), Principal: k.gateway.ID,
+		PrincipalName: k.gateway.Address.String(), SourceAddress: k.source.Addr().String(), Connection: k.gateway.Connection, Operation: string(protocol.OpDial),
+		Decision: "deny", Code: string(e.Code), Rule: e.Rule, Reason: e.Message}
+	if k.connection != nil {
+		ev.ConnectionName, ev.Group, ev.Profile = k.connection.Name, k.connection.Group, k.connection.Profile
+	}
+	if _, err := m.cfg.Dispatch.Record(ev); err != nil {
+		m.cfg.Logger.Warn("a refusal could not be recorded", "request_id", k.id, "error", err)
+	}
+}
+
+func requestID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return "req_" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))
+}
+
+func unmapped(a net.Addr) netip.AddrPort {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
+
+// prefixOf is the IPv4 address or the IPv6 /64.
+func prefixOf(a netip.Addr) netip.Prefix {
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits) // cannot fail: bits fit the family
+	return p
+}
