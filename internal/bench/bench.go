@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 	"time"
 )
 
@@ -89,6 +90,9 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		if _, err := os.Stat(b.program(name)); err != nil {
 			return nil, fmt.Errorf("the programs are not built: %w", err)
 		}
+	}
+	if out, err := run(ctx, nil, b.program("fairlead"), "version"); err == nil {
+		b.report.Machine["programs"], _, _ = strings.Cut(out, "\n")
 	}
 	b.certs = filepath.Join(b.dir, "certs")
 	if err := makeCerts(b.certs); err != nil {
@@ -176,48 +180,24 @@ func (b *bench) measure(ctx context.Context) error {
 			i.end()
 		}
 	}()
-	failed := map[string]string{}
 	for rep := 1; rep <= b.opt.Reps; rep++ {
 		for _, c := range cells() {
-			for _, s := range systems {
-				if s.Missing != "" || !c.wanted(only, s.Name) {
-					continue
-				}
+			for k, s := range systems {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				var i *instance
-				switch {
-				case c.fresh && c.name != "agents":
-					if s.Name == sysDirect || s.Name == sysAPI {
-						continue
-					}
-					dir, err := b.folder(fmt.Sprintf("%s-%d-%s", c.name, rep, s.Name))
-					if err != nil {
-						return err
-					}
-					if i, err = s.start(ctx, dir); err != nil {
-						b.report.Samples = append(b.report.Samples, Sample{Rep: rep, Cell: c.name, System: s.Name, Stranger: -1, Error: "start: " + err.Error()})
-						continue
-					}
-				case c.name == "agents":
-					i = &instance{}
-				case failed[s.Name] != "":
-					b.report.Samples = append(b.report.Samples, Sample{Rep: rep, Cell: c.name, System: s.Name, Stranger: -1, Error: failed[s.Name]})
+				if s.Missing != "" || !c.wanted(only, s.Name) || c.fresh && !c.startsOn(s.Name) {
 					continue
-				case running[s.Name] == nil:
-					dir, err := b.folder(filepath.Join(s.Name, sharedFolder))
-					if err != nil {
-						return err
-					}
-					if i, err = s.start(ctx, dir); err != nil {
-						failed[s.Name] = "start: " + err.Error()
-						b.report.Samples = append(b.report.Samples, Sample{Rep: rep, Cell: c.name, System: s.Name, Stranger: -1, Error: failed[s.Name]})
-						continue
-					}
-					running[s.Name] = i
-				default:
-					i = running[s.Name]
+				}
+				i, err := b.take(ctx, s, c, rep, running)
+				if err != nil && strings.HasPrefix(s.Name, sysAPI) {
+					return fmt.Errorf("start %s: %w", s.Name, err) // a peer may be broken, our own must not
+				}
+				if err != nil {
+					s.Missing = "it did not start: " + clip(err.Error(), 300)
+					b.report.Systems[k].Missing = s.Missing
+					fmt.Fprintf(b.opt.Progress, "%s: %s\n", s.Name, s.Missing)
+					continue
 				}
 				b.one(ctx, rep, c, s.Name, i)
 				if c.fresh {
@@ -228,6 +208,29 @@ func (b *bench) measure(ctx context.Context) error {
 		b.derive(rep)
 	}
 	return nil
+}
+
+// take gives a system that runs: a new one for a cell that wants that, else the one that lives through the run.
+func (b *bench) take(ctx context.Context, s *system, c cell, rep int, running map[string]*instance) (*instance, error) {
+	if i := running[s.Name]; i != nil && !c.fresh {
+		return i, nil
+	}
+	if c.ownSite() {
+		return &instance{}, nil
+	}
+	name := filepath.Join(s.Name, sharedFolder)
+	if c.fresh {
+		name = fmt.Sprintf("%s-%d-%s", c.name, rep, s.Name)
+	}
+	dir, err := b.folder(name)
+	if err != nil {
+		return nil, err
+	}
+	i, err := s.start(ctx, dir)
+	if err == nil && !c.fresh {
+		running[s.Name] = i
+	}
+	return i, err
 }
 
 // one loads one system with one cell.

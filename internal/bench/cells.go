@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,6 +141,22 @@ func cells() []cell {
 		}},
 		cell{"file", []string{"file_put", "file_get"}, false, transferFile},
 	)
+}
+
+// wanted reports whether a cell is to be run on a system.
+func (c cell) wanted(only func(string) bool, system string) bool {
+	return only(c.name+"/"+system) || slices.ContainsFunc(c.figures, func(f string) bool { return only(f + "/" + system) })
+}
+
+// ownSite reports whether a cell starts what it needs itself.
+func (c cell) ownSite() bool { return c.name == "agents" }
+
+// startsOn reports whether a fresh cell has work on a system, so that none is started for nothing.
+func (c cell) startsOn(system string) bool {
+	if c.ownSite() {
+		return system == sysAPI
+	}
+	return system != sysDirect && system != sysAPI
 }
 
 // cellFigures are the figures that a cell gives.

@@ -60,7 +60,7 @@ var figures = []figure{
 	{"storm_p99", "ms", "a request to an agent that is back, while others come", false},
 }
 
-// target is what issue 3 asks of a figure: a ratio to another system in the same run, or a number.
+// target is what is to be reached in a figure: a ratio to another system in the same run, or a number.
 type target struct {
 	figure string
 	vs     string  // "" is the bound itself

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,20 +20,24 @@ import (
 	"github.com/fairleadhq/fairlead/relay/client"
 )
 
-// settled gives the written memory of processes once it has had time to settle.
-func (b *bench) settled(ctx context.Context, ps []*process) (float64, error) {
+// settled gives the written memory of each side once it has had time to settle.
+func (b *bench) settled(ctx context.Context, sides ...[]*process) (kb []float64, err error) {
 	if err := wait(ctx, b.opt.Settle); err != nil {
-		return 0, err
+		return nil, err
 	}
-	return dirty(pids(ps)...)
+	for _, ps := range sides {
+		v, err := dirty(pids(ps)...)
+		if err != nil {
+			return nil, err
+		}
+		kb = append(kb, v)
+	}
+	return kb, nil
 }
 
 // idleStreams opens streams through fresh processes, uses each once and leaves it open: what does each side's memory grow
 // by, a stream?
 func idleStreams(ctx context.Context, b *bench, _ string, i *instance, s *Sample) error {
-	if i.raw == "" || len(i.pids()) == 0 {
-		return errNotItsWork
-	}
 	if i.open == nil {
 		i.open = func(ctx context.Context) (interface{ Close() error }, error) {
 			c, err := dial(ctx, i.raw)
@@ -47,14 +50,9 @@ func idleStreams(ctx context.Context, b *bench, _ string, i *instance, s *Sample
 			return c, nil
 		}
 	}
-	sides := map[string][]*process{"stream_relay": i.relay, "stream_agent": i.agent}
-	before := map[string]float64{}
-	for figure, ps := range sides {
-		kb, err := b.settled(ctx, ps)
-		if err != nil {
-			return err
-		}
-		before[figure] = kb
+	before, err := b.settled(ctx, i.relay, i.agent)
+	if err != nil {
+		return err
 	}
 	streams := make([]interface{ Close() error }, b.opt.Streams)
 	defer func() {
@@ -77,22 +75,19 @@ func idleStreams(ctx context.Context, b *bench, _ string, i *instance, s *Sample
 	}); err != nil {
 		return err
 	}
-	for figure, ps := range sides {
-		kb, err := b.settled(ctx, ps)
-		if err != nil {
-			return err
-		}
-		s.Values[figure] = (kb - before[figure]) / float64(len(streams))
+	after, err := b.settled(ctx, i.relay, i.agent)
+	if err != nil {
+		return err
+	}
+	for side, figure := range []string{"stream_relay", "stream_agent"} {
+		s.Values[figure] = (after[side] - before[side]) / float64(len(streams))
 	}
 	return nil
 }
 
 // manyAgents runs many agents against a fresh relay: what does one cost while idle, and how soon are all back after the
 // relay was killed and started again?
-func manyAgents(ctx context.Context, b *bench, system string, _ *instance, s *Sample) error {
-	if system != sysAPI {
-		return errNotItsWork
-	}
+func manyAgents(ctx context.Context, b *bench, _ string, _ *instance, s *Sample) error {
 	site, err := b.swarmSite(ctx)
 	if err != nil {
 		return err
@@ -100,13 +95,11 @@ func manyAgents(ctx context.Context, b *bench, system string, _ *instance, s *Sa
 	if err := site.restart(ctx); err != nil {
 		return err
 	}
-	if s.Values["agent_process"], err = b.settled(ctx, []*process{site.agent}); err != nil {
-		return err
-	}
-	before, err := dirty(site.relay.pid())
+	before, err := b.settled(ctx, []*process{site.relay}, []*process{site.agent})
 	if err != nil {
 		return err
 	}
+	s.Values["agent_process"] = before[1]
 	n := b.opt.Agents
 	swarm, err := b.startRole(site.dir, "swarm", "swarm", swarmOptions{Config: site.path("swarm.yaml"), Dir: site.path("swarm"), Agents: n})
 	if err != nil {
@@ -120,7 +113,7 @@ func manyAgents(ctx context.Context, b *bench, system string, _ *instance, s *Sa
 	if err != nil {
 		return err
 	}
-	s.Values["agent_relay"] = (after - before) / float64(n)
+	s.Values["agent_relay"] = (after[0] - before[0]) / float64(n)
 	return b.storm(ctx, site, swarm, s)
 }
 
@@ -291,9 +284,4 @@ func runSwarm(ctx context.Context, o swarmOptions) error {
 	<-ctx.Done()
 	wg.Wait()
 	return context.Cause(ctx)
-}
-
-// wanted reports whether a cell is to be run on a system.
-func (c cell) wanted(only func(string) bool, system string) bool {
-	return only(c.name+"/"+system) || slices.ContainsFunc(c.figures, func(f string) bool { return only(f + "/" + system) })
 }

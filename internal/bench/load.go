@@ -86,7 +86,7 @@ func streams(ctx context.Context, addr string, n int, mode byte, f func(c net.Co
 	return float64(total.Load()), time.Since(begin).Seconds(), err
 }
 
-// bulkDown takes what n streams send for d. It gives bytes and seconds.
+// bulkDown takes what n streams send for d, or until something has come on each. It gives bytes and seconds.
 func bulkDown(ctx context.Context, addr string, n int, d time.Duration) (float64, float64, error) {
 	return streams(ctx, addr, n, modeDown, func(c net.Conn, begin time.Time) (total int64, err error) {
 		if _, err := c.Write([]byte{'.'}); err != nil {
@@ -96,14 +96,21 @@ func bulkDown(ctx context.Context, addr string, n int, d time.Duration) (float64
 			return 0, err
 		}
 		b := make([]byte, chunk)
-		for time.Since(begin) < d {
+		late := false
+		for total == 0 || time.Since(begin) < d {
 			k, err := c.Read(b)
 			total += int64(k)
 			var timeout net.Error
-			if errors.As(err, &timeout) && timeout.Timeout() && ctx.Err() == nil {
-				break
-			}
-			if err != nil {
+			switch {
+			case err == nil:
+			case errors.As(err, &timeout) && timeout.Timeout() && ctx.Err() == nil && total > 0:
+				return total, nil
+			case errors.As(err, &timeout) && timeout.Timeout() && !late:
+				late = true
+				if err := c.SetReadDeadline(begin.Add(d + 30*time.Second)); err != nil {
+					return 0, err
+				}
+			default:
 				return total, fmt.Errorf("a stream ended: %w", err)
 			}
 		}
@@ -167,7 +174,7 @@ func ping(ctx context.Context, addr string, size int, d time.Duration) ([]float6
 		}
 	}
 	var took []float64
-	for begin := time.Now(); time.Since(begin) < d; {
+	for begin := time.Now(); len(took) == 0 || time.Since(begin) < d; {
 		t := time.Now()
 		if err := trip(); err != nil {
 			return nil, err
@@ -204,7 +211,7 @@ type rounds struct {
 	seconds float64
 }
 
-// repeat does act again and again for d, n at a time. An act that fails is counted; more than one in a hundred is an error.
+// repeat does act again and again for d, n at a time, and at least n times. An act that fails is counted; more than one in a hundred is an error.
 func repeat(ctx context.Context, n int, d time.Duration, act func(worker int) error) (*rounds, error) {
 	all := make([]rounds, n)
 	begin := time.Now()
@@ -212,7 +219,7 @@ func repeat(ctx context.Context, n int, d time.Duration, act func(worker int) er
 	for i := range n {
 		wg.Go(func() {
 			r := &all[i]
-			for time.Since(begin) < d && ctx.Err() == nil {
+			for first := true; first || time.Since(begin) < d && ctx.Err() == nil; first = false {
 				t := time.Now()
 				if err := act(i); err != nil {
 					r.failed++

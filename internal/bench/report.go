@@ -106,7 +106,7 @@ func (r *Report) Print(w io.Writer) error {
 	for _, base := range bases {
 		head = append(head, "× "+base)
 	}
-	rows := [][]string{append(head, "target of issue 3")}
+	rows := [][]string{append(head, "target")}
 	mid := func(figure, system string) (float64, bool) {
 		v, _, _ := r.values(figure, system)
 		if len(v) == 0 {
@@ -124,7 +124,7 @@ func (r *Report) Print(w io.Writer) error {
 			row := []string{shown, f.unit, s.Name}
 			shown = ""
 			if len(v) == 0 {
-				row = append(row, "not measured: "+clip(why, 90))
+				row = append(row, "not measured: "+clip(why, 140))
 				for len(row) < len(rows[0]) {
 					row = append(row, "")
 				}
@@ -149,7 +149,7 @@ func (r *Report) Print(w io.Writer) error {
 	return r.remarks(w)
 }
 
-// judge gives what the issue asks of our own systems.
+// judge says how our own systems stand to the targets.
 func (r *Report) judge(f figure, system string, have float64, mid func(string, string) (float64, bool)) string {
 	if system != sysConnect && system != sysGateway && system != sysAPI {
 		return ""

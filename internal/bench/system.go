@@ -44,13 +44,15 @@ func (i *instance) all() []*process {
 	return append(append(append([]*process{}, i.relay...), i.agent...), i.front...)
 }
 
-// end stops what runs.
+// end stops what runs: who asks first, then who answers, so that nobody drains for long.
 func (i *instance) end() {
+	for _, list := range [][]*process{i.front, i.agent, i.relay} {
+		for _, p := range list {
+			p.stop()
+		}
+	}
 	if i.stop != nil {
 		i.stop()
-	}
-	for _, p := range i.all() {
-		p.stop()
 	}
 }
 
