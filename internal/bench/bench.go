@@ -132,36 +132,18 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	return b.report, b.measure(ctx)
 }
 
-// sharedSite is the installation that the entrances share; separate gives one of its own for memory.
-func (b *bench) sharedSite(ctx context.Context, dir string) (*site, bool, error) {
-	if filepath.Base(dir) != sharedFolder {
-		s, err := b.newSite(ctx, dir)
-		return s, true, err
-	}
-	if b.site == nil {
-		site, err := b.folder("site")
-		if err != nil {
-			return nil, false, err
-		}
-		if b.site, err = b.newSite(ctx, site); err != nil {
-			return nil, false, err
-		}
-	}
-	return b.site, false, nil
-}
-
 // sharedFolder names the folder of processes that live through the run.
 const sharedFolder = "load"
 
 func (b *bench) systems(ctx context.Context) []*system {
 	list := []*system{b.direct(), b.pair(sysPlain, "bare two-hop pair, TCP, pooled, spliced", false),
 		b.pair(sysTLS, "bare two-hop pair, mutual TLS 1.3, pooled, tuned", true),
-		b.fairlead(sysConnect, "Fairlead through the command fairlead connect: a process more, and TLS twice", b.sharedSite)}
-	gateway := b.fairlead(sysGateway, "Fairlead through a gateway port of the relay", b.sharedSite)
+		b.fairlead(sysConnect, "Fairlead through the command fairlead connect: a process more, and TLS twice")}
+	gateway := b.fairlead(sysGateway, "Fairlead through a gateway port of the relay")
 	if !b.hasGateways(ctx) {
 		gateway.Missing = "this build has no gateway ports (fairlead connections create --gateway)"
 	}
-	list = append(list, gateway, b.fairlead(sysAPI, "Fairlead's API, and the installation as a whole", b.sharedSite))
+	list = append(list, gateway, b.fairlead(sysAPI, "Fairlead's API, and the installation as a whole"))
 	if b.opt.Peers {
 		list = append(list, b.peers()...)
 	}

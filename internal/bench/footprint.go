@@ -39,22 +39,19 @@ func (b *bench) settled(ctx context.Context, sides ...[]*process) (kb []float64,
 // by, a stream?
 func idleStreams(ctx context.Context, b *bench, _ string, i *instance, s *Sample) error {
 	if i.open == nil {
-		i.open = func(ctx context.Context) (interface{ Close() error }, error) {
+		i.open = func(ctx context.Context, _ int) (io.Closer, error) {
 			c, err := dial(ctx, i.raw)
 			if err != nil {
 				return nil, err
 			}
-			if err := echo(c); err != nil {
-				return nil, errors.Join(err, c.Close())
-			}
-			return c, nil
+			return opened(c)
 		}
 	}
 	before, err := b.settled(ctx, i.relay, i.agent)
 	if err != nil {
 		return err
 	}
-	streams := make([]interface{ Close() error }, b.opt.Streams)
+	streams := make([]io.Closer, b.opt.Streams)
 	defer func() {
 		for _, c := range streams {
 			if c != nil {
@@ -65,7 +62,7 @@ func idleStreams(ctx context.Context, b *bench, _ string, i *instance, s *Sample
 	const workers = 8
 	if err := several(workers, func(w int) error {
 		for k := w; k < len(streams); k += workers {
-			c, err := i.open(ctx)
+			c, err := i.open(ctx, k)
 			if err != nil {
 				return fmt.Errorf("stream %d: %w", k, err)
 			}
@@ -198,7 +195,7 @@ func (b *bench) swarmSite(ctx context.Context) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := b.newSite(ctx, dir)
+	s, err := b.newSite(ctx, dir, 0)
 	if err != nil {
 		return nil, err
 	}

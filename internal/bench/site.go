@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,15 +26,21 @@ type site struct {
 	client  *client.Client
 	relay   *process
 	agent   *process
+	idle    int // profiles for idle streams
 }
+
+// perProfile is how many idle streams a profile carries: an agent has at most 64 open for each.
+const perProfile = 50
+
+func idleProfile(k int) string { return fmt.Sprintf("idle%02d", k) }
 
 func (s *site) path(name string) string { return filepath.Join(s.dir, filepath.FromSlash(name)) }
 
 func (b *bench) program(name string) string { return filepath.Join(b.opt.Bin, name+exeSuffix) }
 
-// newSite makes an installation whose relay and agent run.
-func (b *bench) newSite(ctx context.Context, dir string) (*site, error) {
-	s := &site{b: b, dir: dir}
+// newSite makes an installation whose relay and agent run, with room for as many idle streams.
+func (b *bench) newSite(ctx context.Context, dir string, streams int) (*site, error) {
+	s := &site{b: b, dir: dir, idle: (streams + perProfile - 1) / perProfile}
 	if err := s.setUp(ctx); err != nil {
 		s.stop()
 		return nil, fmt.Errorf("set up Fairlead: %w", err)
@@ -53,6 +60,12 @@ func (s *site) setUp(ctx context.Context) error {
 	if _, err := run(ctx, nil, s.b.program("fairlead-relay"), "init", "--data", s.path("relay"), "--listen", s.address, "--public-address", s.address,
 		"--health", s.health, "--token-file", token); err != nil {
 		return err
+	}
+	if s.b.hasGateways(ctx) {
+		// The operator says which ports gateways may use.
+		if err := appendTo(s.path("relay/relay.yaml"), "gateway:\n  addresses: [\"127.0.0.1:10000-32767\"]\n"); err != nil {
+			return err
+		}
 	}
 	s.env = []string{"HOME=" + s.dir, "FAIRLEAD_RELAY=" + s.address, "FAIRLEAD_TOKEN_FILE=" + token, "FAIRLEAD_CA=" + s.path("relay/ca.pem")}
 	text, err := os.ReadFile(token)
@@ -94,6 +107,10 @@ func (s *site) offer(ctx context.Context) error {
 	yaml := fmt.Sprintf("version: 1\nlog: {level: warn}\nfiles:\n  bulk: {base: %q, allow: [list, read, write, delete]}\ntcp:\n  target: {host: %s, port: %s}\n",
 		s.path("files"), host, port)
 	profiles := []string{"bulk", "target"}
+	for k := range s.idle {
+		yaml += fmt.Sprintf("  %s: {host: %s, port: %s}\n", idleProfile(k), host, port)
+		profiles = append(profiles, idleProfile(k))
+	}
 	if pg := s.b.pg; pg != nil {
 		if err := os.WriteFile(s.path("reader.pw"), []byte(pg.readerPassword+"\n"), 0o600); err != nil {
 			return err
@@ -183,29 +200,32 @@ func (s *site) gateway(ctx context.Context, profile string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = s.fairlead(ctx, "connections", "create", profile+"-gateway", "--group", "default", "--profile", profile, "--gateway", loopback(port))
+	_, err = s.fairlead(ctx, "connections", "create", profile+"-gateway", "--group", "default", "--profile", profile, "--gateway", loopback(port),
+		"--gateway-allow", "127.0.0.1")
 	return loopback(port), err
 }
 
 // fairlead is our own system by one of its entrances: the command "fairlead connect", a gateway port of the relay, or the
 // API. Entrances that share a site load the same two processes, in turn.
-func (b *bench) fairlead(name, what string, siteOf func(ctx context.Context, dir string) (*site, bool, error)) *system {
+func (b *bench) fairlead(name, what string) *system {
 	sys := &system{SystemInfo: SystemInfo{Name: name, What: what}}
 	sys.start = func(ctx context.Context, dir string) (*instance, error) {
-		s, owned, err := siteOf(ctx, dir)
+		s, own, err := b.siteFor(ctx, dir)
 		if err != nil {
 			return nil, err
 		}
 		i, err := s.entrance(ctx, name)
+		if own {
+			i.stop = s.stop
+		}
 		if err == nil && i.raw != "" {
 			err = i.ready(ctx)
 		}
-		if owned {
-			i.stop = s.stop
-		}
 		if err != nil {
-			i.front0()
-			if owned {
+			for _, p := range i.front {
+				p.stop()
+			}
+			if own {
 				s.stop()
 			}
 			return nil, err
@@ -215,11 +235,22 @@ func (b *bench) fairlead(name, what string, siteOf func(ctx context.Context, dir
 	return sys
 }
 
-// front0 stops what the caller runs and leaves the site alone.
-func (i *instance) front0() {
-	for _, p := range i.front {
-		p.stop()
+// siteFor is the installation that the entrances share, or one of its own where nothing else may have used memory.
+func (b *bench) siteFor(ctx context.Context, dir string) (_ *site, own bool, err error) {
+	if filepath.Base(dir) != sharedFolder {
+		s, err := b.newSite(ctx, dir, b.opt.Streams)
+		return s, true, err
 	}
+	if b.site == nil {
+		site, err := b.folder("site")
+		if err != nil {
+			return nil, false, err
+		}
+		if b.site, err = b.newSite(ctx, site, 0); err != nil {
+			return nil, false, err
+		}
+	}
+	return b.site, false, nil
 }
 
 // entrance opens one way into the site. What it gives with an error must still be stopped.
@@ -240,15 +271,12 @@ func (s *site) entrance(ctx context.Context, name string) (*instance, error) {
 			*into[c], i.front = addr, append(i.front, p)
 		}
 		// The command carries a limited number at a time; what an idle stream costs the two sides is the same without it.
-		i.open = func(ctx context.Context) (interface{ Close() error }, error) {
-			c, err := s.client.Dial(ctx, "target")
+		i.open = func(ctx context.Context, k int) (io.Closer, error) {
+			c, err := s.client.Dial(ctx, idleProfile(k%s.idle))
 			if err != nil {
 				return nil, err
 			}
-			if err := echo(c); err != nil {
-				return nil, errors.Join(err, c.Close())
-			}
-			return c, nil
+			return opened(c)
 		}
 	case sysGateway:
 		for _, c := range connections {
@@ -258,8 +286,39 @@ func (s *site) entrance(ctx context.Context, name string) (*instance, error) {
 			}
 			*into[c] = addr
 		}
+		ways := make([]string, s.idle)
+		for k := range ways {
+			var err error
+			if ways[k], err = s.gateway(ctx, idleProfile(k)); err != nil {
+				return i, err
+			}
+		}
+		i.open = func(ctx context.Context, k int) (io.Closer, error) {
+			c, err := dial(ctx, ways[k%len(ways)])
+			if err != nil {
+				return nil, err
+			}
+			return opened(c)
+		}
 	}
 	return i, nil
+}
+
+// opened uses a new stream once.
+func opened(c net.Conn) (io.Closer, error) {
+	if err := echo(c); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func appendTo(file, text string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 // echo sends a byte to the target and awaits it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -24,8 +25,8 @@ type instance struct {
 	api *client.Client // Fairlead's API
 	// Processes: relay and agent side, and what the caller runs. The direct way has none.
 	relay, agent, front []*process
-	// open opens an idle stream, when it is not by raw.
-	open func(ctx context.Context) (interface{ Close() error }, error)
+	// open opens the k-th idle stream, when it is not by raw.
+	open func(ctx context.Context, k int) (io.Closer, error)
 	stop func()
 }
 
