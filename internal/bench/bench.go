@@ -73,6 +73,9 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	b := &bench{opt: o, metrics: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}},
 		report: &Report{Time: begin, Machine: machine(), Options: map[string]any{"reps": o.Reps, "cell": o.Cell.String(), "settle": o.Settle.String(), "rows": o.Rows,
 			"scale": o.Scale, "file_bytes": o.FileSize, "streams": o.Streams, "agents": o.Agents, "peers": o.Peers}}}
+	for _, f := range figures {
+		b.report.Figures = append(b.report.Figures, FigureInfo{f.name, f.unit, f.what})
+	}
 	if o.Only != nil {
 		b.report.Options["only"] = o.Only.String()
 	}

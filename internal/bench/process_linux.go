@@ -57,15 +57,23 @@ func account() (*usage, error) {
 	return u, nil
 }
 
-// of sums up the CPU seconds of the processes and all that descend from them.
-func (u *usage) of(pids ...int) (sum float64) {
+// tree is the processes named and all that descend from them.
+func (u *usage) tree(pids ...int) (all []int) {
 	for pid := range u.cpu {
 		for p, depth := pid, 0; p > 1 && depth < 64; p, depth = u.parent[p], depth+1 {
 			if slices.Contains(pids, p) {
-				sum += u.cpu[pid]
+				all = append(all, pid)
 				break
 			}
 		}
+	}
+	return all
+}
+
+// of sums up the CPU seconds of the processes and all that descend from them.
+func (u *usage) of(pids ...int) (sum float64) {
+	for _, pid := range u.tree(pids...) {
+		sum += u.cpu[pid]
 	}
 	return sum
 }
@@ -91,9 +99,14 @@ func machineBusy() (float64, error) {
 	return ticks / ticksPerSecond, nil
 }
 
-// dirty is the memory of processes that is theirs alone and written, in KiB.
+// dirty is the memory that is written and belongs to one process alone, in KiB, summed over the processes and all that descend
+// from them.
 func dirty(pids ...int) (sum float64, err error) {
-	for _, pid := range pids {
+	u, err := account()
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range u.tree(pids...) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if err != nil {
 			return 0, err

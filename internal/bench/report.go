@@ -35,6 +35,13 @@ type SystemInfo struct {
 	Missing string `json:"missing,omitempty"` // why it was not measured
 }
 
+// FigureInfo tells what a figure in Sample.Values is.
+type FigureInfo struct {
+	Name string `json:"name"`
+	Unit string `json:"unit"`
+	What string `json:"what"`
+}
+
 // Report is everything that a run found.
 type Report struct {
 	Time    time.Time         `json:"time"`
@@ -42,6 +49,7 @@ type Report struct {
 	Options map[string]any    `json:"options"`
 	Machine map[string]string `json:"machine"`
 	Systems []SystemInfo      `json:"systems"`
+	Figures []FigureInfo      `json:"figures"`
 	Samples []Sample          `json:"samples"`
 }
 
