@@ -66,8 +66,21 @@ demo-up: build ## the same, left running; prints what to try. make demo-down end
 demo-down: ## ends what demo-up left running
 	@bash internal/testenv/demo.sh down
 
+# What fairlead-bench shall do, such as BENCH='--quick' or BENCH="--only '^(down|up)1/' --reps 3"; see docs/performance.md.
+BENCH ?=
+PEERS :=
+
 .PHONY: bench
-bench: ## Go benchmarks of the hot pieces
+bench: build ## the data path beside direct and bare pairs, as one table; raw values in dist/bench/
+	$(GO) build $(BUILDFLAGS) -o $(BIN)/ ./internal/bench/cmd/fairlead-bench
+	$(BIN)/fairlead-bench $(PEERS) $(BENCH)
+
+.PHONY: bench-peers
+bench-peers: PEERS := --peers
+bench-peers: bench ## the same with frp, chisel, ghostunnel, haproxy, stunnel and ssh, where they are found
+
+.PHONY: bench-go
+bench-go: ## Go benchmarks of the hot pieces
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: package

@@ -109,7 +109,13 @@ var rules = []rule{
 		"protocol is the contract: a stranger must be able to use it alone (standard library only)"},
 	{[]string{"agent"}, nil, own("relay", "internal/testenv"), "the halves meet only in internal/testenv"},
 	{[]string{"relay"}, nil, own("agent", "internal/testenv"), "the halves meet only in internal/testenv"},
-	{[]string{"internal"}, []string{"internal/testenv", "internal/e2e", "internal/archtest"}, own("agent", "relay"), "internal packages serve both halves and know neither"},
+	// internal/bench enrols many agents and runs them in one process, and asks the relay as callers do.
+	{[]string{"internal"}, []string{"internal/testenv", "internal/e2e", "internal/archtest", "internal/bench"}, own("agent", "relay"), "internal packages serve both halves and know neither"},
+	{[]string{"internal/bench"}, nil, func(p string) bool {
+		return under(p, "relay") && p != "relay/client" || under(p, "agent") && p != "agent" && p != "agent/enroll"
+	},
+		"the bench measures what is built and shipped: of the halves it takes the client, the agent as a library and enrolment, no inner part"},
+	{[]string{"agent", "relay", "internal", "protocol"}, []string{"internal/bench"}, own("internal/bench"), "the bench is no part of the product"},
 	{[]string{"agent/connector"}, nil, own("agent/uplink", "internal/tunnel", "internal/audit", "agent/enroll"), "a connector sees a call and a writer, never a tunnel or the audit log"},
 	{[]string{"agent/policy", "relay/authz", "internal/allowlist", "internal/mask", "internal/envelope"}, nil,
 		exactly("net", "net/http", "os/exec", "log/slog", "math/rand", "math/rand/v2"), "decisions are pure: no network, no logger, no chance"},

@@ -164,3 +164,12 @@ func setUpMariaDB(owner *account, dir, mariadbd, install, client string) (*Serve
 func (s *Server) URL(scheme, username, password, database string) string {
 	return (&url.URL{Scheme: scheme, User: url.UserPassword(username, password), Host: s.Addr(), Path: "/" + database}).String()
 }
+
+// StartPostgreSQL starts a server for a program that is no test. The caller stops it; it also ends with the process.
+func StartPostgreSQL() (*Server, func() error, error) {
+	s, err := startPostgreSQL()
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, s.stop, nil
+}
