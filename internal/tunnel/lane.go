@@ -85,7 +85,9 @@ func DialLane(ctx context.Context, addr string, tlsConf *tls.Config,
 		return nil, fmt.Errorf("open lane to relay %s: ticket of %d bytes", addr, len(ticket))
 	}
 	cfg = cfg.withDefaults()
-	conn, identify, err := dialTLS(ctx, addr, tlsConf, protocol.ALPNLane, dial, cfg)
+	tlsConf = tlsConf.Clone()
+	tlsConf.NextProtos = []string{protocol.ALPNLane}
+	conn, identify, err := dialTLS(ctx, addr, tlsConf, dial, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ import (
 func Dial(ctx context.Context, addr string, tlsConf *tls.Config,
 	dial func(ctx context.Context, network, addr string) (net.Conn, error), cfg Config) (Tunnel, error) {
 	cfg = cfg.withDefaults()
-	conn, identify, err := dialTLS(ctx, addr, tlsConf, protocol.ALPNTunnel, dial, cfg)
+	conn, identify, err := dialTLS(ctx, addr, tlsConf, dial, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +37,7 @@ func Dial(ctx context.Context, addr string, tlsConf *tls.Config,
 }
 
 // dialTLS connects and leaves the handshake to do. identify says who the relay is afterwards.
-func dialTLS(ctx context.Context, addr string, tlsConf *tls.Config, alpn string,
+func dialTLS(ctx context.Context, addr string, tlsConf *tls.Config,
 	dial func(ctx context.Context, network, addr string) (net.Conn, error), cfg Config) (*tls.Conn, identifier, error) {
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
@@ -49,7 +49,6 @@ func dialTLS(ctx context.Context, addr string, tlsConf *tls.Config, alpn string,
 		return nil, nil, fmt.Errorf("dial relay %s: %w", addr, err)
 	}
 	tlsConf = tlsConf.Clone()
-	tlsConf.NextProtos = []string{alpn}
 	if host, _, err := net.SplitHostPort(addr); err == nil && tlsConf.ServerName == "" {
 		tlsConf.ServerName = host // for routers on the way; the certificate is not judged by it
 	}
