@@ -66,6 +66,10 @@ func (l *Log) commit() {
 		l.mu.Unlock()
 		return
 	}
+	b.due = true
+	if b.soon != nil {
+		b.soon.Stop()
+	}
 	l.batch, l.buf = newBatch(), l.spare[:0]
 	close(l.room)
 	l.room = make(chan struct{})

@@ -155,6 +155,8 @@ type mark struct {
 // batch is a group of records that becomes durable together.
 type batch struct {
 	n    int
+	due  bool        // the committer is told
+	soon *time.Timer // tells it, when nobody has before; nil: no need
 	done chan struct{}
 	err  error // set before done is closed
 }
@@ -165,6 +167,7 @@ func newBatch() *batch { return &batch{done: make(chan struct{})} }
 type Ticket struct {
 	seq uint64
 	b   *batch
+	l   *Log
 }
 
 // Seq is the record's number, final only once Wait has returned nil: a record that failed leaves its number to the next.
@@ -178,6 +181,9 @@ func (t *Ticket) Wait(ctx context.Context) error {
 		return t.b.err
 	default:
 	}
+	t.l.mu.Lock()
+	t.l.hurry(t.b)
+	t.l.mu.Unlock()
 	select {
 	case <-t.b.done:
 		return t.b.err
@@ -223,12 +229,21 @@ func open(cfg Config, d disk) (*Log, error) {
 // Append adds a record and returns at once with a ticket, or an error: ErrBody, or one that wraps ErrUnavailable. The order in
 // which calls return is the order in the log. The body is kept compacted, with <, >, &, U+2028 and U+2029 escaped, so that the
 // line passes through encoding/json unchanged. It blocks, for AppendTimeout at most, only while MaxPending bytes wait for the disk.
-func (l *Log) Append(body []byte) (*Ticket, error) { return l.append(body, reserveBytes) }
+func (l *Log) Append(body []byte) (*Ticket, error) { return l.append(body, reserveBytes, false) }
+
+// AppendSoon is Append for a record that nobody waits for: it becomes durable with the next one, or after soonTime. A disk that
+// is not busy with it is free for the record that somebody waits for.
+func (l *Log) AppendSoon(body []byte) (*Ticket, error) { return l.append(body, reserveBytes, true) }
+
+// soonTime is how long a record that nobody waits for may wait for others.
+const soonTime = 10 * time.Millisecond
 
 // AppendReserved is Append that may use the reserve of a full log: for the event that says that the log is full.
-func (l *Log) AppendReserved(body []byte) (*Ticket, error) { return l.append(body, checkpointSpare) }
+func (l *Log) AppendReserved(body []byte) (*Ticket, error) {
+	return l.append(body, checkpointSpare, false)
+}
 
-func (l *Log) append(body []byte, spare int64) (*Ticket, error) {
+func (l *Log) append(body []byte, spare int64, soon bool) (*Ticket, error) {
 	body, err := canonical(body)
 	if err != nil {
 		return nil, err
@@ -258,11 +273,19 @@ func (l *Log) append(body []byte, spare int64) (*Ticket, error) {
 	l.prev = hashOf(l.buf[start:])
 	l.buf = append(l.buf, '\n')
 	l.total += n
-	l.batch.n++
-	if l.batch.n == 1 {
-		l.poke()
+	b := l.batch
+	b.n++
+	switch {
+	case !soon:
+		l.hurry(b)
+	case !b.due && b.soon == nil:
+		b.soon = time.AfterFunc(soonTime, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.hurry(b)
+		})
 	}
-	return &Ticket{seq: l.seq, b: l.batch}, nil
+	return &Ticket{seq: l.seq, b: b, l: l}, nil
 }
 
 // fits reports whether n bytes more are within the budget. A log that was full stays so until an eighth is free again, or each
@@ -309,6 +332,18 @@ func (l *Log) waitForRoom() error {
 		}
 	}
 	return nil
+}
+
+// hurry has b committed now. Called with mu held.
+func (l *Log) hurry(b *batch) {
+	if b.due {
+		return
+	}
+	b.due = true
+	if b.soon != nil {
+		b.soon.Stop()
+	}
+	l.poke()
 }
 
 func (l *Log) poke() {

@@ -232,3 +232,46 @@ func BenchmarkBareSync(b *testing.B) {
 		}
 	}
 }
+
+// A record that nobody waits for becomes durable by itself, with one that somebody waits for, and when somebody does.
+func TestAppendSoon(t *testing.T) {
+	l, err := Open(Config{Dir: t.TempDir(), Source: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	durable := func(seq uint64) bool {
+		deadline := time.After(10 * time.Second)
+		for {
+			changed := l.Changed()
+			if l.Head().Seq >= seq {
+				return true
+			}
+			select {
+			case <-changed:
+			case <-deadline:
+				return false
+			}
+		}
+	}
+	if _, err := l.AppendSoon([]byte(`{}`)); err != nil || !durable(1) {
+		t.Fatal("by itself", err)
+	}
+	if _, err := l.AppendSoon([]byte(`{}`)); err != nil {
+		t.Fatal(err)
+	}
+	tk, err := l.Append([]byte(`{}`))
+	if err == nil {
+		err = tk.Wait(t.Context())
+	}
+	if err != nil || l.Head().Seq != 3 {
+		t.Fatal("with another", err, l.Head().Seq)
+	}
+	tk, err = l.AppendSoon([]byte(`{}`))
+	if err == nil {
+		err = tk.Wait(t.Context())
+	}
+	if err != nil || l.Head().Seq != 4 {
+		t.Fatal("waited for", err)
+	}
+}

@@ -63,7 +63,11 @@ func (r *Recorder) Record(e Event) (*Ticket, error) {
 		r.full, r.refused = false, r.refused-refused
 		r.mu.Unlock()
 	}
-	t, err := r.put(e, r.Log.Append)
+	to := r.Log.Append
+	if e.Kind == KindOutcome { // the act is done, and its intent is durable
+		to = r.Log.AppendSoon
+	}
+	t, err := r.put(e, to)
 	if err == nil {
 		return t, nil
 	}

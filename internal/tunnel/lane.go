@@ -68,7 +68,7 @@ type Lane struct {
 	err   error
 	cur   *laneStream   // nil: idle
 	free  chan struct{} // closed when cur becomes nil
-	freed func()        // called after each stream that gave the lane back
+	freed func()        // called after each stream that gave the lane back, and at the end
 	ahead *aheadRead    // the read that watches over an idle lane
 }
 
@@ -154,7 +154,8 @@ func (l *Lane) start() {
 	l.watchLocked()
 }
 
-// OnFree sets what is called after each stream that gave the lane back. It must not block.
+// OnFree sets what is called after each stream that gave the lane back, and when the lane has ended. It must not wait for
+// the lane.
 func (l *Lane) OnFree(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -316,6 +317,9 @@ func (l *Lane) end(why error) {
 		return
 	}
 	l.err = why
+	if l.freed != nil {
+		l.tasks.Go(l.freed)
+	}
 	if l.expiry != nil {
 		l.expiry.Stop()
 	}

@@ -154,12 +154,12 @@ func (p *lanes) run(ctx context.Context) {
 	}
 }
 
-// grow asks the agent for as many lanes as were missed. At most one more than are in use are kept, so that a burst of short
-// dials does not dial as many lanes.
+// grow asks the agent for as many lanes as were missed, within the limit: who sent eight files at a time will send eight more.
+// The agent dials them one after the other.
 func (p *lanes) grow(ctx context.Context) {
 	p.mu.Lock()
 	p.forgetLocked(time.Now())
-	n := min(p.need, p.max-len(p.all)-len(p.tickets), 4)
+	n := min(p.need, p.max-len(p.all)-len(p.tickets))
 	p.need = 0
 	var ask protocol.Lanes
 	for range n {
@@ -228,11 +228,19 @@ func (p *lanes) add(ticket [tunnel.TicketSize]byte, lane *tunnel.Lane) bool {
 	return true
 }
 
+// free takes a lane back. One that a cut stream took along is replaced: what needed it mostly comes again.
 func (p *lanes) free(lane *tunnel.Lane) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.closed && slices.Contains(p.all, lane) {
+	switch {
+	case p.closed || !slices.Contains(p.all, lane):
+	case lane.Err() == nil:
 		p.idle = append(p.idle, idleLane{lane, time.Now()})
+	default:
+		p.dropLocked(lane)
+		if lane.Busy() {
+			p.wantLocked()
+		}
 	}
 }
 

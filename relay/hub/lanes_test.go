@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
@@ -249,5 +250,41 @@ func TestNoMoreLanesThanAllowed(t *testing.T) {
 	}
 	if n := len(s.tickets); n > 0 {
 		t.Errorf("%d lanes are asked for where none are allowed", n)
+	}
+}
+
+// A caller who breaks off a transfer costs the lane; another is asked for before the next transfer misses it.
+func TestLostLaneIsReplaced(t *testing.T) {
+	s := newLaneSite(t, 8)
+	lane, err := s.dial(mtlstest.Agent, s.want())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(s.tickets) > 0 {
+		<-s.tickets
+	}
+	go func() { _, _ = lane.Accept() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent/v1/files/in/read", io.NopCloser(&zeros{64 << 20}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		resp, err := s.live.Do(req)
+		if err == nil {
+			resp.Body.Close()
+		}
+		ended <- err
+	}()
+	<-s.tickets // it took the last free lane, so one is asked for
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("an answer came from nobody")
+	}
+	select {
+	case <-s.tickets:
+	case <-time.After(10 * time.Second):
+		t.Fatal("no lane is asked for in its place")
 	}
 }
