@@ -24,6 +24,11 @@ servers: # real database servers for the tests; root on Debian may install them
 test: servers ## every test, with real PostgreSQL and MariaDB servers
 	@bash internal/testenv/test.sh $(GO) test -timeout 15m ./...
 
+.PHONY: wine
+wine: ## the Windows programs and services under Wine; wants a machine that does nothing else
+	@FAIRLEAD_TEST_WINE=1 sh internal/testenv/servers/install.sh
+	FAIRLEAD_TEST_WINE=1 $(GO) test -count=1 -p 1 -run Wine ./internal/daemon ./internal/e2e
+
 .PHONY: race
 race: servers ## every test under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
