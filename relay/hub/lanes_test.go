@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,9 +27,6 @@ type laneSite struct {
 	root    *mtlstest.Cert
 	tickets chan []byte
 	served  http.HandlerFunc
-
-	mu    sync.Mutex // guards lanes
-	lanes []*tunnel.Lane
 }
 
 var other = mtls.Identity{Installation: "in_test", Role: mtls.RoleAgent, Workspace: "ws_test", Group: "grp_test", ID: "agt_other"}
