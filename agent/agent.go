@@ -263,9 +263,13 @@ func (a *Agent) hello() protocol.Hello {
 
 func (a *Agent) welcomed(w protocol.Welcome) { a.logSeen.Store(&w.Log) }
 
+// shipPace gathers what short operations record, so that each does not cost the relay synced writes of its own: those
+// would stand in the way of the very records that operations wait for.
+const shipPace = 50 * time.Millisecond
+
 // ship carries the audit log upstream, in order, at least once.
 func (a *Agent) ship(ctx context.Context) {
-	f := &audit.Feed{Log: a.log, CursorFile: filepath.Join(a.opt.DataDir, "audit", "relay.cursor"), Batch: 500, Release: true, Logger: a.opt.Logger}
+	f := &audit.Feed{Log: a.log, CursorFile: filepath.Join(a.opt.DataDir, "audit", "relay.cursor"), Batch: 500, Release: true, Pace: shipPace, SaveEvery: time.Second, Logger: a.opt.Logger}
 	err := f.Run(ctx, func(ctx context.Context, records []audit.Record) (uint64, error) {
 		select {
 		case <-a.up.Ready():
@@ -282,28 +286,35 @@ func (a *Agent) ship(ctx context.Context) {
 		if err := a.up.Call(cctx, protocol.PathEvents, batch, &receipt); err != nil {
 			return 0, fmt.Errorf("send events to the relay: %w", err)
 		}
-		return acknowledged(a.log, records[len(records)-1].Seq, receipt.Log)
+		return acknowledged(a.log, records, receipt.Log)
 	})
 	if err != nil && ctx.Err() == nil {
 		a.opt.Logger.Error("events no longer reach the relay; the agent refuses work when its spool is full", "error", err)
 	}
 }
 
-// acknowledged is how far a receipt is believed, for a batch that ended with record last. It must name a record of this
-// log by its hash. One that lies behind the batch is believed as far as the batch goes: the relay holds more than the cursor
-// knew.
-func acknowledged(log *audit.Log, last uint64, head protocol.LogHead) (uint64, error) {
-	if head.Seq < log.Oldest() {
+// acknowledged is how far a receipt is believed, for a batch that was sent. It must name a record of this log by its hash.
+// One that lies behind the batch is believed as far as the batch goes: the relay holds more than the cursor knew.
+func acknowledged(log *audit.Log, sent []audit.Record, head protocol.LogHead) (uint64, error) {
+	first, last := sent[0].Seq, sent[len(sent)-1].Seq
+	var have audit.Record
+	switch {
+	case first <= head.Seq && head.Seq <= last:
+		have = sent[head.Seq-first]
+	case head.Seq < log.Oldest():
 		return head.Seq, nil // the relay has none, or lost some that are no longer here: the feed goes back as far as it can
-	}
-	if head.Seq > log.Head().Seq {
+	case head.Seq > log.Head().Seq:
 		return 0, fmt.Errorf("the relay acknowledged record %d, and there are %d", head.Seq, log.Head().Seq)
+	default:
+		recs, err := log.Read(head.Seq-1, 1)
+		if err != nil {
+			return 0, fmt.Errorf("read the record that the relay acknowledged: %w", err)
+		}
+		if len(recs) > 0 {
+			have = recs[0]
+		}
 	}
-	have, err := log.Read(head.Seq-1, 1)
-	if err != nil {
-		return 0, fmt.Errorf("read the record that the relay acknowledged: %w", err)
-	}
-	if len(have) == 0 || have[0].Hash != head.Hash {
+	if have.Hash == "" || have.Hash != head.Hash {
 		return 0, fmt.Errorf("the relay acknowledged another record %d than this log has", head.Seq)
 	}
 	return min(head.Seq, last), nil

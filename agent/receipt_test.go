@@ -40,11 +40,11 @@ func TestReceiptsAreCheckedAgainstOurOwnLog(t *testing.T) {
 		want uint64
 		ok   bool
 	}{
-		"the batch": {at(5, 5), 5, true}, "a part": {at(3, 3), 3, true}, "more, which it proves": {at(9, 9), 5, true}, "nothing": {protocol.LogHead{}, 0, true},
+		"the batch": {at(5, 5), 5, true}, "a part": {at(3, 3), 3, true}, "before the batch": {at(1, 1), 1, true}, "before it, by a wrong hash": {at(1, 2), 0, false}, "more, which it proves": {at(9, 9), 5, true}, "nothing": {protocol.LogHead{}, 0, true},
 		"another record": {at(5, 4), 0, false}, "no hash": {protocol.LogHead{Seq: 5}, 0, false}, "more, by a wrong hash": {at(9, 5), 0, false}, "what is not": {at(11, 10), 0, false}, "overflow": {at(-1, 10), 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := acknowledged(l, 5, c.head)
+			got, err := acknowledged(l, all[1:5], c.head)
 			if got != c.want || (err == nil) != c.ok {
 				t.Errorf("%d, %v", got, err)
 			}

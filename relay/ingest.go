@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -23,13 +24,21 @@ import (
 // changed unseen. A relay that was restored from a copy holds less than an agent believes: it names what it holds, and the
 // agent goes back as far as its own log still reaches.
 //
-// The log is the truth. The cursor in the store may lag behind it by a crash, and be ahead of it in a copy whose parts are
-// not of one moment, so the log's end is read once after a start.
+// The log is the truth. The cursor in the store lags behind it by cursorLag, or a crash, and may be ahead of it in a copy
+// whose parts are not of one moment, so the log's end is read once after a start.
 type ingest struct {
 	mu     sync.Mutex // guards the fields below
 	agents map[string]*agentCursor
-	ends   map[string]*logEnd // by workspace
+	ends   map[string]*logEnd          // by workspace
+	lag    map[string]protocol.LogHead // cursors that the store has not yet
+	failed bool                        // the store did not take them last time
+
+	store sync.Mutex // held while cursors go there
 }
+
+// cursorLag is how long a cursor may be newer than the store's: a synced write for each batch would stand in the way of
+// the records that operations wait for.
+const cursorLag = time.Second
 
 // logEnd is what the end of a workspace's log held when it was first asked for. One reading serves all agents: each for
 // itself would read it thousands of times when they come back together.
@@ -48,7 +57,7 @@ type agentCursor struct {
 	// bears numbers that are held already, and must not be taken for those.
 	forked bool
 	head   protocol.LogHead
-	stored uint64        // how far the cursor in the store is
+	stored uint64        // how far the cursor in the store is, or will be with the next storeCursors
 	found  bool          // head was found once; from then on only what came behind at is looked at
 	at     uint64        // the workspace's log was looked through up to here
 	unsure *audit.Ticket // of a batch whose end is not known: it may yet become durable
@@ -63,8 +72,8 @@ type sealedRecord struct {
 	AgentHash string `json:"agent_hash"`
 }
 
-// recoverRecords bounds how much of the log's end is read after a start. A batch is written and its cursor stored within
-// one request, so what can be missing is far less.
+// recoverRecords bounds how much of the log's end is read after a start. A cursor is stored cursorLag after its batch, and
+// while the store takes none no batch is taken, so what can be missing is far less.
 const recoverRecords = 100_000
 
 func (c *control) events(r *http.Request) (any, error) {
@@ -88,6 +97,14 @@ func (r *Relay) take(ctx context.Context, workspace, agent string, b protocol.Ev
 	log, err := r.logs.Get(workspace)
 	if err != nil {
 		return none, cannotKeep(err)
+	}
+	r.ingest.mu.Lock()
+	failed := r.ingest.failed
+	r.ingest.mu.Unlock()
+	if failed {
+		if err := r.storeCursors(context.WithoutCancel(ctx)); err != nil {
+			return none, err
+		}
 	}
 	cur := r.ingest.lock(agent)
 	defer cur.mu.Unlock()
@@ -128,15 +145,57 @@ func (r *Relay) take(ctx context.Context, workspace, agent string, b protocol.Ev
 	if err := cur.keep(ctx, log, recs, bodies); err != nil {
 		return none, err
 	}
-	// What is durable is held, whether the store says so or not: it is made to at the next batch then, and after a start
-	// the log's end tells.
+	// What is durable is held, whether the store says so or not: after a start the log's end tells.
 	if cur.head.Seq > cur.stored {
-		if err := r.dir.SetAuditCursor(context.WithoutCancel(ctx), agent, cur.head); err != nil {
-			return none, err
+		r.ingest.mu.Lock()
+		if r.ingest.lag == nil {
+			r.ingest.lag = map[string]protocol.LogHead{}
 		}
+		r.ingest.lag[agent] = cur.head
+		r.ingest.mu.Unlock()
 		cur.stored = cur.head.Seq
 	}
 	return cur.head, nil
+}
+
+// keepCursors stores what is known of agents' logs now and then, until ctx ends.
+func (r *Relay) keepCursors(ctx context.Context) {
+	tick := time.NewTicker(cursorLag)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := r.storeCursors(ctx); err != nil && ctx.Err() == nil {
+			r.opt.Logger.Error("the store does not take how far agents' audit logs are held; their records are refused until it does", "error", err)
+		}
+	}
+}
+
+// storeCursors makes the store know what is known of agents' logs. What it does not take now is taken the next time.
+func (r *Relay) storeCursors(ctx context.Context) error {
+	g := &r.ingest
+	g.store.Lock()
+	defer g.store.Unlock()
+	g.mu.Lock()
+	lag := g.lag
+	g.lag = nil
+	g.mu.Unlock()
+	if len(lag) == 0 {
+		return nil
+	}
+	err := r.dir.SetAuditCursors(ctx, lag)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.failed = err != nil
+	if err == nil {
+		return nil
+	}
+	maps.Copy(lag, g.lag) // what came meanwhile is newer
+	g.lag = lag
+	return fmt.Errorf("store how far agents' audit logs are held: %w", err)
 }
 
 // keep writes records to the workspace's log and waits until they are durable: only then they are acknowledged.

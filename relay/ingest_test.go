@@ -185,6 +185,9 @@ func TestCursorCatchesUpWithTheLogAfterACrash(t *testing.T) {
 	if _, err := r.take(ctx, s.workspace, s.agent, batch(lines[:3])); err != nil {
 		t.Fatal(err)
 	}
+	if err := r.storeCursors(ctx); err != nil {
+		t.Fatal(err)
+	}
 	stored, err := r.dir.AuditCursor(ctx, s.agent)
 	if err != nil || stored.Seq != 3 {
 		t.Fatalf("%+v, %v", stored, err)
@@ -305,6 +308,45 @@ func TestGapThatCannotBeFilledStaysAConflict(t *testing.T) {
 	}
 }
 
+// While the store does not take cursors no batch is taken: after a crash the log's end would not reach back to them.
+func TestNoBatchIsTakenWhileTheStoreFails(t *testing.T) {
+	ctx := context.Background()
+	r, s := relayAndSite(t)
+	lines := s.write(t, 6, 0)
+	if _, err := r.take(ctx, s.workspace, s.agent, batch(lines[:3])); err != nil {
+		t.Fatal(err)
+	}
+	store := func(ctx context.Context, agent string, want uint64) {
+		t.Helper()
+		if h, err := r.dir.AuditCursor(ctx, agent); err != nil || h.Seq != want {
+			t.Fatalf("the store has %+v, %v; want %d", h, err, want)
+		}
+	}
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := r.storeCursors(gone); err == nil {
+		t.Fatal("stored in spite of it")
+	}
+	store(ctx, s.agent, 0)
+	// A malformed head stands for a store that fails: the same path, and nothing else in the process breaks.
+	r.ingest.lag["agt_broken"] = protocol.LogHead{Seq: 1}
+	if _, err := r.take(ctx, s.workspace, s.agent, batch(lines[3:])); err == nil {
+		t.Fatal("a batch was taken")
+	}
+	if got := held(t, r, s); !consecutive(got, 3) {
+		t.Fatalf("held: %v", got)
+	}
+	delete(r.ingest.lag, "agt_broken")
+	if _, err := r.take(ctx, s.workspace, s.agent, batch(lines[3:])); err != nil {
+		t.Fatal(err)
+	}
+	store(ctx, s.agent, 3) // made good before the batch
+	if err := r.storeCursors(ctx); err != nil {
+		t.Fatal(err)
+	}
+	store(ctx, s.agent, 6)
+}
+
 // In a copy whose parts are not of one moment the store may know of records that the log has not: they are asked for.
 func TestCursorAheadOfTheLogDoesNotHideALoss(t *testing.T) {
 	ctx := context.Background()
@@ -315,7 +357,7 @@ func TestCursorAheadOfTheLogDoesNotHideALoss(t *testing.T) {
 	}
 	six, err := audit.ParseLine(lines[5])
 	if err == nil {
-		err = r.dir.SetAuditCursor(ctx, s.agent, six.Head())
+		err = r.dir.SetAuditCursors(ctx, map[string]protocol.LogHead{s.agent: six.Head()})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -331,6 +373,9 @@ func TestCursorAheadOfTheLogDoesNotHideALoss(t *testing.T) {
 	}
 	if got := held(t, r, s); !consecutive(got, 8) {
 		t.Fatalf("held: %v", got)
+	}
+	if err := r.storeCursors(ctx); err != nil {
+		t.Fatal(err)
 	}
 	if h, err := r.dir.AuditCursor(ctx, s.agent); err != nil || h.Seq != 8 {
 		t.Fatalf("%+v, %v", h, err)

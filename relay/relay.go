@@ -213,6 +213,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	wg.Go(func() { r.api.Run(inner) })
 	wg.Go(func() { r.gateways.Run(inner) })
 	wg.Go(func() { r.enforce(inner) })
+	wg.Go(func() { r.keepCursors(inner) })
 	wg.Go(func() { r.keepServer(inner) })
 	for _, ws := range r.dir.Snapshot().Workspaces() {
 		if _, err := r.record(audit.Event{Kind: audit.KindStart, Workspace: ws.ID, Version: r.opt.Version}); err != nil {
@@ -301,7 +302,7 @@ func (r *Relay) close() error {
 		}
 	}
 	if r.logs != nil {
-		errs = append(errs, r.logs.Close())
+		errs = append(errs, r.storeCursors(context.Background()), r.logs.Close())
 	}
 	return errors.Join(append(errs, r.dir.Close())...)
 }

@@ -24,6 +24,13 @@ type Feed struct {
 	CursorFile string // written atomically; its folder must exist. A file in the log's folder shares the log's fate
 	Batch      int    // most records in a delivery; 0: 500
 
+	// Pace is the least time between two deliveries that are not full: what comes meanwhile goes together, and costs the
+	// receiver one synced write. The first after a pause goes at once. 0: none.
+	Pace time.Duration
+	// SaveEvery is how long the cursor file may lag behind what was acknowledged; 0: not at all. What a crash takes of it is
+	// delivered again. Nothing is released that the file does not say.
+	SaveEvery time.Duration
+
 	Release    bool // release in the log what was acknowledged
 	MinBackoff time.Duration
 	MaxBackoff time.Duration // full jitter up to MinBackoff·2ⁿ, at most MaxBackoff; 0: 500 ms and 60 s
@@ -53,7 +60,7 @@ var ErrCursor = errors.New("feed cursor does not belong to this log")
 // (ErrCursor). deliver gets at least one record and returns the number of the last that the receiver holds durably; it is
 // believed even with an error. A number below the cursor, with a nil error, takes the feed back (the receiver lost some).
 // Records slices are not reused.
-func (f *Feed) Run(ctx context.Context, deliver func(ctx context.Context, records []Record) (lastAcked uint64, err error)) error {
+func (f *Feed) Run(ctx context.Context, deliver func(ctx context.Context, records []Record) (lastAcked uint64, err error)) (err error) {
 	if f.disk.open == nil {
 		f.disk = realDisk()
 	}
@@ -69,8 +76,35 @@ func (f *Feed) Run(ctx context.Context, deliver func(ctx context.Context, record
 	if err != nil {
 		return err
 	}
+	saved, since := cursor, time.Now() // since: when the file began to lag, or was written
+	save := func() error {
+		if saved == cursor {
+			return nil
+		}
+		if err := f.save(cursor); err != nil {
+			return err
+		}
+		saved = cursor
+		if f.Release {
+			f.Log.Release(saved.Seq)
+		}
+		return nil
+	}
+	defer func() {
+		if serr := save(); serr != nil {
+			err = errors.Join(err, serr)
+		}
+	}()
+	var sent time.Time
 	for tries := 0; ; {
 		changed, closed := f.Log.Changed(), f.Log.isClosed()
+		if new, wait := f.Log.Head().Seq-cursor.Seq, time.Until(sent.Add(f.Pace)); 0 < new && new < uint64(batch) && wait > 0 && !closed {
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
 		records, err := f.Log.Read(cursor.Seq, batch)
 		if errors.Is(err, ErrReleased) {
 			return fmt.Errorf("%w: record %d is no longer held", ErrCursor, cursor.Seq+1)
@@ -79,9 +113,17 @@ func (f *Feed) Run(ctx context.Context, deliver func(ctx context.Context, record
 			if closed {
 				return nil
 			}
+			var lag <-chan time.Time
+			if saved != cursor {
+				lag = time.After(time.Until(since.Add(f.SaveEvery)))
+			}
 			select {
 			case <-changed:
 				continue
+			case <-lag:
+				if err = save(); err == nil {
+					continue
+				}
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -90,18 +132,18 @@ func (f *Feed) Run(ctx context.Context, deliver func(ctx context.Context, record
 		if err == nil {
 			var next Head
 			next, err = f.deliver(ctx, cursor, records, deliver)
+			sent = time.Now()
 			moved = next.Seq > cursor.Seq
-			if f.Release && next.Seq < cursor.Seq {
+			back := next.Seq < cursor.Seq
+			if f.Release && back {
 				f.Log.keep(next.Seq) // before the cursor: what the receiver lost must not go here, too
 			}
-			if next != cursor {
-				if serr := f.save(next); serr != nil {
-					err = errors.Join(err, serr)
-				}
-				cursor = next
+			if saved == cursor {
+				since = sent
 			}
-			if f.Release && moved {
-				f.Log.Release(cursor.Seq)
+			cursor = next
+			if back || sent.Sub(since) >= f.SaveEvery || f.Release && f.Log.pressed() {
+				err = errors.Join(err, save())
 			}
 		}
 		if ctx.Err() != nil {

@@ -431,3 +431,95 @@ func TestFeedShipsABudgetedLog(t *testing.T) {
 		t.Errorf("%+v", rep)
 	}
 }
+
+func TestFeedPace(t *testing.T) {
+	dir := t.TempDir()
+	l := openTest(t, Config{Dir: dir})
+	add(t, l, body(1))
+	var mu sync.Mutex
+	var sizes []int
+	var times []time.Time
+	var last uint64
+	f := quickFeed(l, filepath.Join(dir, "cursor"))
+	f.Pace, f.SaveEvery = 30*time.Millisecond, time.Hour
+	first := make(chan struct{})
+	runFeed(t, f, func(_ context.Context, rs []Record) (uint64, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		sizes, times, last = append(sizes, len(rs)), append(times, time.Now()), rs[len(rs)-1].Seq
+		if len(sizes) == 1 {
+			close(first)
+		}
+		return last, nil
+	}, func() bool {
+		<-first
+		mu.Lock()
+		n := last
+		mu.Unlock()
+		if n == 1 && l.Head().Seq == 1 {
+			for i := 2; i <= 21; i++ { // two full batches, which wait for nothing, and six more, which wait
+				add(t, l, body(i))
+			}
+		}
+		return n == 21
+	})
+	for i := 1; i < len(sizes); i++ {
+		if d := times[i].Sub(times[i-1]); sizes[i] < 7 && d < f.Pace-time.Millisecond {
+			t.Errorf("delivery %d of %d records came %v after the one before", i, sizes[i], d)
+		}
+	}
+	if len(sizes) > 5 {
+		t.Errorf("deliveries: %v", sizes)
+	}
+	if c, _, err := ReadCursor(f.CursorFile); err != nil || c != l.Head() {
+		t.Errorf("the end of Run left the cursor at %v, %v", c, err)
+	}
+}
+
+// The cursor file lags by SaveEvery at most, also when nothing more comes, and what it does not say is not released.
+func TestFeedSavesItsCursorNowAndThen(t *testing.T) {
+	for name, every := range map[string]time.Duration{"soon": 20 * time.Millisecond, "never": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l := openTest(t, Config{Dir: dir, SegmentBytes: 1500, MaxBytes: MinBudget})
+			for i := 1; i <= 20; i++ {
+				add(t, l, body(i))
+			}
+			r := &receiver{}
+			f := quickFeed(l, filepath.Join(dir, "cursor"))
+			f.SaveEvery, f.Release = every, true
+			runFeed(t, f, r.deliver, func() bool {
+				c, ok, _ := ReadCursor(f.CursorFile)
+				l.mu.Lock()
+				released := l.released
+				l.mu.Unlock()
+				if released > c.Seq {
+					t.Errorf("released %d, and the cursor says %d", released, c.Seq)
+				}
+				if every == time.Hour {
+					if ok {
+						t.Errorf("the cursor was saved at %d", c.Seq)
+					}
+					return r.got() == 20
+				}
+				return c.Seq == 20
+			})
+			if c, _, err := ReadCursor(f.CursorFile); err != nil || c.Seq != 20 {
+				t.Errorf("at the end: %v, %v", c, err)
+			}
+		})
+	}
+}
+
+// A log that is short of room has its cursor saved at once: what is acknowledged can go.
+func TestFeedReleasesAtOnceWhenRoomIsShort(t *testing.T) {
+	dir := t.TempDir()
+	l := openTest(t, Config{Dir: dir, MaxBytes: MinBudget})
+	for n := 1; !l.pressed(); n++ {
+		add(t, l, body(n))
+	}
+	r := &receiver{}
+	f := quickFeed(l, filepath.Join(dir, "cursor"))
+	f.SaveEvery, f.Release, f.Batch = time.Hour, true, 500
+	runFeed(t, f, r.deliver, func() bool { return l.Oldest() > 1 })
+}

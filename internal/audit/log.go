@@ -438,6 +438,13 @@ func (l *Log) keep(after uint64) {
 	l.released = min(l.released, after)
 }
 
+// pressed reports whether a Release would delete something now.
+func (l *Log) pressed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cfg.MaxBytes > 0 && l.total > l.cfg.MaxBytes/2
+}
+
 // Close commits what was appended, writes a checkpoint, joins the committer and lets go of the folder. Later calls do nothing. The
 // error says what of that did not happen; tickets tell of each record.
 func (l *Log) Close() error {

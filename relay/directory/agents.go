@@ -505,13 +505,20 @@ func (d *Directory) AuditCursor(ctx context.Context, agent string) (h protocol.L
 	return h, fail(err)
 }
 
-// SetAuditCursor moves the cursor forward; it is durable when this returns. It refuses (conflict) to move it back.
-func (d *Directory) SetAuditCursor(ctx context.Context, agent string, h protocol.LogHead) error {
-	if h.Seq == 0 || h.Seq > 1<<62 || h.Hash == "" {
-		return invalid("the log head is malformed", "send the sequence number and hash of a record")
+// SetAuditCursors moves cursors forward, by agent, in one transaction; they are durable when this returns. One that would move
+// back, and one of an agent that is gone, is passed over.
+func (d *Directory) SetAuditCursors(ctx context.Context, heads map[string]protocol.LogHead) error {
+	for _, h := range heads {
+		if h.Seq == 0 || h.Seq > 1<<62 || h.Hash == "" {
+			return invalid("the log head is malformed", "send the sequence number and hash of a record")
+		}
 	}
 	return fail(d.store.WriteQuiet(ctx, func(tx *store.Tx) error {
-		return as(tx.SetAuditCursor(agent, h.Seq, h.Hash),
-			protocol.Errorf(protocol.CodeConflict, "the agent's log is held further already, or the agent is gone"), nil)
+		for agent, h := range heads {
+			if err := tx.SetAuditCursor(agent, h.Seq, h.Hash); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+		}
+		return nil
 	}))
 }

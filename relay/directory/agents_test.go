@@ -265,7 +265,7 @@ func TestP11DisablingAnAgentIsInForceAtOnce(t *testing.T) {
 	if s := d.Snapshot().Agent(a.ID).State(); s != directory.AgentAwaiting {
 		t.Fatal(s)
 	}
-	must(t, d.SetAuditCursor(t.Context(), a.ID, protocol.LogHead{Seq: 3, Hash: "h"}))
+	must(t, d.SetAuditCursors(t.Context(), map[string]protocol.LogHead{a.ID: {Seq: 3, Hash: "h"}}))
 	must(t, d.DeleteAgent(t.Context(), "default", a.ID))
 	want(t, check(), protocol.CodeDenied)
 	if h, err := d.AuditCursor(t.Context(), a.ID); err != nil || h.Seq != 0 {
@@ -337,16 +337,22 @@ func TestAuditCursor(t *testing.T) {
 		t.Fatal(h, err)
 	}
 	before := d.Snapshot()
-	must(t, d.SetAuditCursor(t.Context(), a.ID, protocol.LogHead{Seq: 7, Hash: "h7"}))
-	if h, err := d.AuditCursor(t.Context(), a.ID); err != nil || h != (protocol.LogHead{Seq: 7, Hash: "h7"}) {
-		t.Fatal(h, err)
+	set := func(agent string, h protocol.LogHead) error {
+		return d.SetAuditCursors(t.Context(), map[string]protocol.LogHead{agent: h})
 	}
+	must(t, set(a.ID, protocol.LogHead{Seq: 7, Hash: "h7"}))
 	if d.Snapshot() != before {
 		t.Fatal("a cursor makes a new snapshot")
 	}
-	want(t, d.SetAuditCursor(t.Context(), a.ID, protocol.LogHead{Seq: 7, Hash: "other"}), protocol.CodeConflict)
-	want(t, d.SetAuditCursor(t.Context(), a.ID, protocol.LogHead{Seq: 6, Hash: "h6"}), protocol.CodeConflict)
-	want(t, d.SetAuditCursor(t.Context(), "agt_none", protocol.LogHead{Seq: 1, Hash: "h"}), protocol.CodeConflict)
-	want(t, d.SetAuditCursor(t.Context(), a.ID, protocol.LogHead{Seq: 1 << 63, Hash: "h"}), protocol.CodeInvalid)
-	want(t, d.SetAuditCursor(t.Context(), a.ID, protocol.LogHead{Seq: 8}), protocol.CodeInvalid)
+	// What moves back and what belongs to nobody does not keep the others from their place.
+	b := enroll(t, d, "s2", 2)
+	must(t, d.SetAuditCursors(t.Context(), map[string]protocol.LogHead{a.ID: {Seq: 6, Hash: "h6"}, "agt_none": {Seq: 1, Hash: "h"}, b.ID: {Seq: 2, Hash: "b2"}}))
+	must(t, set(a.ID, protocol.LogHead{Seq: 7, Hash: "other"}))
+	for id, want := range map[string]protocol.LogHead{a.ID: {Seq: 7, Hash: "h7"}, b.ID: {Seq: 2, Hash: "b2"}, "agt_none": {}} {
+		if h, err := d.AuditCursor(t.Context(), id); err != nil || h != want {
+			t.Fatal(id, h, err)
+		}
+	}
+	want(t, set(a.ID, protocol.LogHead{Seq: 1 << 63, Hash: "h"}), protocol.CodeInvalid)
+	want(t, set(a.ID, protocol.LogHead{Seq: 8}), protocol.CodeInvalid)
 }
