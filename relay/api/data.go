@@ -14,8 +14,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/fairleadhq/fairlead/internal/splice"
-	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
@@ -128,44 +126,35 @@ func (a *API) dispatch(w http.ResponseWriter, r *http.Request, v *visit, req pro
 			return
 		}
 	}
-	err := a.cfg.Dispatch.Do(ctx, call, answer, func(s tunnel.Stream) (in, out int64) { return a.raw(ctx, w, s) })
+	var dial *upgrading
+	err := a.cfg.Dispatch.Do(ctx, call, answer, func(s *dispatch.Raw) (in, out int64) {
+		if dial = a.upgrade(w, s); dial == nil {
+			return 0, 0
+		}
+		return dial.serve(ctx)
+	})
+	if dial != nil {
+		defer dial.conn.Close()
+	}
 	if err == nil && csv != nil {
 		err = csv.finish()
 	}
 	if err == nil && head != nil {
 		err = head.finish()
 	}
+	cut := errors.Is(err, dispatch.ErrCut)
+	if err != nil && !cut && context.Cause(ctx) != nil && r.Context().Err() == nil {
+		err = context.Cause(ctx) // the rules changed meanwhile
+	}
 	switch {
-	case errors.Is(err, dispatch.ErrCut):
+	case cut:
 		panic(http.ErrAbortHandler) // the caller must see that the answer is not whole
-	case err != nil && context.Cause(ctx) != nil && r.Context().Err() == nil:
-		a.fail(w, r, context.Cause(ctx)) // the rules changed meanwhile
-	case err != nil:
+	case err == nil:
+	case dial != nil:
+		dial.refuse(a, r, err)
+	default:
 		a.fail(w, r, err)
 	}
-}
-
-// raw switches the caller's conn to raw bytes and copies until both sides are done.
-func (a *API) raw(ctx context.Context, w http.ResponseWriter, s tunnel.Stream) (in, out int64) {
-	conn, buf, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		a.cfg.Logger.Error("hijack for dial", "error", err)
-		return 0, 0
-	}
-	defer conn.Close()
-	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol.UpgradeDial+"\r\n\r\n"); err != nil {
-		return 0, 0
-	}
-	// What the caller sent in the same flight as its request stands in the server's reader.
-	first := make([]byte, buf.Reader.Buffered())
-	_, _ = io.ReadFull(buf.Reader, first)
-	if len(first) > 0 {
-		if _, err := s.Write(first); err != nil {
-			return 0, 0
-		}
-	}
-	in, out = splice.Both(ctx, conn, s)
-	return in + int64(len(first)), out
 }
 
 // statement builds query and exec.

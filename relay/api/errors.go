@@ -18,6 +18,14 @@ func invalid(message, hint string) *protocol.Error {
 
 // fail answers an error as problem+json. It must not be called after the first byte of an answer.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	w.Header().Del("Content-Length")
+	status, body := a.problem(w.Header(), r, err)
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+// problem makes the answer for an error, and logs what the caller must not see of it.
+func (a *API) problem(h http.Header, r *http.Request, err error) (status int, body []byte) {
 	e := *protocol.AsError(err)
 	if e.Origin == "" {
 		e.Origin = protocol.OriginRelay
@@ -32,15 +40,12 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if merr != nil {
 		panic(http.ErrAbortHandler)
 	}
-	h := w.Header()
-	h.Del("Content-Length")
 	h.Set("Content-Type", client.ContentProblem)
 	h.Set(protocol.HeaderOrigin, string(e.Origin)) // tells our own answer from one of an http target
 	if e.Code == protocol.CodeUnauthenticated {
 		h.Set("WWW-Authenticate", "Bearer")
 	}
-	w.WriteHeader(e.Code.Status())
-	_, _ = w.Write(append(b, '\n'))
+	return e.Code.Status(), append(b, '\n')
 }
 
 // humaError is a problem in the shape that huma wants of its errors.

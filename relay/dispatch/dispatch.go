@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/audit"
-	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/directory"
@@ -47,8 +46,10 @@ type Call struct {
 // Do makes the trip and copies the answer to w. An error is returned when nothing was written to w; it is a
 // *protocol.Error that is safe to show. ErrCut is returned when the answer broke off.
 //
-// For a dial, raw is called with the open stream and has until its return to copy both ways; w is not used then.
-func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw func(tunnel.Stream) (in, out int64)) error {
+// For a dial, raw is called with the stream as soon as the request is on its way, and has until its return to copy both ways;
+// w is not used then. An error after that is a refusal, or the reason of the end: nothing of the target's was read, or the
+// rules changed.
+func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw func(*Raw) (in, out int64)) error {
 	started := time.Now()
 	r := &c.Request
 	ev, conn, err := decide(c)
@@ -100,39 +101,35 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 		return &e
 	}
 
-	stream, resp, live, err := d.send(ctx, conn, r, c.Body)
-	if live != nil {
-		ev.Agent = live.Agent()
-	}
+	stream, resp, agent, err := d.send(ctx, conn, r, c.Body)
+	ev.Agent = agent
 	if err != nil {
 		return fail(err)
 	}
 	if stream != nil {
-		defer stream.Close()
-	} else {
-		defer resp.Body.Close()
-	}
-	// Not a byte of the answer is released before the record is durable.
-	if err := record.Wait(ctx); err != nil {
-		if ctx.Err() != nil {
-			return fail(&protocol.Error{Code: protocol.CodeCanceled, Message: "the caller went away", Cause: err})
+		s := &Raw{Stream: stream, settle: d.settled(ctx, stream, record, ev)}
+		defer s.Close()
+		ev.BytesIn, ev.Bytes = raw(s)
+		_ = s.Close() // raw may have left without an answer
+		if err := s.Admitted(); err != nil {
+			return fail(err)
 		}
-		return fail(d.unrecorded(ev, err))
-	}
-	if stream != nil {
-		ev.BytesIn, ev.Bytes = raw(stream)
 		ended = true
 		if cut := (*protocol.Error)(nil); errors.As(context.Cause(ctx), &cut) { // the rules changed meanwhile
 			ev.Code, ev.Reason = string(cut.Code), cut.Message
 		}
 		return nil
 	}
+	defer resp.Body.Close()
+	if err := d.durable(ctx, record, ev); err != nil {
+		return fail(err)
+	}
 	if e := agentError(resp); e != nil {
 		return fail(e)
 	}
-	// Nothing else may answer a dial, and a status that is no final answer would leave the caller's conn in disorder.
-	if r.Operation == protocol.OpDial || resp.StatusCode < 200 || resp.StatusCode > 599 {
-		return fail(&protocol.Error{Code: protocol.CodeUpstream, Origin: protocol.OriginAgent, Message: "the agent's answer makes no sense"})
+	// A status that is no final answer would leave the caller's conn in disorder.
+	if resp.StatusCode < 200 || resp.StatusCode > 599 {
+		return fail(errSenseless)
 	}
 	n, err := copyAnswer(w, resp, r.Operation == protocol.OpRequest)
 	ev.Bytes = n
@@ -217,8 +214,9 @@ func (d *Dispatcher) aim(r *protocol.Request, c *directory.Connection) error {
 	return nil
 }
 
-// send picks a tunnel and sends the request on it. Only a tunnel that took nothing of the request is replaced by another.
-func (d *Dispatcher) send(ctx context.Context, c *directory.Connection, r *protocol.Request, body io.Reader) (tunnel.Stream, *http.Response, *hub.Live, error) {
+// send picks a tunnel and sends the request on it. Only a tunnel that took nothing of the request is replaced by another. It
+// gives the agent that was asked, also with an error; "" when none was.
+func (d *Dispatcher) send(ctx context.Context, c *directory.Connection, r *protocol.Request, body io.Reader) (s *hub.Dialed, resp *http.Response, agent string, err error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		r.Remaining = protocol.Remaining(deadline, ok)
 	}
@@ -226,32 +224,28 @@ func (d *Dispatcher) send(ctx context.Context, c *directory.Connection, r *proto
 	for {
 		live, err := d.Hub.Pick(c.Group, c.Profile, tried...)
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, nil, "", err
 		}
 		if body != nil {
 			body = io.NopCloser(body) // the transport closes what it is given, and a second try still needs it
 		}
 		req, err := r.HTTP(ctx, body)
 		if err != nil {
-			return nil, nil, live, err
+			return nil, nil, live.Agent(), err
 		}
 		if r.Operation == protocol.OpDial {
-			stream, resp, err := live.Dial(req)
-			if err != nil && errors.Is(err, hub.ErrNotSent) && len(tried) < 3 {
-				tried = append(tried, live)
-				continue
+			s, err = live.Dial(req)
+		} else {
+			if n := contentLength(r.Header); n >= 0 && body != nil {
+				req.ContentLength = n
 			}
-			return stream, resp, live, err
+			resp, err = live.Do(req)
 		}
-		if n := contentLength(r.Header); n >= 0 && body != nil {
-			req.ContentLength = n
-		}
-		resp, err := live.Do(req)
 		if err != nil && errors.Is(err, hub.ErrNotSent) && len(tried) < 3 {
 			tried = append(tried, live)
 			continue
 		}
-		return nil, resp, live, err
+		return s, resp, live.Agent(), err
 	}
 }
 

@@ -5,5 +5,5 @@
 //
 // The order is the security. There is no chain of plugins to put something between, and no second way round: every
 // operation on a connection goes through Do. A denial is recorded by the same call as an admission. If the record
-// cannot be made durable, not a byte of the answer is released.
+// cannot be made durable, not a byte of the answer is released. The bytes of a dial are in that flight, too (Raw).
 package dispatch

@@ -17,7 +17,6 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/internal/splice"
-	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/directory"
@@ -206,11 +205,8 @@ func (m *Manager) serve(k *conn) {
 		k.cut(&protocol.Error{Code: protocol.CodeTimeout, Origin: protocol.OriginRelay, Message: "the agent did not answer in time"})
 	})
 	defer late.Stop()
-	err := m.cfg.Dispatch.Do(k.ctx, call, nil, func(s tunnel.Stream) (in, out int64) {
-		if !late.Stop() {
-			return 0, 0
-		}
-		return splice.Both(k.ctx, client, &watched{Stream: s, k: k})
+	err := m.cfg.Dispatch.Do(k.ctx, call, nil, func(s *dispatch.Raw) (in, out int64) {
+		return splice.Both(k.ctx, client, &watched{Raw: s, k: k, late: late})
 	})
 	if err != nil {
 		m.cfg.Logger.Info("gateway conn refused", "request_id", k.id, "gateway", k.gateway.ID, "source", k.source.Addr().String(), "error", err)
@@ -218,15 +214,32 @@ func (m *Manager) serve(k *conn) {
 	}
 }
 
-// watched turns an end of the stream that is no end of the data into a reset of the client's conn.
+// watched turns an end of the stream that is no end of the data into a reset of the client's conn, and a refusal, too.
 type watched struct {
-	tunnel.Stream
-	k *conn
+	*dispatch.Raw
+	k    *conn
+	late *time.Timer // runs until the agent's answer has come; nil from then on
 }
 
 func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.Stream.Read(p)
+	if w.late != nil {
+		if err := w.Admitted(); err != nil {
+			_ = w.k.raw.SetLinger(0)
+			return 0, err
+		}
+		w.late.Stop()
+		w.late = nil
+	}
+	n, err := w.Raw.Read(p)
 	if err != nil && err != io.EOF { // itself alone: the error of a tunnel that was lost may hold one
+		_ = w.k.raw.SetLinger(0)
+	}
+	return n, err
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	n, err := w.Raw.Write(p)
+	if err != nil {
 		_ = w.k.raw.SetLinger(0)
 	}
 	return n, err

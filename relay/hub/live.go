@@ -111,36 +111,74 @@ func (l *Live) Do(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// Dial sends a request that asks for an upgrade. When the agent switches protocols the stream is returned, with what it
-// sent already readable; otherwise the answer is, and its body must be closed. The stream is counted as in flight until
-// it is closed; the context must outlive it.
-func (l *Live) Dial(req *http.Request) (tunnel.Stream, *http.Response, error) {
+// Dial sends the head of a request that asks for an upgrade. It does not wait for the answer: what is written to the stream
+// goes in the same flight. The stream is counted as in flight until it is closed; the context must outlive it.
+func (l *Live) Dial(req *http.Request) (*Dialed, error) {
 	ctx := req.Context()
 	l.inFlight.Add(1)
 	s, err := l.lanes.open(ctx, req.URL.Path)
 	if err != nil {
 		l.done()
-		return nil, nil, l.fault(ctx, fmt.Errorf("%w: open stream: %w", ErrNotSent, err))
+		return nil, l.fault(ctx, fmt.Errorf("%w: open stream: %w", ErrNotSent, err))
 	}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
-	end := sync.OnceFunc(func() { stop(); s.Close(); l.done() })
+	d := &Dialed{Stream: s, live: l, req: req, end: sync.OnceFunc(func() { stop(); s.Close(); l.done() })}
 	if err := req.Write(s); err != nil {
-		end()
-		return nil, nil, l.fault(ctx, fmt.Errorf("write dial request: %w", err))
+		d.end()
+		return nil, l.fault(ctx, fmt.Errorf("write dial request: %w", err))
 	}
-	head := &io.LimitedReader{R: s, N: maxHead} // http.ReadResponse has no limit of its own
+	return d, nil
+}
+
+// Dialed is the stream of a dial. Answer comes before the first Read; writes wait for nothing. CloseWrite before the answer
+// would look to the agent like a caller who has gone. Close ends a wait for the answer, too.
+type Dialed struct {
+	tunnel.Stream
+	live *Live
+	req  *http.Request
+	br   *bufio.Reader
+	end  func()
+}
+
+// Agent is the id of the agent that was asked.
+func (d *Dialed) Agent() string { return d.live.agent }
+
+// Answer reads the head of the agent's answer. nil says that it switched protocols: from here on the stream is the target's.
+// Any other answer ends the dial, and closing its body closes the stream.
+func (d *Dialed) Answer() (*http.Response, error) {
+	head := &io.LimitedReader{R: d.Stream, N: maxHead} // http.ReadResponse has no limit of its own
 	br := bufio.NewReaderSize(head, 4<<10)
-	resp, err := http.ReadResponse(br, req)
+	resp, err := http.ReadResponse(br, d.req)
 	if err != nil {
-		end()
-		return nil, nil, l.fault(ctx, fmt.Errorf("read dial answer: %w", err))
+		d.end()
+		return nil, d.live.fault(d.req.Context(), fmt.Errorf("read dial answer: %w", err))
 	}
 	head.N = math.MaxInt64
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		resp.Body = &countedBody{ReadCloser: resp.Body, done: end}
-		return nil, resp, nil
+		resp.Body = &countedBody{ReadCloser: resp.Body, done: d.end}
+		return resp, nil
 	}
-	return &rawStream{Stream: s, br: br, end: end}, nil, nil
+	if br.Buffered() > 0 {
+		d.br = br
+	}
+	return nil, nil
+}
+
+// Read takes what came in one piece with the answer first.
+func (d *Dialed) Read(p []byte) (int, error) {
+	if d.br != nil {
+		if d.br.Buffered() > 0 {
+			return d.br.Read(p)
+		}
+		d.br = nil
+	}
+	return d.Stream.Read(p)
+}
+
+// Close ends the stream, both ways.
+func (d *Dialed) Close() error {
+	d.end()
+	return nil
 }
 
 // Notify sends a notice and waits for its receipt, 5 seconds at most.
@@ -205,28 +243,6 @@ func (b *countedBody) Close() error {
 	err := b.ReadCloser.Close()
 	b.once.Do(b.done)
 	return err
-}
-
-// rawStream is a stream after the upgrade: reads take what the response reader had buffered first.
-type rawStream struct {
-	tunnel.Stream
-	br  *bufio.Reader
-	end func()
-}
-
-func (s *rawStream) Read(p []byte) (int, error) {
-	if s.br != nil {
-		if s.br.Buffered() > 0 {
-			return s.br.Read(p)
-		}
-		s.br = nil
-	}
-	return s.Stream.Read(p)
-}
-
-func (s *rawStream) Close() error {
-	s.end()
-	return nil
 }
 
 // notAfter is when the peer's certificate ends; zero over the memory transport, which has none.

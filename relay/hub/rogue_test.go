@@ -42,7 +42,11 @@ func TestHeadOfADialsAnswerIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := l.Dial(req); err == nil {
+	d, err := l.Dial(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Answer(); err == nil {
 		t.Error("an endless head was taken")
 	}
 	select {
