@@ -473,27 +473,77 @@ func (d *Directory) ProveCertificate(ctx context.Context, agent, serial string) 
 	if len(a.Certificates) > 0 && a.Certificates[0].Serial == serial && !a.Certificates[0].Proven.IsZero() {
 		return nil
 	}
-	return d.change(ctx, func(tx *store.Tx) error {
-		have, err := tx.Certificates(agent)
-		if err != nil {
-			return err
-		}
-		i := slices.IndexFunc(have, func(c store.Certificate) bool { return c.Serial == serial })
-		if i < 0 {
-			return noAgent()
-		}
-		if have[i].Proven == 0 {
-			if err := tx.ProveCertificate(agent, serial, toMs(now())); err != nil {
-				return err
-			}
-		}
-		for _, c := range have[:i] {
-			if err := tx.DeleteCertificate(agent, c.Serial); err != nil {
+	p := &proof{agent: agent, serial: serial}
+	d.proofs.mu.Lock()
+	d.proofs.waiting = append(d.proofs.waiting, p)
+	d.proofs.mu.Unlock()
+	d.proofs.turn.Lock()
+	defer d.proofs.turn.Unlock()
+	if p.done {
+		return p.err
+	}
+	d.proofs.mu.Lock()
+	all := d.proofs.waiting
+	d.proofs.waiting = nil
+	d.proofs.mu.Unlock()
+	// For all of them, so not bound to the one who happens to have the turn.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
+	defer cancel()
+	err := d.change(ctx, func(tx *store.Tx) error {
+		for _, p := range all {
+			if err := p.write(tx); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	for _, p := range all {
+		p.done = true
+		if err != nil {
+			p.err = err
+		}
+	}
+	return p.err
+}
+
+// proofs are certificates that agents have just come with. When many agents come together, one transaction and one new
+// snapshot serve all who wait: with one for each, a thousand agents would have a thousand agents read a thousand times.
+type proofs struct {
+	turn    sync.Mutex // held by the one who writes
+	mu      sync.Mutex // guards waiting
+	waiting []*proof
+}
+
+type proof struct {
+	agent, serial string
+
+	// Guarded by proofs.turn.
+	done bool
+	err  error
+}
+
+// write marks the certificate as proven and forgets older ones. That it is not there fails this proof alone.
+func (p *proof) write(tx *store.Tx) error {
+	have, err := tx.Certificates(p.agent)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(have, func(c store.Certificate) bool { return c.Serial == p.serial })
+	if i < 0 {
+		p.err = noAgent()
+		return nil
+	}
+	if have[i].Proven == 0 {
+		if err := tx.ProveCertificate(p.agent, p.serial, toMs(now())); err != nil {
+			return err
+		}
+	}
+	for _, c := range have[:i] {
+		if err := tx.DeleteCertificate(p.agent, c.Serial); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // AuditCursor tells how far the relay holds an agent's audit log; the zero LogHead before the first event.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -241,6 +242,46 @@ func TestCertificates(t *testing.T) {
 		want(t, d.ProveCertificate(t.Context(), "agt_none", "x"), protocol.CodeNotFound)
 		want(t, d.ProveCertificate(t.Context(), a.ID, "none"), protocol.CodeNotFound)
 	})
+}
+
+// Agents that come together share transactions, and what is wrong with one is not the others' fault.
+func TestCertificatesAreProvenTogether(t *testing.T) {
+	d, _ := start(t)
+	const n = 40
+	agents := make([]string, n)
+	for i := range n {
+		agents[i] = enroll(t, d, fmt.Sprint("s", i), byte(i)).ID
+	}
+	gen := d.Snapshot().Generation
+	waiting, release := directory.HoldProofs(d)
+	errs := make(chan error, 2*n)
+	for i, a := range agents {
+		go func() { errs <- d.ProveCertificate(t.Context(), a, fmt.Sprint("s", i)) }()
+		go func() { errs <- d.ProveCertificate(t.Context(), a, "none") }()
+	}
+	for waiting() < 2*n {
+		runtime.Gosched()
+	}
+	release()
+	failed := 0
+	for range 2 * n {
+		if err := <-errs; err != nil {
+			want(t, err, protocol.CodeNotFound)
+			failed++
+		}
+	}
+	if failed != n {
+		t.Errorf("%d of %d wrong serials were refused", failed, n)
+	}
+	snap := d.Snapshot()
+	for _, a := range agents {
+		if c := snap.Agent(a).Certificates; len(c) != 1 || c[0].Proven.IsZero() {
+			t.Errorf("%s: %+v", a, c)
+		}
+	}
+	if snap.Generation != gen+1 {
+		t.Errorf("%d transactions", snap.Generation-gen)
+	}
 }
 
 func TestP11DisablingAnAgentIsInForceAtOnce(t *testing.T) {

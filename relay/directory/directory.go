@@ -62,6 +62,8 @@ type Directory struct {
 
 	gateways sync.Mutex // held from the look at the addresses of all gateways until a new one is in force
 
+	proofs proofs
+
 	waiting sync.Mutex
 	changed chan struct{}
 
