@@ -107,33 +107,31 @@ func (r *Relay) acceptLanes(ctx context.Context, ln net.Listener) {
 func (r *Relay) ServeTunnel(ctx context.Context, t tunnel.Tunnel) {
 	l := &control{relay: r, tunnel: t, helloed: make(chan struct{}), turns: make(chan struct{}, maxControl)}
 	srv := &http.Server{Handler: l, ReadTimeout: time.Minute, WriteTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(r.opt.Logger.Handler(), slog.LevelDebug)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = srv.Serve(tunnel.NewListener(t)) // ends with the tunnel
-	}()
-	defer func() {
-		t.Close()
-		srv.Close()
-		<-done
-		l.leave()
-	}()
+		ErrorLog: slog.NewLogLogger(r.opt.Logger.Handler(), slog.LevelDebug), Protocols: new(http.Protocols)}
+	srv.Protocols.SetHTTP1(true)
+	// No goroutine waits for the tunnel beside the one that accepts: there are thousands of idle ones.
+	late := time.AfterFunc(helloTimeout, func() {
+		select {
+		case <-l.helloed:
+		default:
+			r.opt.Logger.Warn("an agent opened a tunnel and did not say hello", "agent", t.Peer().ID)
+			t.Close()
+		}
+	})
+	stop := context.AfterFunc(ctx, func() { t.Close() })
+	_ = srv.Serve(tunnel.NewListener(t)) // ends with the tunnel
+	late.Stop()
+	stop()
+	t.Close()
+	srv.Close()
 	select {
 	case <-l.helloed:
-	case <-t.Done():
-		return
-	case <-ctx.Done():
-		return
-	case <-time.After(helloTimeout):
-		r.opt.Logger.Warn("an agent opened a tunnel and did not say hello", "agent", t.Peer().ID)
-		return
+		if ctx.Err() == nil {
+			r.opt.Logger.Info("agent's tunnel ended", "agent", t.Peer().ID, "reason", t.Err())
+		}
+	default:
 	}
-	select {
-	case <-t.Done():
-		r.opt.Logger.Info("agent's tunnel ended", "agent", t.Peer().ID, "reason", t.Err())
-	case <-ctx.Done():
-	}
+	l.leave()
 }
 
 // control serves what an agent asks of the relay inside its tunnel. Who asks is the tunnel's verified peer, whatever a

@@ -133,6 +133,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	r.api = api.New(conf)
 	r.tcfg = tunnel.DefaultConfig()
 	r.tcfg.Logger, r.tcfg.Congestion = o.Logger, o.Config.Congestion
+	r.tcfg.Backlog = 256 // room for it is held in each of thousands of idle tunnels
 	if err := tunnel.CheckCongestion(o.Config.Congestion); err != nil {
 		o.Logger.Warn("connections use the system's congestion control", "reason", err)
 	}
