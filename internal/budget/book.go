@@ -64,6 +64,13 @@ func (k *Book) Sums(what string) Counts {
 	return sum
 }
 
+// Find gives the budget of a key, nil when there is none.
+func (k *Book) Find(key string) *Budget {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.of[key]
+}
+
 // Each calls f with every budget.
 func (k *Book) Each(f func(key string, b *Budget)) {
 	k.mu.RLock()

@@ -61,3 +61,16 @@ func (f *Flood) Take(now time.Time) map[string]int64 {
 	}
 	return out
 }
+
+// Return gives back a count of Take that could not be told: the next Take has it.
+func (f *Flood) Return(key string, n int64, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.of == nil {
+		f.of = map[string]*allowance{}
+	}
+	if f.of[key] == nil {
+		f.of[key] = &allowance{tokens: f.Burst, last: now}
+	}
+	f.of[key].skipped += n
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -38,6 +39,9 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	h.Set(protocol.HeaderOrigin, string(e.Origin)) // tells our own answer from one of an http target
 	if e.Code == protocol.CodeUnauthenticated {
 		h.Set("WWW-Authenticate", "Bearer")
+	}
+	if e.RetryAfterMs > 0 {
+		h.Set("Retry-After", strconv.FormatInt((e.RetryAfterMs+999)/1000, 10))
 	}
 	w.WriteHeader(e.Code.Status())
 	_, _ = w.Write(append(b, '\n'))

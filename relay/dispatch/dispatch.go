@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
@@ -27,6 +28,14 @@ type Dispatcher struct {
 	// Record writes an event to the audit log of its workspace.
 	Record func(audit.Event) (*audit.Ticket, error)
 	Logger *slog.Logger
+	// Limits of each workspace, whatever its own admins set: these can only narrow them. Not changed after the first call.
+	Limits budget.Limits
+	// DeniedRate and DeniedBurst say how many refusals of one token are recorded one by one, a second and at once; the others
+	// are counted, and Run records the counts. DefaultDeniedRate and DefaultDeniedBurst when zero.
+	DeniedRate, DeniedBurst int
+
+	budgets budget.Book
+	denials denials
 }
 
 // Call is one request of a principal.
@@ -53,11 +62,16 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 	r := &c.Request
 	ev, conn, err := decide(c)
 	if err != nil {
-		return d.deny(ctx, ev, err)
+		return d.deny(ctx, c.Principal, ev, err)
 	}
 	if err := d.aim(r, conn); err != nil {
-		return d.deny(ctx, ev, err)
+		return d.deny(ctx, c.Principal, ev, err)
 	}
+	lease, refusal := budget.Begin(d.budgetsOf(conn)...)
+	if refusal != nil {
+		return d.deny(ctx, c.Principal, ev, refusal.Problem(protocol.OriginRelay))
+	}
+	defer lease.End()
 	r.Principal, r.Connection = c.Principal.ID, conn.ID
 
 	// Written before the request leaves; synced while it travels.
@@ -120,7 +134,7 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 		return fail(d.unrecorded(ev, err))
 	}
 	if stream != nil {
-		ev.BytesIn, ev.Bytes = raw(stream)
+		ev.BytesIn, ev.Bytes = raw(&shaped{Stream: stream, ctx: ctx, lease: lease})
 		ended = true
 		if cut := (*protocol.Error)(nil); errors.As(context.Cause(ctx), &cut) { // the rules changed meanwhile
 			ev.Code, ev.Reason = string(cut.Code), cut.Message
@@ -134,7 +148,7 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 	if r.Operation == protocol.OpDial || resp.StatusCode < 200 || resp.StatusCode > 599 {
 		return fail(&protocol.Error{Code: protocol.CodeUpstream, Origin: protocol.OriginAgent, Message: "the agent's answer makes no sense"})
 	}
-	n, err := copyAnswer(w, resp, r.Operation == protocol.OpRequest)
+	n, err := copyAnswer(ctx, w, resp, r.Operation == protocol.OpRequest, lease)
 	ev.Bytes = n
 	if err != nil {
 		ev.Code = string(protocol.CodeInterrupted)
@@ -156,7 +170,7 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 // the caller's body. Do decides again.
 func (d *Dispatcher) Refusal(ctx context.Context, c Call) error {
 	if ev, _, err := decide(c); err != nil {
-		return d.deny(ctx, ev, err)
+		return d.deny(ctx, c.Principal, ev, err)
 	}
 	return nil
 }
@@ -255,20 +269,14 @@ func (d *Dispatcher) send(ctx context.Context, c *directory.Connection, r *proto
 	}
 }
 
-// deny records a refusal and returns it. The refusal is given even if it cannot be recorded: nothing was done.
-func (d *Dispatcher) deny(ctx context.Context, ev audit.Event, err error) error {
+// deny records a refusal and returns it.
+func (d *Dispatcher) deny(ctx context.Context, p authz.Principal, ev audit.Event, err error) error {
 	e := *protocol.AsError(err)
 	e.RequestID, ev.Code, ev.Reason = ev.RequestID, string(e.Code), e.Message
 	if e.Rule != "" {
 		ev.Rule = e.Rule
 	}
-	t, rerr := d.Record(ev)
-	if rerr == nil {
-		rerr = t.Wait(ctx)
-	}
-	if rerr != nil {
-		d.Logger.Warn("a refusal could not be recorded", "request_id", ev.RequestID, "error", rerr)
-	}
+	d.Denied(ctx, p, ev)
 	return &e
 }
 
