@@ -174,6 +174,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.log.Close()) }()
 	a.rec = &audit.Recorder{Log: a.log, Masker: &audit.Masker{}, Source: a.id.Agent, Workspace: a.id.Workspace}
 	a.trips = newTrips(a.opt.Logger, a.rec, a.acquire)
+	a.trips.budgets.apply(a.cfg)
+	budgetsFile := filepath.Join(a.opt.DataDir, BudgetsFile)
+	a.trips.budgets.load(budgetsFile, a.opt.Logger)
 	if _, err := a.rec.Record(audit.Event{Kind: audit.KindStart, Agent: a.id.Agent, Version: a.opt.Version, Detail: map[string]string{"config_digest": a.ConfigDigest()}}); err != nil {
 		a.opt.Logger.Error("the audit log takes no events; operations will be refused until it does", "error", err)
 	}
@@ -190,6 +193,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		(&enroll.Renewer{Dir: a.opt.DataDir, Reloader: a.reloader, Call: a.up.Call, Renewed: a.up.Cycle, Now: a.renewNow, Logger: a.opt.Logger}).Run(inner)
 	})
 	wg.Go(func() { a.watch(inner) })
+	wg.Go(func() { a.trips.budgets.run(inner, budgetsFile, a.opt.Logger) })
 
 	<-ctx.Done()
 	a.opt.Logger.Info("stopping: taking no new work, letting running operations finish", "at_most", a.opt.Drain)
@@ -345,6 +349,7 @@ func (a *Agent) apply(ctx context.Context, cfg *Config, err error) {
 	}
 	a.cfg = cfg // only this goroutine reads it after Run has begun
 	a.site.Store(s)
+	a.trips.budgets.apply(cfg)
 	cut := a.trips.narrow(s.policy)
 	old.release()
 	a.opt.Logger.Info("new configuration in force", "digest", s.policy.Digest(), "was", old.policy.Digest(), "operations_cut", cut)

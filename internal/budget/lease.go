@@ -81,3 +81,13 @@ func (l Lease) Wait(ctx context.Context, n int) error {
 	}
 	return nil
 }
+
+// Waits reports whether bytes may have to wait by the limits in force now.
+func (l Lease) Waits() bool {
+	for _, b := range l.in {
+		if k := b.limits.Load(); k != nil && (k.Egress > 0 || k.EgressDay > 0) {
+			return true
+		}
+	}
+	return false
+}

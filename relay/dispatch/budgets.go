@@ -63,7 +63,14 @@ func (d *Dispatcher) Sums() (workspaces, connections budget.Counts) {
 type shaped struct {
 	tunnel.Stream
 	ctx   context.Context
+	end   context.CancelFunc
 	lease budget.Lease
+}
+
+func shape(ctx context.Context, s tunnel.Stream, l budget.Lease) *shaped {
+	out := &shaped{Stream: s, lease: l}
+	out.ctx, out.end = context.WithCancel(ctx)
+	return out
 }
 
 func (s *shaped) Read(p []byte) (int, error) {
@@ -74,4 +81,10 @@ func (s *shaped) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// Close also ends a Read whose bytes wait for their turn.
+func (s *shaped) Close() error {
+	s.end()
+	return s.Stream.Close()
 }

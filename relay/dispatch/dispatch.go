@@ -134,7 +134,9 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 		return fail(d.unrecorded(ev, err))
 	}
 	if stream != nil {
-		ev.BytesIn, ev.Bytes = raw(&shaped{Stream: stream, ctx: ctx, lease: lease})
+		s := shape(ctx, stream, lease)
+		defer s.end()
+		ev.BytesIn, ev.Bytes = raw(s)
 		ended = true
 		if cut := (*protocol.Error)(nil); errors.As(context.Cause(ctx), &cut) { // the rules changed meanwhile
 			ev.Code, ev.Reason = string(cut.Code), cut.Message
