@@ -37,6 +37,7 @@ var (
 	errNarrowed = &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginAgent, Message: "the site's configuration changed and no longer allows this operation",
 		Hint: "ask the on-prem admin; `fairlead-agent explain` tells which rule decides"}
 	errStopping = &protocol.Error{Code: protocol.CodeUnavailable, Origin: protocol.OriginAgent, Message: "the agent is stopping"}
+	errDraining = &protocol.Error{Code: protocol.CodeUnavailable, Origin: protocol.OriginAgent, Message: "the agent is stopping; nothing was done", NotBegun: true}
 )
 
 // trips serves operations: the second half of the trip. One goroutine a stream decides, records, does, records again.
@@ -94,7 +95,7 @@ func (s *trips) begin(t *trip) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining {
-		return errStopping
+		return errDraining
 	}
 	s.active[t] = struct{}{}
 	return nil
@@ -250,7 +251,9 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	lease, refusal := budget.Begin(s.budgets.of(req)...)
 	if refusal != nil {
 		ev.Reason = ""
-		s.refuse(ctx, w, ev, refusal.Problem(protocol.OriginAgent))
+		e := refusal.Problem(protocol.OriginAgent)
+		e.NotBegun = true
+		s.refuse(ctx, w, ev, e)
 		return
 	}
 	defer lease.End()
@@ -462,6 +465,9 @@ func writeProblem(w http.ResponseWriter, e *protocol.Error) {
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set(protocol.HeaderOrigin, string(e.Origin))
+	if e.NotBegun {
+		h.Set(protocol.HeaderNotBegun, "1")
+	}
 	if e.RetryAfterMs > 0 {
 		h.Set("Retry-After", strconv.FormatInt((e.RetryAfterMs+999)/1000, 10))
 	}

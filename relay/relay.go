@@ -242,8 +242,9 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	drain.Go(func() { _ = people.Shutdown(dctx); _ = people.Close() })
 	drain.Go(func() { _ = enroll.Shutdown(dctx); _ = enroll.Close() })
 	drain.Go(func() { r.gateways.Drain(dctx) })
-	drain.Go(func() { r.hub.Drain(dctx, protocol.Notice{Kind: protocol.NoticeDrain}) })
+	drain.Go(func() { r.hub.Tell(dctx, protocol.Notice{Kind: protocol.NoticeDrain}) })
 	drain.Wait()
+	r.hub.Drain(dctx) // after the API: what it has let in must find a tunnel
 	if health != nil {
 		_ = health.Close()
 	}

@@ -114,13 +114,14 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 		return &e
 	}
 
-	stream, resp, live, err := d.send(ctx, conn, r, c.Body)
-	if live != nil {
-		ev.Agent = live.Agent()
+	got, err := d.send(ctx, conn, r, c.Body)
+	if got.live != nil {
+		ev.Agent = got.live.Agent()
 	}
 	if err != nil {
 		return fail(err)
 	}
+	stream, resp := got.stream, got.resp
 	if stream != nil {
 		defer stream.Close()
 	} else {
@@ -231,44 +232,6 @@ func (d *Dispatcher) aim(r *protocol.Request, c *directory.Connection) error {
 			Hint: "use `fairlead connect`, or create a connection to a profile of the agent"}
 	}
 	return nil
-}
-
-// send picks a tunnel and sends the request on it. Only a tunnel that took nothing of the request is replaced by another.
-func (d *Dispatcher) send(ctx context.Context, c *directory.Connection, r *protocol.Request, body io.Reader) (tunnel.Stream, *http.Response, *hub.Live, error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		r.Remaining = protocol.Remaining(deadline, ok)
-	}
-	var tried []*hub.Live
-	for {
-		live, err := d.Hub.Pick(c.Group, c.Profile, tried...)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		if body != nil {
-			body = io.NopCloser(body) // the transport closes what it is given, and a second try still needs it
-		}
-		req, err := r.HTTP(ctx, body)
-		if err != nil {
-			return nil, nil, live, err
-		}
-		if r.Operation == protocol.OpDial {
-			stream, resp, err := live.Dial(req)
-			if err != nil && errors.Is(err, hub.ErrNotSent) && len(tried) < 3 {
-				tried = append(tried, live)
-				continue
-			}
-			return stream, resp, live, err
-		}
-		if n := contentLength(r.Header); n >= 0 && body != nil {
-			req.ContentLength = n
-		}
-		resp, err := live.Do(req)
-		if err != nil && errors.Is(err, hub.ErrNotSent) && len(tried) < 3 {
-			tried = append(tried, live)
-			continue
-		}
-		return nil, resp, live, err
-	}
 }
 
 // deny records a refusal and returns it.
