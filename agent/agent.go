@@ -97,7 +97,7 @@ func New(o Options) (*Agent, error) {
 	a.site.Store(s)
 	up := uplink.Config{Addresses: cfg.Relay.Addresses, TLS: mtls.AgentTLS(a.reloader, id.Roots, id.Installation), Tunnel: tunnel.DefaultConfig(),
 		Transport: cfg.Relay.Transport, Choices: filepath.Join(o.DataDir, ChoicesFile),
-		Hello: a.hello, Handler: http.HandlerFunc(a.serve), Welcomed: a.welcomed, Logger: o.Logger, Dial: o.Dial, Lanes: cfg.Relay.Lanes}
+		Hello: a.hello, Handler: http.HandlerFunc(a.serve), Welcomed: a.welcomed, Logger: o.Logger, Dial: o.Dial, Lanes: cfg.Relay.Lanes, Tunnels: cfg.Relay.Tunnels}
 	up.Tunnel.Logger, up.Tunnel.Congestion = o.Logger, cfg.Relay.Congestion
 	// A way through a proxy, and TLS twice, take their time on a slow line.
 	up.Tunnel.HandshakeTimeout = 2 * up.Tunnel.HandshakeTimeout
@@ -200,7 +200,12 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	dctx, cancel := context.WithTimeout(inner, a.opt.Drain)
 	defer cancel()
 	a.up.Broadcast(dctx, protocol.PathDrain, struct{}{})
+	settled := time.After(uplink.Settle) // what is on its way hears that nothing was done, and goes to another agent
 	a.trips.drain(dctx)
+	select {
+	case <-settled:
+	case <-dctx.Done():
+	}
 	if _, err := a.rec.Record(audit.Event{Kind: audit.KindStop, Agent: a.id.Agent}); err != nil {
 		a.opt.Logger.Warn("the stop could not be recorded", "error", err)
 	}

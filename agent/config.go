@@ -47,6 +47,8 @@ type RelayConfig struct {
 	Transport string      `yaml:"transport" enum:"auto,tcp,websocket,quic"`
 	Proxy     ProxyConfig `yaml:"proxy"`
 	Lanes     int         `yaml:"lanes"` // dedicated connections that the relay may ask for beside each tunnel
+	// Tunnels is how many are kept to each relay.
+	Tunnels int `yaml:"tunnels"`
 	// Congestion is the TCP congestion control of tunnels: "auto", "system" or a name.
 	Congestion string `yaml:"congestion"`
 }
@@ -193,7 +195,7 @@ var defaultPorts = map[string]uint16{"postgresql": 5432, "redshift": 5439, "mysq
 // DefaultConfig is what an empty agent.yaml means: nothing is offered. Version is left for the file to say.
 func DefaultConfig() *Config {
 	return &Config{
-		Relay: RelayConfig{Transport: uplink.TransportAuto, Lanes: DefaultLanes, Congestion: tunnel.CongestionAuto, Proxy: ProxyConfig{From: "file"}},
+		Relay: RelayConfig{Transport: uplink.TransportAuto, Lanes: DefaultLanes, Tunnels: 1, Congestion: tunnel.CongestionAuto, Proxy: ProxyConfig{From: "file"}},
 		Audit: AuditConfig{Spool: DefaultSpool, WhenFull: "refuse"},
 		Log:   LogConfig{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}
@@ -344,6 +346,9 @@ func (v *validator) relay() {
 	}
 	if r.Lanes < 0 || r.Lanes > protocol.MaxLanes {
 		v.fault("relay.lanes", fmt.Sprintf("%d is not in 0 to %d", r.Lanes, protocol.MaxLanes), "0 opens none; 8 is the default")
+	}
+	if r.Tunnels < 1 || r.Tunnels > uplink.MaxTunnels {
+		v.fault("relay.tunnels", fmt.Sprintf("%d is not in 1 to %d", r.Tunnels, uplink.MaxTunnels), "1 is the default")
 	}
 	p := r.Proxy
 	if err := tunnel.ValidCongestion(r.Congestion); err != nil {
