@@ -174,6 +174,21 @@ func (b *Budget) admit(l Limits, running int64) *Refusal {
 	return nil
 }
 
+// peek says whether an operation that begins now would be refused. It takes nothing.
+func (b *Budget) peek() *Refusal {
+	l := b.limits.Load()
+	if l == nil {
+		return nil
+	}
+	r := b.admit(*l, b.running.Load()+1)
+	if r == nil && l.Rate > 0 {
+		b.mu.Lock()
+		b.tokens = min(float64(l.burst()), b.tokens+1)
+		b.mu.Unlock()
+	}
+	return r
+}
+
 // end counts one operation out.
 func (b *Budget) end() { b.running.Add(-1) }
 

@@ -82,6 +82,22 @@ func TestLimitsThatAreSetLaterCountWhatRuns(t *testing.T) {
 	}
 }
 
+func TestPeekTakesNothing(t *testing.T) {
+	b := New("the workspace", "workspace.budget")
+	b.Set(Limits{Rate: 1, Burst: 1, Concurrent: 1})
+	for range 100 {
+		if r := Peek(b); r != nil {
+			t.Fatal(r)
+		}
+	}
+	if _, r := Begin(b); r != nil {
+		t.Fatal(r)
+	}
+	if r := Peek(b); r == nil || b.Counts().RefusedConcurrent != 1 || b.Counts().Running != 1 {
+		t.Errorf("%+v %+v", r, b.Counts())
+	}
+}
+
 func TestARefusalTellsWhoWhatAndWhen(t *testing.T) {
 	e := (&Refusal{What: "the profile", Rule: "files.hr.limits", Limit: LimitConcurrent, Number: 7, After: time.Second}).Problem(protocol.OriginAgent)
 	for _, want := range []string{"agent refuses", "the profile", "7 operations at a time"} {

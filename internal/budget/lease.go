@@ -65,6 +65,17 @@ func Begin(in ...*Budget) (Lease, *Refusal) {
 	return Lease{in}, nil
 }
 
+// Peek says which budget would refuse an operation that begins now, and counts that as a refusal; nil when none would. It takes
+// nothing: what it lets pass, Begin may still refuse.
+func Peek(in ...*Budget) *Refusal {
+	for _, b := range in {
+		if r := b.peek(); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
 // End counts the operation out.
 func (l Lease) End() {
 	for _, b := range l.in {

@@ -217,6 +217,27 @@ func TestConcurrencyBudgetCountsWhatRunsAndCutsNothing(t *testing.T) {
 	}
 }
 
+// Who is over the budget is told before the relay reads the body, and asking takes nothing.
+func TestBudgetRefusesBeforeTheBodyIsRead(t *testing.T) {
+	g := newRig(t, answerOK)
+	g.set("default", "", budget.Limits{Rate: 1, Burst: 1})
+	for range 10 {
+		if err := g.Refusal(t.Context(), g.call("default", "a", protocol.OpRead)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if e := g.read("default", "a"); e != nil {
+		t.Fatal(e)
+	}
+	var e *protocol.Error
+	if err := g.Refusal(t.Context(), g.call("default", "a", protocol.OpRead)); !errors.As(err, &e) || e.Rule != "workspace.budget.rate" {
+		t.Errorf("%v", err)
+	}
+	if n := g.count(func(e audit.Event) bool { return e.Kind == audit.KindDenied }); n != 1 {
+		t.Errorf("%d refusals on record", n)
+	}
+}
+
 // The relay's own limits hold whatever a workspace's admins set.
 func TestAdminsOnlyNarrowTheRelaysLimits(t *testing.T) {
 	g := newRig(t, answerOK)

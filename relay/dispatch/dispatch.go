@@ -169,11 +169,15 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 	return nil
 }
 
-// Refusal makes the decision of Do alone and returns the refusal, recorded, or nil: for who wants to know before it reads
+// Refusal makes the decision of Do alone, its budgets included, and returns the refusal, recorded, or nil: for who wants to know before it reads
 // the caller's body. Do decides again.
 func (d *Dispatcher) Refusal(ctx context.Context, c Call) error {
-	if ev, _, err := decide(c); err != nil {
+	ev, conn, err := decide(c)
+	if err != nil {
 		return d.deny(ctx, c.Principal, ev, err)
+	}
+	if r := budget.Peek(d.budgetsOf(conn)...); r != nil {
+		return d.deny(ctx, c.Principal, ev, r.Problem(protocol.OriginRelay))
 	}
 	return nil
 }
