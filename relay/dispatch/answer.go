@@ -77,6 +77,9 @@ func copyAnswer(ctx context.Context, w http.ResponseWriter, resp *http.Response,
 	for {
 		k, rerr := resp.Body.Read(*buf)
 		if k > 0 {
+			if lease.Waits() {
+				_ = rc.SetWriteDeadline(time.Time{}) // of the write before: over HTTP/2 it would end the stream while this one waits
+			}
 			if err := lease.Wait(ctx, k); err != nil {
 				return n, fmt.Errorf("wait for the budget: %w", err)
 			}

@@ -23,7 +23,7 @@ func (d *Dispatcher) connectionBudget(c *directory.Connection) *budget.Budget {
 	return d.budgets.Get(c.ID, ofConnection, connectionRule)
 }
 
-// workspaceBudget of one that is new has the relay's own limits until Sync.
+// workspaceBudget of one that is new has no limits until Sync, which a change of the directory calls for at once.
 func (d *Dispatcher) workspaceBudget(id string) *budget.Budget {
 	return d.budgets.Get(id, ofWorkspace, workspaceRule)
 }
@@ -31,9 +31,13 @@ func (d *Dispatcher) workspaceBudget(id string) *budget.Budget {
 // Sync puts the budgets of a snapshot in force. What runs goes on, by the new limits. It is called at the start and after each
 // change.
 func (d *Dispatcher) Sync(s *directory.Snapshot) {
-	if s.Stale { // nothing can begin; what runs keeps its limits
+	d.syncing.Lock()
+	defer d.syncing.Unlock()
+	// Of a stale one nothing can begin, and what runs keeps its limits. An older one must not undo what a newer one set.
+	if s.Stale || s.Generation < d.synced {
 		return
 	}
+	d.synced = s.Generation
 	live := map[string]bool{}
 	for _, ws := range s.Workspaces() {
 		live[ws.ID] = true

@@ -251,6 +251,41 @@ func TestAdminsOnlyNarrowTheRelaysLimits(t *testing.T) {
 	}
 }
 
+// A snapshot that comes late does not undo what a newer one set.
+func TestAnOlderSnapshotSetsNoBudget(t *testing.T) {
+	g := newRig(t, answerOK)
+	old := g.dir.Snapshot()
+	g.set("default", "", budget.Limits{Concurrent: 7})
+	g.Sync(old)
+	w, _ := g.dir.Snapshot().Workspace("default")
+	if l, _ := g.Use(w.ID); l.Concurrent != 7 {
+		t.Errorf("%+v", l)
+	}
+}
+
+// What waits for its turn is not taken for a caller who has stopped taking: the deadline of the write before is lifted.
+func TestEgressWaitLiftsTheDeadlineOfTheWriteBefore(t *testing.T) {
+	g := newRig(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 128<<10)) })
+	g.set("default", "", budget.Limits{Egress: 1 << 20})
+	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+	must(t, g.Do(t.Context(), g.call("default", "a", protocol.OpRead), w, nil))
+	if w.lifted == 0 || w.Body.Len() != 128<<10 {
+		t.Errorf("lifted %d times, %d bytes", w.lifted, w.Body.Len())
+	}
+}
+
+type deadlines struct {
+	*httptest.ResponseRecorder
+	lifted int
+}
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() {
+		d.lifted++
+	}
+	return nil
+}
+
 // Answers and dials are shaped: their bytes all come, as fast as the budget says.
 func TestEgressBudgetShapesAnswersAndDials(t *testing.T) {
 	const size, rate = 1 << 20, 2 << 20

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/audit"
@@ -36,6 +37,9 @@ type Dispatcher struct {
 
 	budgets budget.Book
 	denials denials
+
+	syncing sync.Mutex // guards synced, and orders Sync
+	synced  int64      // generation of the snapshot whose budgets are in force
 }
 
 // Call is one request of a principal.
