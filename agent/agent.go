@@ -97,7 +97,7 @@ func New(o Options) (*Agent, error) {
 	a.site.Store(s)
 	up := uplink.Config{Addresses: cfg.Relay.Addresses, TLS: mtls.AgentTLS(a.reloader, id.Roots, id.Installation), Tunnel: tunnel.DefaultConfig(),
 		Transport: cfg.Relay.Transport, Choices: filepath.Join(o.DataDir, ChoicesFile),
-		Hello: a.hello, Handler: http.HandlerFunc(a.serve), Welcomed: a.welcomed, Logger: o.Logger, Dial: o.Dial, Lanes: cfg.Relay.Lanes}
+		Hello: a.hello, Handler: http.HandlerFunc(a.serve), Welcomed: a.welcomed, Logger: o.Logger, Dial: o.Dial, Lanes: cfg.Relay.Lanes, Tunnels: cfg.Relay.Tunnels}
 	up.Tunnel.Logger, up.Tunnel.Congestion = o.Logger, cfg.Relay.Congestion
 	// A way through a proxy, and TLS twice, take their time on a slow line.
 	up.Tunnel.HandshakeTimeout = 2 * up.Tunnel.HandshakeTimeout
@@ -174,6 +174,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.log.Close()) }()
 	a.rec = &audit.Recorder{Log: a.log, Masker: &audit.Masker{}, Source: a.id.Agent, Workspace: a.id.Workspace}
 	a.trips = newTrips(a.opt.Logger, a.rec, a.acquire)
+	a.trips.budgets.apply(a.cfg)
+	budgetsFile := filepath.Join(a.opt.DataDir, BudgetsFile)
+	a.trips.budgets.load(budgetsFile, a.opt.Logger)
 	if _, err := a.rec.Record(audit.Event{Kind: audit.KindStart, Agent: a.id.Agent, Version: a.opt.Version, Detail: map[string]string{"config_digest": a.ConfigDigest()}}); err != nil {
 		a.opt.Logger.Error("the audit log takes no events; operations will be refused until it does", "error", err)
 	}
@@ -190,13 +193,19 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		(&enroll.Renewer{Dir: a.opt.DataDir, Reloader: a.reloader, Call: a.up.Call, Renewed: a.up.Cycle, Now: a.renewNow, Logger: a.opt.Logger}).Run(inner)
 	})
 	wg.Go(func() { a.watch(inner) })
+	wg.Go(func() { a.trips.budgets.run(inner, budgetsFile, a.opt.Logger) })
 
 	<-ctx.Done()
 	a.opt.Logger.Info("stopping: taking no new work, letting running operations finish", "at_most", a.opt.Drain)
 	dctx, cancel := context.WithTimeout(inner, a.opt.Drain)
 	defer cancel()
 	a.up.Broadcast(dctx, protocol.PathDrain, struct{}{})
+	settled := time.After(uplink.Settle) // what is on its way hears that nothing was done, and goes to another agent
 	a.trips.drain(dctx)
+	select {
+	case <-settled:
+	case <-dctx.Done():
+	}
 	if _, err := a.rec.Record(audit.Event{Kind: audit.KindStop, Agent: a.id.Agent}); err != nil {
 		a.opt.Logger.Warn("the stop could not be recorded", "error", err)
 	}
@@ -356,6 +365,7 @@ func (a *Agent) apply(ctx context.Context, cfg *Config, err error) {
 	}
 	a.cfg = cfg // only this goroutine reads it after Run has begun
 	a.site.Store(s)
+	a.trips.budgets.apply(cfg)
 	cut := a.trips.narrow(s.policy)
 	old.release()
 	a.opt.Logger.Info("new configuration in force", "digest", s.policy.Digest(), "was", old.policy.Digest(), "operations_cut", cut)

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/fairleadhq/fairlead/agent/uplink"
@@ -28,6 +27,7 @@ type Config struct {
 	TCP      map[string]TCPProfile      `yaml:"tcp"`
 	Allow    []TargetRule               `yaml:"allow"`
 	Deny     []TargetRule               `yaml:"deny"`
+	Limits   LimitsConfig               `yaml:"limits"` // of everything together
 	Mask     MaskConfig                 `yaml:"mask"`
 	Audit    AuditConfig                `yaml:"audit"`
 	Log      LogConfig                  `yaml:"log"`
@@ -47,6 +47,8 @@ type RelayConfig struct {
 	Transport string      `yaml:"transport" enum:"auto,tcp,websocket,quic"`
 	Proxy     ProxyConfig `yaml:"proxy"`
 	Lanes     int         `yaml:"lanes"` // dedicated connections that the relay may ask for beside each tunnel
+	// Tunnels is how many are kept to each relay.
+	Tunnels int `yaml:"tunnels"`
 	// Congestion is the TCP congestion control of tunnels: "auto", "system" or a name.
 	Congestion string `yaml:"congestion"`
 }
@@ -79,6 +81,7 @@ type DatabaseProfile struct {
 	Allow        DatabaseAllow              `yaml:"allow"`
 	Statements   map[string]StatementConfig `yaml:"statements"`
 	Mask         MaskConfig                 `yaml:"mask"`
+	Limits       LimitsConfig               `yaml:"limits"`
 
 	Secret secret.Bytes `json:"-"` // what Password names
 }
@@ -117,6 +120,7 @@ type FilesProfile struct {
 	ReserveBytes    config.Size     `yaml:"reserve_bytes"`
 	ReservePercent  int             `yaml:"reserve_percent"`
 	UploadKeep      config.Duration `yaml:"upload_keep"`
+	Limits          LimitsConfig    `yaml:"limits"`
 }
 
 // HTTPProfile is an HTTP service that the site offers.
@@ -129,6 +133,7 @@ type HTTPProfile struct {
 	Timeout   config.Duration `yaml:"timeout"`
 	MaxBytes  config.Size     `yaml:"max_bytes"`
 	MaxSize   config.Size     `yaml:"max_size"`
+	Limits    LimitsConfig    `yaml:"limits"`
 }
 
 // HTTPAllow allows methods on a path pattern.
@@ -139,8 +144,9 @@ type HTTPAllow struct {
 
 // TCPProfile is a host and port that the site offers for raw bytes.
 type TCPProfile struct {
-	Host string `yaml:"host"`
-	Port uint16 `yaml:"port"`
+	Host   string       `yaml:"host"`
+	Port   uint16       `yaml:"port"`
+	Limits LimitsConfig `yaml:"limits"`
 }
 
 // TargetRule is an entry of allow or deny.
@@ -189,7 +195,7 @@ var defaultPorts = map[string]uint16{"postgresql": 5432, "redshift": 5439, "mysq
 // DefaultConfig is what an empty agent.yaml means: nothing is offered. Version is left for the file to say.
 func DefaultConfig() *Config {
 	return &Config{
-		Relay: RelayConfig{Transport: uplink.TransportAuto, Lanes: DefaultLanes, Congestion: tunnel.CongestionAuto, Proxy: ProxyConfig{From: "file"}},
+		Relay: RelayConfig{Transport: uplink.TransportAuto, Lanes: DefaultLanes, Tunnels: 1, Congestion: tunnel.CongestionAuto, Proxy: ProxyConfig{From: "file"}},
 		Audit: AuditConfig{Spool: DefaultSpool, WhenFull: "refuse"},
 		Log:   LogConfig{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}
@@ -281,6 +287,7 @@ func (c *Config) Validate() error {
 		v.fault("audit.spool", fmt.Sprintf("%s is too small", c.Audit.Spool), "at least "+MinSpool.String())
 	}
 	v.log()
+	v.limits()
 	if len(v.faults) == 0 { // the policy would only repeat these in other words
 		if _, err := c.Policy(); err != nil {
 			return err
@@ -340,6 +347,9 @@ func (v *validator) relay() {
 	if r.Lanes < 0 || r.Lanes > protocol.MaxLanes {
 		v.fault("relay.lanes", fmt.Sprintf("%d is not in 0 to %d", r.Lanes, protocol.MaxLanes), "0 opens none; 8 is the default")
 	}
+	if r.Tunnels < 1 || r.Tunnels > uplink.MaxTunnels {
+		v.fault("relay.tunnels", fmt.Sprintf("%d is not in 1 to %d", r.Tunnels, uplink.MaxTunnels), "1 is the default")
+	}
 	p := r.Proxy
 	if err := tunnel.ValidCongestion(r.Congestion); err != nil {
 		v.fault("relay.congestion", err.Error(), "auto, system, or a name such as bbr or cubic")
@@ -392,112 +402,6 @@ func plainURL(s string) (*url.URL, bool) {
 		}
 	}
 	return u, true
-}
-
-func (v *validator) database(path string, d *DatabaseProfile) {
-	has := func(key string) bool { return v.c.doc.Has(config.Join(path, key)) }
-	if d.Adapter == "" {
-		v.fault(path, "adapter is missing", "one of: postgresql, mysql, sqlite, sqlserver, oracle, redshift")
-		return
-	}
-	if d.Adapter == "sqlite" {
-		for _, key := range []string{"host", "port", "database", "username", "password", "password_file", "tls", "ca_file"} {
-			if has(key) {
-				v.fault(config.Join(path, key), "a sqlite profile takes path, not "+key, "remove it")
-			}
-		}
-		if !filepath.IsAbs(d.Path) {
-			v.fault(config.Join(path, "path"), "wants the absolute path of the SQLite file", "such as path: /var/lib/app/data.db")
-		}
-		d.TLS = ""
-	} else {
-		if has("path") {
-			v.fault(config.Join(path, "path"), "only a sqlite profile takes path", "use host, port and database")
-		}
-		if d.Host == "" {
-			v.fault(path, "host is missing", "")
-		} else if _, _, err := allowlist.CanonicalHost(d.Host); err != nil {
-			v.fault(config.Join(path, "host"), err.Error(), "")
-		}
-		if has("port") && d.Port == 0 {
-			v.fault(config.Join(path, "port"), "0 is not a port", "a number from 1 to 65535")
-		} else if d.Port == 0 {
-			d.Port = defaultPorts[d.Adapter]
-		}
-		if d.Username == "" {
-			v.fault(path, "username is missing", "")
-		}
-		if d.Database == "" && d.Adapter != "mysql" {
-			v.fault(path, "database is missing", "")
-		}
-		v.databaseTLS(path, d)
-	}
-	if d.MaxConns < 1 || d.MaxConns > maxMaxConns {
-		v.fault(config.Join(path, "max_conns"), fmt.Sprintf("%d is not in 1 to %d", d.MaxConns, maxMaxConns), "")
-	}
-	if d.Allow.Dial {
-		v.warn(path+".allow.dial", "native clients may open raw bytes, past the statement guard and the masks", "")
-	}
-}
-
-func (v *validator) databaseTLS(path string, d *DatabaseProfile) {
-	switch {
-	case d.TLS == "disable" && d.CAFile != "":
-		v.fault(config.Join(path, "ca_file"), "a CA file has no use with tls: disable", "remove one")
-	case d.TLS == "disable" && !loopbackHost(d.Host):
-		v.warn(config.Join(path, "tls"), "passwords and rows cross the network in the clear", "use verify-full")
-	case d.TLS == "verify-ca":
-		v.warn(config.Join(path, "tls"), "the server's name is not checked: any server with a certificate of this CA is taken for the database", "use verify-full")
-	}
-	if d.CAFile != "" && !filepath.IsAbs(d.CAFile) {
-		d.CAFile = filepath.Join(filepath.Dir(v.c.Path), d.CAFile)
-	}
-}
-
-func loopbackHost(h string) bool {
-	host, addr, err := allowlist.CanonicalHost(h)
-	return err == nil && (host == "localhost" || addr.IsValid() && addr.IsLoopback())
-}
-
-func (v *validator) files(path string, f *FilesProfile) {
-	if !filepath.IsAbs(f.Base) || filepath.Clean(f.Base) != strings.TrimSuffix(f.Base, string(filepath.Separator)) {
-		v.fault(config.Join(path, "base"), "wants the absolute path of a folder, without . and ..", "such as base: /srv/hr")
-	}
-	if len(f.Allow) == 0 {
-		v.fault(path, "allow is missing, so nothing could be done here", "such as allow: [list, read]")
-	}
-	for i, verb := range f.Allow {
-		if slices.Index(f.Allow, verb) != i {
-			v.fault(config.Index(config.Join(path, "allow"), i), verb+" stands twice", "remove one")
-		}
-	}
-	if v.c.doc.Has(config.Join(path, "match")) && len(f.Match) == 0 {
-		v.fault(config.Join(path, "match"), "the list is empty", "remove the key to show every file")
-	}
-	if f.ReservePercent > 90 {
-		v.fault(config.Join(path, "reserve_percent"), "is more than 90", "")
-	}
-}
-
-func (v *validator) http(path string, h *HTTPProfile) {
-	u, ok := plainURL(h.BaseURL)
-	if !ok || strings.Contains(u.Path, "//") || strings.Contains(u.Path, "/.") {
-		v.fault(config.Join(path, "base_url"), "wants http:// or https://, host, port and path, nothing else", `such as base_url: https://crm.corp:8443`)
-		return
-	}
-	if len(h.Allow) == 0 {
-		v.fault(path, "allow is missing, so nothing could be asked here", "such as allow: [ { methods: [GET], path: /api/** } ]")
-	}
-	if u.Scheme == "http" {
-		if v.c.doc.Has(config.Join(path, "tls")) || h.CAFile != "" {
-			v.fault(path, "tls and ca_file go with https only", "")
-		}
-		if !loopbackHost(u.Hostname()) {
-			v.warn(config.Join(path, "base_url"), "requests cross the network in the clear", "use https")
-		}
-	} else if h.TLS == "verify-ca" {
-		v.warn(config.Join(path, "tls"), "the server's name is not checked: any server with a certificate of this CA is taken for the service", "use verify-full")
-	}
 }
 
 // shownAddress is an address as a fault may show it. One with an @ may hold a password.

@@ -57,7 +57,7 @@ func (c *Config) Policy() (*policy.Policy, error) {
 		pc.HTTP[name] = ph
 	}
 	for name, t := range c.TCP {
-		pc.TCP[name] = policy.TCP(t)
+		pc.TCP[name] = policy.TCP{Host: t.Host, Port: t.Port}
 	}
 	p, faults := policy.New(pc)
 	if len(faults) > 0 {

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
@@ -10,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -22,6 +20,7 @@ import (
 	"github.com/fairleadhq/fairlead/agent/connector"
 	"github.com/fairleadhq/fairlead/agent/policy"
 	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/internal/mask"
 	"github.com/fairleadhq/fairlead/protocol"
 )
@@ -38,6 +37,7 @@ var (
 	errNarrowed = &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginAgent, Message: "the site's configuration changed and no longer allows this operation",
 		Hint: "ask the on-prem admin; `fairlead-agent explain` tells which rule decides"}
 	errStopping = &protocol.Error{Code: protocol.CodeUnavailable, Origin: protocol.OriginAgent, Message: "the agent is stopping"}
+	errDraining = &protocol.Error{Code: protocol.CodeUnavailable, Origin: protocol.OriginAgent, Message: "the agent is stopping; nothing was done", NotBegun: true}
 )
 
 // trips serves operations: the second half of the trip. One goroutine a stream decides, records, does, records again.
@@ -47,6 +47,7 @@ type trips struct {
 	acquire func() *site // retained; the caller releases
 
 	refusals *refusals
+	budgets  budgets
 
 	mu       sync.Mutex // guards the fields below
 	active   map[*trip]struct{}
@@ -94,7 +95,7 @@ func (s *trips) begin(t *trip) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining {
-		return errStopping
+		return errDraining
 	}
 	s.active[t] = struct{}{}
 	return nil
@@ -247,6 +248,16 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
+	lease, refusal := budget.Begin(s.budgets.of(req)...)
+	if refusal != nil {
+		ev.Reason = ""
+		e := refusal.Problem(protocol.OriginAgent)
+		e.NotBegun = true
+		s.refuse(ctx, w, ev, e)
+		return
+	}
+	defer lease.End()
+
 	// No act without a record: the intent is durable before the target is touched.
 	ev.Kind, ev.Decision = audit.KindIntent, "allow"
 	if err := s.record(ctx, ev); err != nil {
@@ -264,7 +275,7 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer stop()
 	}
 	w.Header().Set(protocol.HeaderRule, d.Rule)
-	cw := &commitWriter{ResponseWriter: w, committed: &committed}
+	cw := &commitWriter{ResponseWriter: w, committed: &committed, pace: pacer{ctx, lease, func(err error) { cancel(err) }}}
 	out, err := conn.Do(ctx, call, cw)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		var e *protocol.Error
@@ -454,43 +465,15 @@ func writeProblem(w http.ResponseWriter, e *protocol.Error) {
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set(protocol.HeaderOrigin, string(e.Origin))
+	if e.NotBegun {
+		h.Set(protocol.HeaderNotBegun, "1")
+	}
+	if e.RetryAfterMs > 0 {
+		h.Set("Retry-After", strconv.FormatInt((e.RetryAfterMs+999)/1000, 10))
+	}
 	if e.Rule != "" {
 		h.Set(protocol.HeaderRule, e.Rule)
 	}
 	w.WriteHeader(e.Code.Status())
 	_, _ = w.Write(b)
 }
-
-// commitWriter notes when the answer has begun.
-type commitWriter struct {
-	http.ResponseWriter
-	committed *bool
-}
-
-func (c *commitWriter) WriteHeader(status int) {
-	*c.committed = true
-	c.ResponseWriter.WriteHeader(status)
-}
-
-func (c *commitWriter) Write(p []byte) (int, error) {
-	*c.committed = true
-	return c.ResponseWriter.Write(p)
-}
-
-// ReadFrom keeps the server's own fast copy.
-func (c *commitWriter) ReadFrom(r io.Reader) (int64, error) {
-	*c.committed = true
-	if rf, ok := c.ResponseWriter.(io.ReaderFrom); ok {
-		return rf.ReadFrom(r)
-	}
-	return io.Copy(struct{ io.Writer }{c.ResponseWriter}, r)
-}
-
-// Hijack hands over the stream of a dial.
-func (c *commitWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	*c.committed = true
-	return http.NewResponseController(c.ResponseWriter).Hijack()
-}
-
-// Unwrap lets http.ResponseController find Flush.
-func (c *commitWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }

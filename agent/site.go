@@ -62,7 +62,7 @@ func (s *site) build(c *Config, dataDir string, log *slog.Logger) error {
 		}
 		s.conns[target{protocol.KindDatabase, name}] = db
 		if d.Allow.Dial && d.Host != "" {
-			if err := s.raw(target{rawDatabase, name}, tcp.Config{Name: name, Host: d.Host, Port: d.Port, Dialer: tcp.ForProfile(s.policy, protocol.KindDatabase, name)}, log); err != nil {
+			if err := s.raw(target{rawDatabase, name}, tcp.Config{Name: name, Host: d.Host, Port: d.Port, MaxConns: int(d.Limits.Concurrent), Dialer: tcp.ForProfile(s.policy, protocol.KindDatabase, name)}, log); err != nil {
 				return err
 			}
 		}
@@ -97,7 +97,7 @@ func (s *site) build(c *Config, dataDir string, log *slog.Logger) error {
 		s.conns[target{protocol.KindHTTP, name}] = web
 	}
 	for name, t := range c.TCP {
-		if err := s.raw(target{protocol.KindTCP, name}, tcp.Config{Name: name, Host: t.Host, Port: t.Port, Dialer: tcp.ForProfile(s.policy, protocol.KindTCP, name)}, log); err != nil {
+		if err := s.raw(target{protocol.KindTCP, name}, tcp.Config{Name: name, Host: t.Host, Port: t.Port, MaxConns: int(t.Limits.Concurrent), Dialer: tcp.ForProfile(s.policy, protocol.KindTCP, name)}, log); err != nil {
 			return err
 		}
 	}

@@ -84,8 +84,13 @@ type Error struct {
 	Rule    string `json:"rule,omitempty"` // the rule that decided, e.g. "files.hr.allow"
 	Hint    string `json:"hint,omitempty"` // what would be right, or whom to ask
 	// Detail is the target's own short error code where it is safe to show (SQLSTATE, errno name).
-	Detail    string `json:"detail,omitempty"`
-	RequestID string `json:"request_id,omitempty"`
+	Detail string `json:"detail,omitempty"`
+	// RetryAfterMs says when to try again, of a refusal by a budget; 0: not told.
+	RetryAfterMs int64  `json:"retry_after_ms,omitempty"`
+	RequestID    string `json:"request_id,omitempty"`
+	// NotBegun says that this agent refused before it did anything, for a reason that is its own: it stops, or its budget is
+	// used up. It goes to the relay as HeaderNotBegun.
+	NotBegun bool `json:"-"`
 	// Cause is for the log on this side only. It is never encoded.
 	Cause error `json:"-"`
 }

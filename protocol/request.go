@@ -25,6 +25,7 @@ const (
 	HeaderProxy      = "Fairlead-Proxy"       // dial: the addresses that the target is told (Proxy)
 	HeaderRule       = "Fairlead-Rule"        // answer: the agent's rule that decided
 	HeaderOrigin     = "Fairlead-Origin"      // answer: set on an Error body, so that it is not taken for the target's
+	HeaderNotBegun   = "Fairlead-Not-Begun"   // answer, beside HeaderOrigin: nothing was done, and another agent may be asked
 	TrailerOutcome   = "Fairlead-Outcome"     // answer trailer: JSON of Outcome
 )
 

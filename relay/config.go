@@ -10,9 +10,11 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/allowlist"
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/internal/config"
 	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/dispatch"
 	"github.com/fairleadhq/fairlead/relay/gateway"
 )
 
@@ -34,6 +36,7 @@ type Config struct {
 	Health      Health   `yaml:"health"`
 	Agents      Agents   `yaml:"agents"`
 	Gateway     Gateway  `yaml:"gateway"`
+	Budget      Budget   `yaml:"budget"`
 	Audit       Audit    `yaml:"audit"`
 	// TrustedProxies are prefixes of load balancers that may name the caller's address in X-Forwarded-For.
 	TrustedProxies []string `yaml:"trusted_proxies"`
@@ -68,10 +71,27 @@ type Gateway struct {
 	MaxConnsPerGateway int      `yaml:"max_conns_per_gateway"` // of one
 }
 
+// Budget is what each workspace may use of the relay, whatever its own admins set; 0 in a field is no limit.
+type Budget struct {
+	Rate       int64       `yaml:"rate"`       // operations begun a second
+	Burst      int64       `yaml:"burst"`      // operations begun at once; 0: as many as Rate
+	Concurrent int64       `yaml:"concurrent"` // operations and open dials at a time
+	Egress     config.Size `yaml:"egress"`     // bytes a second towards callers
+}
+
+func (b Budget) limits() budget.Limits {
+	return budget.Limits{Rate: b.Rate, Burst: b.Burst, Concurrent: b.Concurrent, Egress: int64(b.Egress)}
+}
+
 // Audit holds what concerns the audit logs.
 type Audit struct {
 	// MaxSize caps each workspace's log; at the cap the relay refuses operations. 0: no cap but the disk.
 	MaxSize config.Size `yaml:"max_size"`
+	// AgentRate is how many records a second one agent may send for long; each KiB of a record counts as one. Beyond, the
+	// acknowledgement waits.
+	AgentRate int `yaml:"agent_rate"`
+	// DeniedRate is how many refusals of one token are recorded one by one in a second; the others are counted.
+	DeniedRate int `yaml:"denied_rate"`
 }
 
 // Log is the program's own log.
@@ -95,6 +115,14 @@ const (
 
 const maxGatewayConns = 100_000
 
+// Records of one agent a second. At the least of them a whole batch is taken before the agent gives up waiting.
+const (
+	DefaultAgentRate = 5000
+	minAgentRate     = 200
+	maxAgentRate     = 1_000_000
+	maxDeniedRate    = 10_000
+)
+
 // ConfigVersion is the version of relay.yaml that this build reads.
 const ConfigVersion = 1
 
@@ -106,6 +134,7 @@ func DefaultConfig() Config {
 		Health:  Health{Listen: "127.0.0.1:9443"},
 		Agents:  Agents{CertificateLifetime: config.Duration(7 * 24 * time.Hour), MaxTunnels: 8, MaxLanes: 8, WebSocket: true},
 		Gateway: Gateway{MaxConns: gateway.DefaultConfig().MaxConns, MaxConnsPerGateway: gateway.DefaultConfig().MaxConnsPerGateway},
+		Audit:   Audit{AgentRate: DefaultAgentRate, DeniedRate: dispatch.DefaultDeniedRate},
 		Log:     Log{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}
 }
@@ -192,6 +221,15 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 	}
 	if c.Audit.MaxSize != 0 && c.Audit.MaxSize < 16<<20 {
 		fault("audit.max_size", "is too small to be of use", "at least 16MiB, or 0 for no cap")
+	}
+	if n := c.Audit.AgentRate; n < minAgentRate || n > maxAgentRate {
+		fault("audit.agent_rate", "is out of range", fmt.Sprintf("from %d to %d; %d is the default", minAgentRate, maxAgentRate, DefaultAgentRate))
+	}
+	if n := c.Audit.DeniedRate; n < 1 || n > maxDeniedRate {
+		fault("audit.denied_rate", "is out of range", fmt.Sprintf("from 1 to %d; %d is the default", maxDeniedRate, dispatch.DefaultDeniedRate))
+	}
+	if field, want := c.Budget.limits().Check(); field != "" {
+		fault("budget."+field, "is out of range", want)
 	}
 	for i, p := range c.TrustedProxies {
 		prefix, err := allowlist.ParsePrefix(p)

@@ -49,6 +49,7 @@ func newMetrics(r *Relay) *metrics {
 		gauge("fairlead_certificate_expiry_seconds", "Time until the relay's own certificate ends.", func() float64 {
 			return time.Until(r.server.Get().Leaf().NotAfter).Seconds()
 		}))
+	m.registry.MustRegister(budgetCollector{r})
 	return m
 }
 

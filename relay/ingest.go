@@ -84,6 +84,9 @@ func (c *control) events(r *http.Request) (any, error) {
 	if len(b.Records) == 0 || len(b.Records) > protocol.MaxEventBatch {
 		return nil, protocol.Errorf(protocol.CodeInvalid, "want 1 to %d records", protocol.MaxEventBatch)
 	}
+	if err := c.relay.slowRecords(r.Context(), c.tunnel.Peer().Workspace, c.tunnel.Peer().ID, b.Records); err != nil {
+		return nil, err
+	}
 	head, err := c.relay.take(r.Context(), c.tunnel.Peer().Workspace, c.tunnel.Peer().ID, b)
 	if err != nil {
 		return nil, err

@@ -56,6 +56,7 @@ type Relay struct {
 	logs     *audit.Logs
 	hub      *hub.Hub
 	api      *api.API
+	dispatch *dispatch.Dispatcher
 	gateways *gateway.Manager
 	auth     *authority
 	server   *mtls.Reloader
@@ -63,6 +64,7 @@ type Relay struct {
 	tcfg     tunnel.Config
 	metrics  *metrics
 	ingest   ingest
+	pace     recordPace
 	ready    chan struct{}
 	stopping chan struct{}
 	tunnels  sync.WaitGroup
@@ -121,11 +123,13 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dispatch.Dispatcher{Hub: r.hub, Record: r.record, Logger: o.Logger}
+	r.dispatch = &dispatch.Dispatcher{Hub: r.hub, Record: r.record, Logger: o.Logger, Limits: o.Config.Budget.limits(), DeniedRate: o.Config.Audit.DeniedRate,
+		DeniedBurst: 10 * o.Config.Audit.DeniedRate}
+	r.dispatch.Sync(snap)
 	gc := o.Config.gateways()
-	gc.Certificate, gc.Directory, gc.Dispatch, gc.Logger = r.server.GetCertificate, dir, d, o.Logger
+	gc.Certificate, gc.Directory, gc.Dispatch, gc.Logger = r.server.GetCertificate, dir, r.dispatch, o.Logger
 	r.gateways = gateway.New(gc)
-	conf := api.Config{Directory: dir, Authn: authenticator, Hub: r.hub, Dispatch: d, Gateways: r.gateways, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
+	conf := api.Config{Directory: dir, Authn: authenticator, Hub: r.hub, Dispatch: r.dispatch, Gateways: r.gateways, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
 		JoinToken: r.joinToken, TrustedProxies: o.Config.proxies(), Version: o.Version, Logger: o.Logger}
 	if o.Config.Agents.WebSocket {
 		conf.Tunnel = r.serveWebSocket
@@ -213,6 +217,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	}
 	wg.Go(func() { r.api.Run(inner) })
 	wg.Go(func() { r.gateways.Run(inner) })
+	wg.Go(func() { r.dispatch.Run(inner) })
 	wg.Go(func() { r.enforce(inner) })
 	wg.Go(func() { r.keepCursors(inner) })
 	wg.Go(func() { r.keepServer(inner) })
@@ -239,8 +244,9 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	drain.Go(func() { _ = people.Shutdown(dctx); _ = people.Close() })
 	drain.Go(func() { _ = enroll.Shutdown(dctx); _ = enroll.Close() })
 	drain.Go(func() { r.gateways.Drain(dctx) })
-	drain.Go(func() { r.hub.Drain(dctx, protocol.Notice{Kind: protocol.NoticeDrain}) })
+	drain.Go(func() { r.hub.Tell(dctx, protocol.Notice{Kind: protocol.NoticeDrain}) })
 	drain.Wait()
+	r.hub.Drain(dctx) // after the API: what it has let in must find a tunnel
 	if health != nil {
 		_ = health.Close()
 	}
@@ -250,6 +256,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	if !r.requests.wait(abortTime) {
 		r.opt.Logger.Error("requests did not end when they were cut")
 	}
+	r.dispatch.TellDenied()
 	return err
 }
 
@@ -408,6 +415,8 @@ func (r *Relay) enforce(ctx context.Context) {
 	for {
 		changed := r.dir.Changed()
 		snap := r.dir.Snapshot()
+		r.dispatch.Sync(snap)
+		r.pace.keep(snap)
 		for _, id := range r.hub.Agents() {
 			if a := snap.Agent(id); a == nil || a.Disabled {
 				r.hub.Kick(id, "disabled or removed")

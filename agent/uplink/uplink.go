@@ -41,6 +41,8 @@ type Config struct {
 
 	// Lanes is how many dedicated connections the relay may ask for beside each tunnel; 0 to protocol.MaxLanes.
 	Lanes int
+	// Tunnels is how many are kept to each address: 1 (or 0) to MaxTunnels.
+	Tunnels int
 
 	MinWait, MaxWait time.Duration // 500 ms and 60 s when zero
 	// Dial replaces the dial of a tunnel, for tests over the memory transport. nil means TLS over TCP.
@@ -55,12 +57,14 @@ type Uplink struct {
 	ways  *choices
 
 	mu    sync.Mutex // guards the fields below
-	lines map[string]*line
-	cycle chan struct{} // closed and replaced by Cycle
+	lines map[slot]*line
+	first map[string]chan struct{} // by address: closed when slot 0 gets a tunnel; none when nobody waits for it
+	cycle chan struct{}            // closed and replaced by Cycle
 }
 
 // line is one connected tunnel.
 type line struct {
+	way     string
 	tunnel  tunnel.Tunnel
 	client  *http.Transport
 	welcome protocol.Welcome
@@ -81,7 +85,7 @@ func New(cfg Config) *Uplink {
 	if cfg.MaxWait == 0 {
 		cfg.MaxWait = time.Minute
 	}
-	return &Uplink{cfg: cfg, ready: make(chan struct{}), lines: map[string]*line{}, cycle: make(chan struct{}),
+	return &Uplink{cfg: cfg, ready: make(chan struct{}), lines: map[slot]*line{}, first: map[string]chan struct{}{}, cycle: make(chan struct{}),
 		ways: newChoices(cfg.Transport, cfg.Choices, cfg.Retest, cfg.Logger)}
 }
 
@@ -92,7 +96,9 @@ func (u *Uplink) Ready() <-chan struct{} { return u.ready }
 func (u *Uplink) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, addr := range u.cfg.Addresses {
-		wg.Go(func() { u.keep(ctx, addr) })
+		for n := range max(u.cfg.Tunnels, 1) {
+			wg.Go(func() { u.keep(ctx, slot{addr, n}) })
+		}
 	}
 	wg.Wait()
 	return ctx.Err()
@@ -114,6 +120,7 @@ type State struct {
 	Relay     string
 	Since     time.Time
 	Transport string // what the tunnel goes over: tls, websocket, memory
+	Tunnels   int    // that are connected
 }
 
 // States tells of every address.
@@ -123,23 +130,33 @@ func (u *Uplink) States() []State {
 	var out []State
 	for _, a := range u.cfg.Addresses {
 		s := State{Address: a}
-		if l := u.lines[a]; l != nil {
-			s.Connected, s.Relay, s.Since, s.Transport = true, l.welcome.Relay, l.since, l.tunnel.Transport()
+		for n := range max(u.cfg.Tunnels, 1) {
+			l := u.lines[slot{a, n}]
+			if l == nil {
+				continue
+			}
+			if s.Tunnels++; !s.Connected {
+				s.Connected, s.Relay, s.Since, s.Transport = true, l.welcome.Relay, l.since, l.tunnel.Transport()
+			}
 		}
 		out = append(out, s)
 	}
 	return out
 }
 
-// keep holds one address: at most one tunnel, and for the moment of a change two.
-func (u *Uplink) keep(ctx context.Context, addr string) {
+// keep holds one slot: at most one tunnel, and for the moment of a change two.
+func (u *Uplink) keep(ctx context.Context, at slot) {
+	addr := at.addr
 	var draining sync.WaitGroup
 	defer draining.Wait()
 	tries := 0
 	var retire func() // drains the tunnel of the generation before, once the next one is welcomed
 	for ctx.Err() == nil {
-		way := u.ways.next(addr)
-		lived, next, err := u.hold(ctx, addr, way, &draining, &retire)
+		way := u.way(ctx, at)
+		if ctx.Err() != nil {
+			break
+		}
+		lived, next, err := u.hold(ctx, at, way, &draining, &retire)
 		if ctx.Err() != nil {
 			break
 		}
@@ -151,7 +168,7 @@ func (u *Uplink) keep(ctx context.Context, addr string) {
 			retire = next
 			continue // a change of generation, not a loss
 		}
-		if lived == 0 && u.ways.failed(addr, way, err) {
+		if lived == 0 && at.n == 0 && u.ways.failed(addr, way, err) {
 			u.cfg.Logger.Info("no tunnel to the relay this way; trying the other", "relay", addr, "way", way, "reason", explain(err))
 			continue
 		}
@@ -174,7 +191,8 @@ func (u *Uplink) keep(ctx context.Context, addr string) {
 // hold connects, and serves the tunnel until it is lost (error), cycled (next) or ctx ends. A cycled tunnel serves on
 // until next is called: then it drains in a goroutine of draining. The tunnel of the generation before, retire, is
 // drained as soon as this one is welcomed, so that at no moment there is none.
-func (u *Uplink) hold(ctx context.Context, addr, way string, draining *sync.WaitGroup, retire *func()) (lived time.Duration, next func(), err error) {
+func (u *Uplink) hold(ctx context.Context, at slot, way string, draining *sync.WaitGroup, retire *func()) (lived time.Duration, next func(), err error) {
+	addr := at.addr
 	u.mu.Lock()
 	cycle := u.cycle
 	u.mu.Unlock()
@@ -208,7 +226,7 @@ func (u *Uplink) hold(ctx context.Context, addr, way string, draining *sync.Wait
 		<-served
 		beside.close()
 	}
-	l := &line{tunnel: t, client: clientOf(t)}
+	l := &line{way: way, tunnel: t, client: clientOf(t)}
 	hctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	err = call(hctx, l.client, protocol.PathHello, hello, &l.welcome)
 	cancel()
@@ -227,7 +245,11 @@ func (u *Uplink) hold(ctx context.Context, addr, way string, draining *sync.Wait
 	l.welcome.Relay = clip(l.welcome.Relay, 64) // it goes into the log at each connect
 	l.since = time.Now()
 	u.mu.Lock()
-	u.lines[addr] = l
+	u.lines[at] = l
+	if c := u.first[addr]; at.n == 0 && c != nil {
+		close(c)
+		delete(u.first, addr)
+	}
 	u.mu.Unlock()
 	u.cfg.Logger.Info("connected to relay", "relay", addr, "relay_id", l.welcome.Relay, "transport", t.Transport())
 	if skew := time.Since(time.UnixMilli(l.welcome.ServerTimeMs)); skew.Abs() > 2*time.Minute {
@@ -236,7 +258,9 @@ func (u *Uplink) hold(ctx context.Context, addr, way string, draining *sync.Wait
 	if u.cfg.Welcomed != nil {
 		u.cfg.Welcomed(l.welcome)
 	}
-	u.ways.worked(addr, way)
+	if at.n == 0 {
+		u.ways.worked(addr, way)
+	}
 	u.once.Do(func() { close(u.ready) })
 	if *retire != nil {
 		(*retire)()
@@ -245,8 +269,8 @@ func (u *Uplink) hold(ctx context.Context, addr, way string, draining *sync.Wait
 	forget := func() {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		if u.lines[addr] == l {
-			delete(u.lines, addr)
+		if u.lines[at] == l {
+			delete(u.lines, at)
 		}
 	}
 	cycled, err := u.watch(ctx, t, cycle)
@@ -277,22 +301,6 @@ func (u *Uplink) hold(ctx context.Context, addr, way string, draining *sync.Wait
 	}
 	end()
 	return time.Since(l.since), nil, err
-}
-
-// finish waits until the last stream of a tunnel that takes no new work has ended: a renewal must not cost a caller an
-// open dial. The tunnel ends by itself with the certificate that it was opened with; the end of ctx, too, ends the wait.
-func finish(ctx context.Context, t tunnel.Tunnel, beside *lanes) {
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for t.Streams() > 0 || beside.busy() > 0 {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // watch waits until the tunnel is lost, cycled or ctx ends, and proves it by a round trip every heartbeat.
@@ -339,8 +347,8 @@ func (u *Uplink) dialFunc(addr, way string) func(ctx context.Context, network, a
 func (u *Uplink) Call(ctx context.Context, path string, in, out any) error {
 	u.mu.Lock()
 	var l *line
-	for _, a := range u.cfg.Addresses {
-		if have := u.lines[a]; have != nil && (l == nil || have.since.After(l.since)) {
+	for _, have := range u.lines {
+		if l == nil || have.since.After(l.since) {
 			l = have
 		}
 	}

@@ -264,7 +264,25 @@ func (w *World) StartAgent() {
 // RunAgent starts the enrolled agent and waits for nothing.
 func (w *World) RunAgent() {
 	w.tb.Helper()
-	o := agent.Options{ConfigFile: w.YAMLFile, DataDir: filepath.Join(w.Dir, "agent"), Version: "test", Logger: w.logger("agent"), Poll: 200 * time.Millisecond, Drain: w.opt.Drain}
+	w.Agent, w.stopAgent = w.runAgent("agent")
+}
+
+// Another enrols one more agent of the group into the folder dir, with the same agent.yaml, starts it, and gives what stops it.
+func (w *World) Another(dir string) (stop func()) {
+	w.tb.Helper()
+	w.Enroll(dir)
+	a, stop := w.runAgent(dir)
+	select {
+	case <-a.Ready():
+	case <-time.After(30 * time.Second):
+		w.tb.Fatalf("the agent did not connect:\n%s", tail(w.Log.String(), 40))
+	}
+	return stop
+}
+
+func (w *World) runAgent(dir string) (*agent.Agent, func()) {
+	w.tb.Helper()
+	o := agent.Options{ConfigFile: w.YAMLFile, DataDir: filepath.Join(w.Dir, dir), Version: "test", Logger: w.logger("agent"), Poll: 200 * time.Millisecond, Drain: w.opt.Drain}
 	if w.opt.Transport == Memory {
 		id, err := enroll.Load(o.DataDir)
 		if err != nil {
@@ -281,8 +299,7 @@ func (w *World) RunAgent() {
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	w.Agent = a
-	w.stopAgent = w.run("agent", a.Run)
+	return a, w.run(dir, a.Run)
 }
 
 // StopAgent stops the agent and waits until it has.

@@ -83,6 +83,7 @@ func New(cfg Config) *API {
 	a.huma = humago.NewWithPrefix(a.mux, client.BasePath, hc)
 	a.admin()
 	a.gatewayRoutes()
+	a.budgetRoutes()
 	a.auditRoutes()
 	a.data()
 	a.tunnelRoute()

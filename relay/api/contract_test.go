@@ -141,7 +141,20 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	do("GET "+ws+"/connections/{name}", own+"/connections/erp", "", 200)
 	do("DELETE "+ws+"/connections/{name}/gateway", own+"/connections/erp/gateway", "", 204)
 	do("DELETE "+ws+"/connections/{name}/gateway", own+"/connections/erp/gateway", "", 404)
+	do("PUT "+ws+"/connections/{name}/budget", own+"/connections/erp/budget", `{"concurrent":5}`, 200)
+	do("PUT "+ws+"/connections/{name}/budget", own+"/connections/gone/budget", `{"concurrent":5}`, 404)
+	do("PUT "+ws+"/connections/{name}/budget", own+"/connections/erp/budget", `{"egress":1}`, 400)
+	if a := do("GET "+ws+"/connections/{name}/budget", own+"/connections/erp/budget", "", 200); !strings.Contains(a.body, `"in_force":{"concurrent":5}`) {
+		t.Error(a.body)
+	}
 	do("DELETE "+ws+"/connections/{name}", own+"/connections/erp", "", 204)
+	do("PUT "+ws+"/budget", own+"/budget", `{"rate":1000,"burst":2000,"egress":1048576}`, 200)
+	do("PUT "+ws+"/budget", own+"/budget", `{"burst":5}`, 400)
+	do("PUT "+ws+"/budget", own+"/budget", `{"rate":-1}`, 400)
+	if a := do("GET "+ws+"/budget", own+"/budget", "", 200); !strings.Contains(a.body, `"in_force":{"rate":1000,"burst":2000,"egress":1048576}`) {
+		t.Error(a.body)
+	}
+	do("PUT "+ws+"/budget", own+"/budget", `{}`, 200)
 	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t","roles":["analyst"],"expires_in_seconds":60}`, 201)
 	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t2","roles":[]}`, 400)
 	do("GET "+ws+"/tokens", own+"/tokens", "", 200)

@@ -115,13 +115,7 @@ func (a *API) denied(r *http.Request, v *visit, e *protocol.Error) error {
 func (a *API) deniedIn(ctx context.Context, v *visit, e *protocol.Error) error {
 	ev := a.eventIn(ctx, v, audit.KindDenied)
 	ev.Decision, ev.Code, ev.Rule, ev.Reason = "deny", string(e.Code), e.Rule, e.Message
-	t, err := a.cfg.Dispatch.Record(ev)
-	if err == nil {
-		err = t.Wait(ctx)
-	}
-	if err != nil {
-		a.cfg.Logger.Warn("a refusal could not be recorded", "request_id", ev.RequestID, "error", err)
-	}
+	a.cfg.Dispatch.Denied(ctx, v.principal, ev)
 	return e
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -44,6 +45,9 @@ func (a *API) problem(h http.Header, r *http.Request, err error) (status int, bo
 	h.Set(protocol.HeaderOrigin, string(e.Origin)) // tells our own answer from one of an http target
 	if e.Code == protocol.CodeUnauthenticated {
 		h.Set("WWW-Authenticate", "Bearer")
+	}
+	if e.RetryAfterMs > 0 {
+		h.Set("Retry-After", strconv.FormatInt((e.RetryAfterMs+999)/1000, 10))
 	}
 	return e.Code.Status(), append(b, '\n')
 }

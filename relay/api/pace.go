@@ -63,6 +63,16 @@ func (p *pace) Write(b []byte) (int, error) {
 	return p.ResponseWriter.Write(b)
 }
 
+// SetWriteDeadline is for who waits with a piece of the answer; the deadline of a caller who was cut stays.
+func (p *pace) SetWriteDeadline(t time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cut {
+		return nil
+	}
+	return p.rc.SetWriteDeadline(t)
+}
+
 // Unwrap lets http.ResponseController find Flush and Hijack.
 func (p *pace) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 

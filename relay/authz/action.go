@@ -45,6 +45,8 @@ const (
 	AllowlistRead     Action = "allowlist.read"
 	AllowlistManage   Action = "allowlist.manage"
 	AuditRead         Action = "audit.read"
+	BudgetsRead       Action = "budgets.read"
+	BudgetsManage     Action = "budgets.manage"
 )
 
 // Permission is a row of the permission table.
@@ -82,6 +84,8 @@ var Actions = []Permission{
 	{JoinTokensRead, OnWorkspace, "GET /join-tokens", operators},
 	{JoinTokensManage, OnWorkspace, "POST /join-tokens, DELETE /join-tokens/{id}", operators},
 	{AuditRead, OnWorkspace, "GET /audit/events, GET /audit/log, GET /audit/checkpoints, GET /audit/key", operators},
+	{BudgetsRead, OnWorkspace, "GET /budget, GET /connections/{connection}/budget", operators},
+	{BudgetsManage, OnWorkspace, "PUT /budget, PUT /connections/{connection}/budget", admins},
 	{AllowlistRead, OnWorkspace, "GET /allowlist", operators},
 	{AllowlistManage, OnWorkspace, "PUT /allowlist", admins},
 	{TokensRead, OnWorkspace, "GET /tokens", admins},

@@ -28,9 +28,9 @@ func principal(g ...Grant) Principal {
 var analyst = []Action{Query, Schema, List, Stat, Read, RequestGet, ConnectionsRead}
 
 var operator = append([]Action{Exec, Transaction, Write, Delete, Move, Mkdir, Request, Dial, ConnectionsManage, AgentsRead, AgentsManage,
-	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead}, analyst...)
+	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead, BudgetsRead}, analyst...)
 
-var admin = append([]Action{GatewaysManage, AllowlistManage, TokensRead, TokensManage}, operator...)
+var admin = append([]Action{GatewaysManage, BudgetsManage, AllowlistManage, TokensRead, TokensManage}, operator...)
 
 func TestRoleMatrix(t *testing.T) {
 	if len(Actions) != len(admin) {

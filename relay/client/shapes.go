@@ -37,6 +37,8 @@ type Problem struct {
 	Hint       string          `json:"hint,omitempty"`
 	TargetCode string          `json:"target_code,omitempty"`
 	RequestID  string          `json:"request_id,omitempty"`
+	// RetryAfterMs says when to try again, of a refusal by a budget.
+	RetryAfterMs int64 `json:"retry_after_ms,omitempty"`
 }
 
 // NewProblem is the body that tells of e. The cause stays inside.
@@ -48,14 +50,14 @@ func NewProblem(e *protocol.Error) Problem {
 	}
 	return Problem{
 		Type: "about:blank", Title: title, Status: status, Detail: e.Message, Code: e.Code, Origin: e.Origin, Rule: e.Rule,
-		Hint: e.Hint, TargetCode: e.Detail, RequestID: e.RequestID,
+		Hint: e.Hint, TargetCode: e.Detail, RequestID: e.RequestID, RetryAfterMs: e.RetryAfterMs,
 	}
 }
 
 // Err turns the body back into the error that it tells of.
 func (p Problem) Err() *protocol.Error {
 	e := &protocol.Error{
-		Code: p.Code, Message: p.Detail, Origin: p.Origin, Rule: p.Rule, Hint: p.Hint, Detail: p.TargetCode, RequestID: p.RequestID,
+		Code: p.Code, Message: p.Detail, Origin: p.Origin, Rule: p.Rule, Hint: p.Hint, Detail: p.TargetCode, RequestID: p.RequestID, RetryAfterMs: p.RetryAfterMs,
 	}
 	if e.Message == "" {
 		e.Message = p.Title

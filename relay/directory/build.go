@@ -108,7 +108,7 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 		}
 	}
 	for _, step := range []func(*vault.Vault, *store.State, *Snapshot) error{
-		s.addGroups, s.addConnections, s.addGateways, s.addAgents, s.addPrincipals, s.addTokens, s.addAllowlists,
+		s.addGroups, s.addConnections, s.addGateways, s.addBudgets, s.addAgents, s.addPrincipals, s.addTokens, s.addAllowlists,
 	} {
 		if err := step(v, st, prev); err != nil {
 			return nil, err

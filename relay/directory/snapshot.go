@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/allowlist"
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/vault"
@@ -51,7 +52,9 @@ type Workspace struct {
 	Principals  []*Principal
 	Tokens      []*Token
 	JoinTokens  []JoinToken
+	Budget      budget.Limits // set by the workspace's admins; the zero value limits nothing
 
+	budget      []byte                 // as it was sealed
 	groups      map[string]*Group      // by name and id: a name never looks like an id
 	connections map[string]*Connection // by name and id
 	principals  map[string]*Principal  // by id
@@ -73,9 +76,11 @@ type Connection struct {
 	Group         string // id
 	Created       time.Time
 	ConnectionBody
-	Gateway *Gateway // nil: none
+	Gateway *Gateway      // nil: none
+	Budget  budget.Limits // the zero value limits nothing
 
 	sealed []byte
+	budget []byte // as it was sealed
 }
 
 // ConnectionBody is what people gave: a profile's name, or a host and port.

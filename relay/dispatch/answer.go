@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,7 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/protocol"
 )
 
@@ -28,6 +31,9 @@ var ownHeaders = map[string]bool{"Set-Cookie": true, "Strict-Transport-Security"
 var hopHeaders = map[string]bool{"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
 	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true}
 
+// maxRetryAfter bounds what an agent's refusal may tell of when to try again: its longest budget is a day's.
+const maxRetryAfter = 24 * time.Hour
+
 // HopHeader reports whether the header k of h is for one hop only: by its name, or because Connection names it.
 func HopHeader(h http.Header, k string) bool {
 	if hopHeaders[k] {
@@ -43,8 +49,9 @@ func HopHeader(h http.Header, k string) bool {
 	return false
 }
 
-// copyAnswer copies head and body as they come. It flushes when the agent pauses, so that rows are seen early.
-func copyAnswer(w http.ResponseWriter, resp *http.Response, forwarded bool) (int64, error) {
+// copyAnswer copies head and body as they come, the body as fast as the lease lets it. It flushes when the agent pauses, so that
+// rows are seen early.
+func copyAnswer(ctx context.Context, w http.ResponseWriter, resp *http.Response, forwarded bool, lease budget.Lease) (int64, error) {
 	h := w.Header()
 	if forwarded {
 		for k, vs := range resp.Header {
@@ -70,6 +77,12 @@ func copyAnswer(w http.ResponseWriter, resp *http.Response, forwarded bool) (int
 	for {
 		k, rerr := resp.Body.Read(*buf)
 		if k > 0 {
+			if lease.Waits() {
+				_ = rc.SetWriteDeadline(time.Time{}) // of the write before: over HTTP/2 it would end the stream while this one waits
+			}
+			if err := lease.Wait(ctx, k); err != nil {
+				return n, fmt.Errorf("wait for the budget: %w", err)
+			}
 			m, werr := w.Write((*buf)[:k])
 			n += int64(m)
 			if werr != nil {
@@ -104,6 +117,7 @@ func agentError(resp *http.Response) error {
 		e.Code = protocol.CodeUpstream // of an agent that is newer, or lies
 	}
 	e.RequestID = "" // ours
+	e.RetryAfterMs = min(max(e.RetryAfterMs, 0), maxRetryAfter.Milliseconds())
 	return e
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/protocol"
 )
 
@@ -58,7 +59,7 @@ func TestForwardedAnswerKeepsTheHopAndTheRelaysOwn(t *testing.T) {
 		"Content-Security-Policy": {"default-src *"}, "Fairlead-Origin": {"relay"}, "X-Own": {"kept", "twice"}, "Www-Authenticate": {"Basic"}}
 	w := httptest.NewRecorder()
 	w.Header().Set("Content-Security-Policy", "default-src 'none'")
-	if _, err := copyAnswer(w, response(h, "body"), true); err != nil {
+	if _, err := copyAnswer(t.Context(), w, response(h, "body"), true, budget.Lease{}); err != nil {
 		t.Fatal(err)
 	}
 	got := w.Header()

@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/directory"
@@ -26,6 +28,17 @@ type Dispatcher struct {
 	// Record writes an event to the audit log of its workspace.
 	Record func(audit.Event) (*audit.Ticket, error)
 	Logger *slog.Logger
+	// Limits of each workspace, whatever its own admins set: these can only narrow them. Not changed after the first call.
+	Limits budget.Limits
+	// DeniedRate and DeniedBurst say how many refusals of one token are recorded one by one, a second and at once; the others
+	// are counted, and Run records the counts. DefaultDeniedRate and DefaultDeniedBurst when zero.
+	DeniedRate, DeniedBurst int
+
+	budgets budget.Book
+	denials denials
+
+	syncing sync.Mutex // guards synced, and orders Sync
+	synced  int64      // generation of the snapshot whose budgets are in force
 }
 
 // Call is one request of a principal.
@@ -54,11 +67,16 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 	r := &c.Request
 	ev, conn, err := decide(c)
 	if err != nil {
-		return d.deny(ctx, ev, err)
+		return d.deny(ctx, c.Principal, ev, err)
 	}
 	if err := d.aim(r, conn); err != nil {
-		return d.deny(ctx, ev, err)
+		return d.deny(ctx, c.Principal, ev, err)
 	}
+	lease, refusal := budget.Begin(d.budgetsOf(conn)...)
+	if refusal != nil {
+		return d.deny(ctx, c.Principal, ev, refusal.Problem(protocol.OriginRelay))
+	}
+	defer lease.End()
 	r.Principal, r.Connection = c.Principal.ID, conn.ID
 
 	// Written before the request leaves; synced while it travels.
@@ -101,17 +119,19 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 		return &e
 	}
 
-	stream, resp, agent, err := d.send(ctx, conn, r, c.Body)
-	ev.Agent = agent
-	if err != nil {
-		return fail(err)
-	}
-	if stream != nil {
-		s := &Raw{Stream: stream, settle: d.settled(ctx, stream, record, ev)}
+	way := &route{d: d, conn: conn, req: r}
+	if r.Operation == protocol.OpDial {
+		s, err := d.dial(ctx, way, record, ev, lease)
+		ev.Agent = way.agent()
+		if err != nil {
+			return fail(err)
+		}
 		defer s.Close()
 		ev.BytesIn, ev.Bytes = raw(s)
 		_ = s.Close() // raw may have left without an answer
-		if err := s.Admitted(); err != nil {
+		err = s.Admitted()
+		ev.Agent = way.agent()
+		if err != nil {
 			return fail(err)
 		}
 		ended = true
@@ -119,6 +139,11 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 			ev.Code, ev.Reason = string(cut.Code), cut.Message
 		}
 		return nil
+	}
+	resp, agent, err := way.send(ctx, c.Body)
+	ev.Agent = agent
+	if err != nil {
+		return fail(err)
 	}
 	defer resp.Body.Close()
 	if err := d.durable(ctx, record, ev); err != nil {
@@ -131,7 +156,7 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 	if resp.StatusCode < 200 || resp.StatusCode > 599 {
 		return fail(errSenseless)
 	}
-	n, err := copyAnswer(w, resp, r.Operation == protocol.OpRequest)
+	n, err := copyAnswer(ctx, w, resp, r.Operation == protocol.OpRequest, lease)
 	ev.Bytes = n
 	if err != nil {
 		ev.Code = string(protocol.CodeInterrupted)
@@ -149,11 +174,15 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 	return nil
 }
 
-// Refusal makes the decision of Do alone and returns the refusal, recorded, or nil: for who wants to know before it reads
+// Refusal makes the decision of Do alone, its budgets included, and returns the refusal, recorded, or nil: for who wants to know before it reads
 // the caller's body. Do decides again.
 func (d *Dispatcher) Refusal(ctx context.Context, c Call) error {
-	if ev, _, err := decide(c); err != nil {
-		return d.deny(ctx, ev, err)
+	ev, conn, err := decide(c)
+	if err != nil {
+		return d.deny(ctx, c.Principal, ev, err)
+	}
+	if r := budget.Peek(d.budgetsOf(conn)...); r != nil {
+		return d.deny(ctx, c.Principal, ev, r.Problem(protocol.OriginRelay))
 	}
 	return nil
 }
@@ -214,55 +243,14 @@ func (d *Dispatcher) aim(r *protocol.Request, c *directory.Connection) error {
 	return nil
 }
 
-// send picks a tunnel and sends the request on it. Only a tunnel that took nothing of the request is replaced by another. It
-// gives the agent that was asked, also with an error; "" when none was.
-func (d *Dispatcher) send(ctx context.Context, c *directory.Connection, r *protocol.Request, body io.Reader) (s *hub.Dialed, resp *http.Response, agent string, err error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		r.Remaining = protocol.Remaining(deadline, ok)
-	}
-	var tried []*hub.Live
-	for {
-		live, err := d.Hub.Pick(c.Group, c.Profile, tried...)
-		if err != nil {
-			return nil, nil, "", err
-		}
-		if body != nil {
-			body = io.NopCloser(body) // the transport closes what it is given, and a second try still needs it
-		}
-		req, err := r.HTTP(ctx, body)
-		if err != nil {
-			return nil, nil, live.Agent(), err
-		}
-		if r.Operation == protocol.OpDial {
-			s, err = live.Dial(req)
-		} else {
-			if n := contentLength(r.Header); n >= 0 && body != nil {
-				req.ContentLength = n
-			}
-			resp, err = live.Do(req)
-		}
-		if err != nil && errors.Is(err, hub.ErrNotSent) && len(tried) < 3 {
-			tried = append(tried, live)
-			continue
-		}
-		return s, resp, live.Agent(), err
-	}
-}
-
-// deny records a refusal and returns it. The refusal is given even if it cannot be recorded: nothing was done.
-func (d *Dispatcher) deny(ctx context.Context, ev audit.Event, err error) error {
+// deny records a refusal and returns it.
+func (d *Dispatcher) deny(ctx context.Context, p authz.Principal, ev audit.Event, err error) error {
 	e := *protocol.AsError(err)
 	e.RequestID, ev.Code, ev.Reason = ev.RequestID, string(e.Code), e.Message
 	if e.Rule != "" {
 		ev.Rule = e.Rule
 	}
-	t, rerr := d.Record(ev)
-	if rerr == nil {
-		rerr = t.Wait(ctx)
-	}
-	if rerr != nil {
-		d.Logger.Warn("a refusal could not be recorded", "request_id", ev.RequestID, "error", rerr)
-	}
+	d.Denied(ctx, p, ev)
 	return &e
 }
 

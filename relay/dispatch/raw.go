@@ -2,45 +2,73 @@ package dispatch
 
 import (
 	"context"
+	"net"
 	"sync"
+	"time"
 
 	"github.com/fairleadhq/fairlead/internal/audit"
-	"github.com/fairleadhq/fairlead/internal/tunnel"
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/hub"
 )
 
 // Raw is the stream of a dial, before its answer has come. What is written goes in one flight with the request: it waits in the
 // agent until that has decided and recorded, as a request's body does. Nothing can be read before the agent has said yes and
-// the relay's record is durable.
+// the relay's record is durable. When the agent says that it did nothing, another is asked, with what was written so far.
 //
-// One goroutine may read while another writes. The raw function of Do does not close it for the caller to see an end: a Read
-// that failed with a *protocol.Error is the refusal.
+// One goroutine may read while another writes.
 type Raw struct {
-	tunnel.Stream
-	settle func() error
+	d      *Dispatcher
+	way    *route
+	record *audit.Ticket
+	event  audit.Event
+	lease  budget.Lease
+	ctx    context.Context // ends with Close, too
+	end    context.CancelFunc
 
 	once sync.Once
 	err  error
 
+	writing sync.Mutex // held during a write, and while another agent is given what was written
+
 	mu       sync.Mutex // guards the fields below
+	stream   *hub.Dialed
+	kept     []byte // written before the answer, until gone
+	gone     bool   // there was too much of it, or it is no longer needed
 	admitted bool
 	ending   bool // CloseWrite came before the answer
 	closed   bool // from this side
 	lost     bool // a write failed before that
 }
 
-// Admitted waits until the agent has connected to the target and the record is durable, and gives nil then, else why not.
+// dial sends a dial on its way.
+func (d *Dispatcher) dial(ctx context.Context, way *route, record *audit.Ticket, ev audit.Event, lease budget.Lease) (*Raw, error) {
+	if err := way.begin(ctx); err != nil {
+		return nil, err
+	}
+	s := &Raw{d: d, way: way, record: record, event: ev, lease: lease}
+	s.ctx, s.end = context.WithCancel(ctx)
+	stream, err := way.dial(ctx)
+	if err != nil {
+		s.end()
+		return nil, err
+	}
+	s.stream = stream
+	return s, nil
+}
+
+// Admitted waits until an agent has connected to the target and the record is durable, and gives nil then, else why not.
 func (s *Raw) Admitted() error {
 	s.once.Do(func() {
 		err := s.settle()
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.kept, s.gone = nil, true
 		switch {
 		case err == nil:
 			s.admitted = true
 			if s.ending {
-				_ = s.Stream.CloseWrite()
+				_ = s.stream.CloseWrite()
 			}
 		case s.closed && !s.lost && protocol.AsError(err).Code == protocol.CodeInterrupted:
 			err = &protocol.Error{Code: protocol.CodeCanceled, Origin: protocol.OriginRelay, Message: "the caller went away", Cause: err}
@@ -50,27 +78,127 @@ func (s *Raw) Admitted() error {
 	return s.err
 }
 
-// Read reads what the target sends. Its first error may be Admitted's.
+// settle takes the answer, of one agent after the other while they did nothing.
+func (s *Raw) settle() error {
+	for {
+		resp, err := s.now().Answer()
+		if err != nil {
+			return err
+		}
+		var refusal error
+		if resp != nil {
+			if refusal = agentError(resp); refusal == nil {
+				refusal = errSenseless // nothing else may answer a dial
+			}
+			next := s.way.next(resp, nil)
+			again := next != nil && s.replay(next)
+			_ = resp.Body.Close() // and with it that agent's stream
+			if again {
+				continue
+			}
+		}
+		if err := s.d.durable(s.ctx, s.record, s.event); err != nil {
+			return err
+		}
+		return refusal
+	}
+}
+
+// replay dials by another tunnel and gives it what was written so far. false: that is no longer kept, or nobody takes it; the
+// refusal stands.
+func (s *Raw) replay(next *hub.Live) bool {
+	s.mu.Lock()
+	old, gone := s.stream, s.gone || s.closed
+	s.mu.Unlock()
+	if gone {
+		return false
+	}
+	before := *s.way
+	s.way.take(next)
+	stream, err := s.way.dial(s.ctx)
+	if err != nil {
+		*s.way = before
+		return false
+	}
+	// Whoever takes over first closes what the writer may be stuck in: only then is there a turn.
+	_ = old.Close()
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.mu.Lock()
+	if s.closed || s.gone {
+		s.mu.Unlock()
+		_ = stream.Close()
+		return false
+	}
+	s.stream, s.lost = stream, false
+	kept := s.kept
+	s.mu.Unlock()
+	if len(kept) > 0 {
+		if _, err := stream.Write(kept); err != nil {
+			s.mu.Lock()
+			s.lost = s.lost || !s.closed
+			s.mu.Unlock()
+		}
+	}
+	return true
+}
+
+// now is the stream to the agent that is asked.
+func (s *Raw) now() *hub.Dialed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stream
+}
+
+// Read reads what the target sends, as the budgets allow. Its first error may be Admitted's.
 func (s *Raw) Read(p []byte) (int, error) {
 	if err := s.Admitted(); err != nil {
 		return 0, err
 	}
-	return s.Stream.Read(p)
+	n, err := s.stream.Read(p) // the last one now
+	if n > 0 {
+		if werr := s.lease.Wait(s.ctx, n); werr != nil {
+			return n, werr
+		}
+	}
+	return n, err
 }
 
 // Write sends to the target. An agent that takes no more before it has answered has refused: the error is Admitted's then.
 func (s *Raw) Write(p []byte) (int, error) {
-	n, err := s.Stream.Write(p)
+	n, kept, err := s.write(p)
 	if err == nil {
 		return n, nil
 	}
-	s.mu.Lock()
-	s.lost = s.lost || !s.closed
-	s.mu.Unlock()
-	if refused := s.Admitted(); refused != nil { // the answer is here, or none will come
-		err = refused
+	switch refused := s.Admitted(); { // the answer is here, or none will come
+	case refused != nil:
+		return n, refused
+	case kept: // another agent has it
+		return len(p), nil
 	}
 	return n, err
+}
+
+func (s *Raw) write(p []byte) (n int, kept bool, err error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.mu.Lock()
+	switch {
+	case s.gone:
+	case len(s.kept)+len(p) > replayBytes:
+		s.kept, s.gone = nil, true
+	default:
+		s.kept, kept = append(s.kept, p...), true
+	}
+	stream := s.stream
+	s.mu.Unlock()
+	n, err = stream.Write(p)
+	if err != nil {
+		s.mu.Lock()
+		s.lost = s.lost || !s.closed
+		s.mu.Unlock()
+	}
+	return n, kept, err
 }
 
 // CloseWrite says that no more comes. Before the answer it is held back until then: net/http at the agent takes an end before
@@ -82,39 +210,25 @@ func (s *Raw) CloseWrite() error {
 		s.ending = true
 		return nil
 	}
-	return s.Stream.CloseWrite()
+	return s.stream.CloseWrite()
 }
 
-// Close gives the dial up, or ends it.
+// Close gives the dial up, or ends it. It also ends a Read whose bytes wait for their turn.
 func (s *Raw) Close() error {
+	s.end()
 	s.mu.Lock()
 	s.closed = true
+	stream := s.stream
 	s.mu.Unlock()
-	return s.Stream.Close()
+	return stream.Close()
 }
 
-// settled gives what Admitted waits for.
-func (d *Dispatcher) settled(ctx context.Context, s *hub.Dialed, record *audit.Ticket, ev audit.Event) func() error {
-	return func() error {
-		resp, err := s.Answer()
-		if err != nil {
-			return err
-		}
-		if resp != nil {
-			defer resp.Body.Close()
-		}
-		if err := d.durable(ctx, record, ev); err != nil {
-			return err
-		}
-		if resp == nil {
-			return nil
-		}
-		if err := agentError(resp); err != nil {
-			return err
-		}
-		return errSenseless // nothing else may answer a dial
-	}
-}
+// The rest of a net.Conn is the stream's.
+func (s *Raw) LocalAddr() net.Addr                { return s.now().LocalAddr() }
+func (s *Raw) RemoteAddr() net.Addr               { return s.now().RemoteAddr() }
+func (s *Raw) SetDeadline(t time.Time) error      { return s.now().SetDeadline(t) }
+func (s *Raw) SetReadDeadline(t time.Time) error  { return s.now().SetReadDeadline(t) }
+func (s *Raw) SetWriteDeadline(t time.Time) error { return s.now().SetWriteDeadline(t) }
 
 var errSenseless = &protocol.Error{Code: protocol.CodeUpstream, Origin: protocol.OriginAgent, Message: "the agent's answer makes no sense"}
 

@@ -264,7 +264,7 @@ func (m *Manager) refuse(k *conn, err error) {
 	e := protocol.AsError(err)
 	m.refused.Add(1)
 	m.cfg.Logger.Debug("gateway conn refused", "request_id", k.id, "gateway", k.gateway.ID, "source", k.source.Addr().String(), "reason", e.Message)
-	if !m.refusals.admit(k.gateway.Workspace, time.Now()) {
+	if !m.refusals.Admit(k.gateway.Workspace, time.Now()) {
 		return
 	}
 	ev := audit.Event{Kind: audit.KindDenied, Workspace: k.gateway.Workspace, RequestID: k.id, Origin: string(protocol.OriginRelay), Principal: k.gateway.ID,

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/dispatch"
@@ -49,7 +50,7 @@ type Manager struct {
 	cfg      Config
 	wake     chan chan struct{} // to Run: do it now
 	ended    chan struct{}      // closed when Run has ended
-	refusals refusals
+	refusals budget.Flood       // by workspace
 	refused  atomic.Int64
 
 	mu       sync.Mutex                          // guards the fields below
@@ -86,7 +87,8 @@ type Counts struct {
 // New makes a manager that has nothing open.
 func New(cfg Config) *Manager {
 	return &Manager{cfg: cfg, wake: make(chan chan struct{}), ended: make(chan struct{}), ports: map[string]*port{}, held: map[netip.AddrPort]*net.TCPListener{},
-		conns: map[*conn]struct{}{}, idle: make(chan struct{})}
+		conns: map[*conn]struct{}{}, idle: make(chan struct{}),
+		refusals: budget.Flood{Rate: refusalRate, Burst: refusalBurst}}
 }
 
 // Run keeps ports and conns as the rules say, until ctx ends; then it closes everything and waits for it.

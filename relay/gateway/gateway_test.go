@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/internal/mtls"
 	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
@@ -274,11 +275,11 @@ func TestNoRecordNoConn(t *testing.T) {
 
 // A flood of refusals does not fill the log, and none is lost from the count.
 func TestFloodOfRefusalsIsCounted(t *testing.T) {
-	var r refusals
+	r := budget.Flood{Rate: refusalRate, Burst: refusalBurst}
 	now := time.Now()
 	alone := 0
 	for i := range 10_000 { // ten seconds of a thousand a second
-		if r.admit("ws_a", now.Add(time.Duration(i)*time.Millisecond)) {
+		if r.Admit("ws_a", now.Add(time.Duration(i)*time.Millisecond)) {
 			alone++
 		}
 	}
@@ -286,14 +287,14 @@ func TestFloodOfRefusalsIsCounted(t *testing.T) {
 		t.Errorf("%d recorded one by one", alone)
 	}
 	end := now.Add(10 * time.Second)
-	if !r.admit("ws_b", end) {
+	if !r.Admit("ws_b", end) {
 		t.Error("one workspace's flood silences another's")
 	}
-	if told := r.take(end); told["ws_a"] != int64(10_000-alone) || len(told) != 1 {
+	if told := r.Take(end); told["ws_a"] != int64(10_000-alone) || len(told) != 1 {
 		t.Errorf("told %v of %d", told, 10_000-alone)
 	}
-	if told := r.take(end.Add(time.Hour)); len(told) != 0 || len(r.of) != 0 {
-		t.Errorf("after the flood: %v, %d kept", told, len(r.of))
+	if told := r.Take(end.Add(time.Hour)); len(told) != 0 {
+		t.Errorf("after the flood: %v", told)
 	}
 }
 

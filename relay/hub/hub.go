@@ -27,6 +27,7 @@ type Hub struct {
 	mu      sync.Mutex // guards the fields below
 	byGroup map[string][]*Live
 	byAgent map[string][]*Live
+	turn    uint // where Pick begins to look
 }
 
 // Info is what is told of a live tunnel.
@@ -89,28 +90,56 @@ func (h *Hub) Remove(l *Live) {
 }
 
 // Pick chooses a live tunnel of the group: of those that do not drain and are not in tried, one whose agent offers the
-// profile if any does, and of these the one with the fewest requests in flight. An agent that does not offer the
-// profile is still asked when no other is there: the refusal is its to give and to record.
+// profile if any does. Of these agents it takes the one with the fewest requests in flight on all its tunnels, and of its
+// tunnels the one with the fewest; equals take turns. An agent that does not offer the profile is still asked when no other is
+// there: the refusal is its to give and to record.
 func (h *Hub) Pick(group, profile string, tried ...*Live) (*Live, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	lives := h.byGroup[group]
 	var best *Live
 	var bestOffers bool
-	for _, l := range h.byGroup[group] {
+	var bestAgent, bestTunnel int64
+	for i := range lives {
+		l := lives[(h.turn+uint(i))%uint(len(lives))]
 		if l.draining.Load() || slices.Contains(tried, l) {
 			continue
 		}
-		offers := l.offers(profile)
-		if best == nil || offers && !bestOffers || offers == bestOffers && l.inFlight.Load() < best.inFlight.Load() {
-			best, bestOffers = l, offers
+		offers, mine := l.Offers(profile), l.inFlight.Load()
+		all := mine
+		for _, o := range h.byAgent[l.agent] {
+			if o != l {
+				all += o.inFlight.Load()
+			}
 		}
+		switch {
+		case best == nil:
+		case offers != bestOffers:
+			if !offers {
+				continue
+			}
+		case all > bestAgent || all == bestAgent && mine >= bestTunnel:
+			continue
+		}
+		best, bestOffers, bestAgent, bestTunnel = l, offers, all, mine
 	}
+	h.turn++
 	if best == nil {
 		return nil, &protocol.Error{Code: protocol.CodeUnavailable, Origin: protocol.OriginRelay,
 			Message: "no agent of this connection's group is connected",
 			Hint:    "see `fairlead agents list`; on the site, check that the agent service runs and can reach the relay"}
 	}
 	return best, nil
+}
+
+// Beside gives all live tunnels of l's agent, l among them.
+func (h *Hub) Beside(l *Live) []*Live {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if all := slices.Clone(h.byAgent[l.agent]); slices.Contains(all, l) {
+		return all
+	}
+	return []*Live{l}
 }
 
 // Kick ends every tunnel of the agent now, open streams included. It returns how many there were.
@@ -187,9 +216,23 @@ func (h *Hub) Lanes() (n int) {
 	return n
 }
 
-// Drain tells every agent that this relay stops, waits until no request is in flight or ctx ends, then closes all
-// tunnels.
-func (h *Hub) Drain(ctx context.Context, notice protocol.Notice) {
+// Tell sends a notice to every agent that has a live tunnel, and waits for the receipts, 5 seconds at most.
+func (h *Hub) Tell(ctx context.Context, notice protocol.Notice) {
+	h.each(func(l *Live) { _ = l.Notify(ctx, notice) })
+}
+
+// Drain gives out no tunnel any more, waits until no request is in flight or ctx ends, then closes all tunnels. Whoever has
+// requests that are still on their way to Pick lets them come first.
+func (h *Hub) Drain(ctx context.Context) {
+	h.each(func(l *Live) {
+		l.draining.Store(true)
+		l.waitIdle(ctx)
+		l.tunnel.Close()
+	})
+}
+
+// each calls f for every live tunnel, all at once, and waits.
+func (h *Hub) each(f func(*Live)) {
 	h.mu.Lock()
 	var lives []*Live
 	for _, ls := range h.byAgent {
@@ -198,12 +241,7 @@ func (h *Hub) Drain(ctx context.Context, notice protocol.Notice) {
 	h.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, l := range lives {
-		wg.Go(func() {
-			l.draining.Store(true)
-			_ = l.Notify(ctx, notice)
-			l.waitIdle(ctx)
-			l.tunnel.Close()
-		})
+		wg.Go(func() { f(l) })
 	}
 	wg.Wait()
 }

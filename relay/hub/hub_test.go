@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,6 +97,55 @@ func TestPickPrefersWhoOffersAndIsLeastBusy(t *testing.T) {
 	}
 }
 
+// The agent with the fewest requests in all is asked, on its tunnel with the fewest; equals take turns.
+func TestPickIsLeastOutstandingByAgentThenTunnel(t *testing.T) {
+	hb := hub.New(hub.Config{})
+	gate := make(chan struct{})
+	var wg sync.WaitGroup
+	busy := func(w http.ResponseWriter, _ *http.Request) { <-gate }
+	a1, _ := join(t, hb, "agt_a", "grp_x", []string{"sales"}, busy)
+	a2, _ := join(t, hb, "agt_a", "grp_x", []string{"sales"}, busy)
+	b, _ := join(t, hb, "agt_b", "grp_x", []string{"sales"}, busy)
+	hold := func(l *hub.Live) {
+		n := l.Info().InFlight
+		wg.Go(func() { _, _ = get(t, l, t.Context()) })
+		for l.Info().InFlight == n {
+			runtime.Gosched()
+		}
+	}
+	defer wg.Wait()
+	defer close(gate)
+	seen := map[*hub.Live]int{}
+	for range 300 {
+		l, err := hb.Pick("grp_x", "sales")
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[l]++
+	}
+	if len(seen) != 3 {
+		t.Errorf("idle tunnels do not take turns: %v", seen)
+	}
+	hold(a1)
+	hold(b)
+	hold(b)
+	want := func(l *hub.Live, why string) {
+		t.Helper()
+		for range 10 {
+			if got, err := hb.Pick("grp_x", "sales"); err != nil || got != l {
+				t.Fatalf("%s: %v", why, err)
+			}
+		}
+	}
+	want(a2, "agent a has 1, b has 2: a's idle tunnel")
+	hold(a2)
+	hold(a2)
+	want(b, "a's tunnels have 3 together, b has 2")
+	if got := len(hb.Beside(a1)); got != 2 {
+		t.Errorf("%d tunnels of agent a", got)
+	}
+}
+
 func TestKickEndsOpenRequests(t *testing.T) {
 	hb := hub.New(hub.Config{})
 	entered := make(chan struct{})
@@ -147,10 +198,16 @@ func TestDrainWaitsForWhatRuns(t *testing.T) {
 	go func() { s, _ := get(t, l, t.Context()); got <- s }()
 	<-entered
 	drained := make(chan struct{})
-	go func() { defer close(drained); hb.Drain(t.Context(), protocol.Notice{Kind: protocol.NoticeDrain}) }()
+	// A notice alone closes nothing to what is on its way.
+	hb.Tell(t.Context(), protocol.Notice{Kind: protocol.NoticeDrain})
 	<-told
-	if _, err := hb.Pick("grp_x", ""); err == nil {
-		t.Fatal("a draining tunnel is picked")
+	if _, err := hb.Pick("grp_x", ""); err != nil {
+		t.Fatal(err)
+	}
+	go func() { defer close(drained); hb.Drain(t.Context()) }()
+	for picked := true; picked; {
+		_, err := hb.Pick("grp_x", "")
+		picked = err == nil
 	}
 	select {
 	case <-tun.Done():

@@ -89,7 +89,8 @@ func (l *Live) Info() Info {
 		Draining: l.draining.Load(), InFlight: int(l.inFlight.Load()), Lanes: l.lanes.count()}
 }
 
-func (l *Live) offers(profile string) bool {
+// Offers reports whether the agent says that it has the profile.
+func (l *Live) Offers(profile string) bool {
 	for _, p := range l.status.Load().Profiles {
 		if p.Name == profile {
 			return true

@@ -60,6 +60,7 @@ func (t *Tx) Load() (*State, error) {
 		return
 	})
 	read(func() (e error) { s.Gateways, e = t.gateways(); return })
+	read(func() (e error) { s.Budgets, e = t.budgets(); return })
 	read(func() (e error) {
 		s.Grants, e = list(t, func(r *sql.Rows, v *Grant) error {
 			return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Role, &v.Connection, &v.Created, &v.Tag)

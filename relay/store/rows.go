@@ -135,6 +135,7 @@ type State struct {
 	APITokens    []APIToken
 	Connections  []Connection
 	Gateways     []Gateway
+	Budgets      []Budget
 	Grants       []Grant
 	Allowlist    []AllowEntry
 }

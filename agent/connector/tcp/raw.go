@@ -76,7 +76,8 @@ func (r *Raw) Do(ctx context.Context, c *connector.Call, w http.ResponseWriter) 
 		defer func() { <-r.slots }()
 	default:
 		return protocol.Outcome{}, &protocol.Error{Code: protocol.CodeRateLimited, Origin: protocol.OriginAgent,
-			Message: fmt.Sprintf("the profile has its %d connections open", r.cfg.MaxConns), Hint: "close one, or ask the site to raise the number"}
+			Message: fmt.Sprintf("the profile has its %d connections open", r.cfg.MaxConns), RetryAfterMs: 1000,
+			Hint: "close one, or ask the site's admin to raise limits.concurrent of the profile in agent.yaml"}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

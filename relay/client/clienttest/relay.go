@@ -251,6 +251,7 @@ func (r *Relay) routes(mux *http.ServeMux) {
 		drop(w, &r.JoinTokens, "join token", func(t client.JoinToken) bool { return t.ID == q.PathValue("id") })
 	})
 	r.gatewayRoutes(handle)
+	r.budgetRoutes(handle)
 	handle("GET /connections", func(w http.ResponseWriter, q *http.Request) {
 		if r.DenyConnections {
 			Fail(w, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not list connections", Origin: protocol.OriginRelay})

@@ -29,6 +29,7 @@ type grammar struct {
 	Connections connectionsCommands `cmd:"" help:"Manage connections."`
 	Tokens      tokensCommands      `cmd:"" help:"Manage API tokens."`
 	Allowlist   allowlistCommands   `cmd:"" help:"Show and set the addresses that may call the relay."`
+	Budget      budgetCommands      `cmd:"" help:"Show and set what the workspace and its connections may use of the relay."`
 	Audit       auditCommands       `cmd:"" help:"Read and verify the audit log."`
 }
 

@@ -1,0 +1,58 @@
+package api
+
+import (
+	"context"
+
+	"github.com/fairleadhq/fairlead/internal/budget"
+	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/directory"
+)
+
+func (a *API) budgetRoutes() {
+	const ofWorkspace, ofConnection = "/workspaces/{workspace}/budget", "/workspaces/{workspace}/connections/{name}/budget"
+	route(a, "GET", ofWorkspace, authz.BudgetsRead, "The workspace's budget, and what became of it", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.Budget], error) {
+		return a.budget(v.workspace.ID, v.workspace.Budget), nil
+	})
+	route(a, "PUT", ofWorkspace, authz.BudgetsManage, "Replace the workspace's limits; what runs goes on, by the new ones", 200, func(ctx context.Context, v *visit, i *in[client.Limits]) (*out[client.Budget], error) {
+		return a.setBudget(ctx, v, nil, i.Body)
+	})
+	route(a, "GET", ofConnection, authz.BudgetsRead, "A connection's budget, and what became of it", 200, func(_ context.Context, v *visit, i *inName) (*out[client.Budget], error) {
+		c, err := v.workspace.Connection(i.Name)
+		if err != nil {
+			return nil, err
+		}
+		return a.budget(c.ID, c.Budget), nil
+	})
+	route(a, "PUT", ofConnection, authz.BudgetsManage, "Replace a connection's limits; what runs goes on, by the new ones", 200, func(ctx context.Context, v *visit, i *inNamed[client.Limits]) (*out[client.Budget], error) {
+		c, err := v.workspace.Connection(i.Name)
+		if err != nil {
+			return nil, err
+		}
+		return a.setBudget(ctx, v, c, i.Body)
+	})
+}
+
+// setBudget answers when the limits are in force. c is nil for the workspace's own.
+func (a *API) setBudget(ctx context.Context, v *visit, c *directory.Connection, l client.Limits) (*out[client.Budget], error) {
+	limits := budget.Limits{Rate: l.Rate, Burst: l.Burst, Concurrent: l.Concurrent, Egress: l.Egress}
+	scope, connection := v.workspace.ID, ""
+	if c != nil {
+		scope, connection = c.ID, c.ID
+	}
+	if err := a.cfg.Directory.SetBudget(ctx, v.workspace.ID, connection, limits); err != nil {
+		return nil, err
+	}
+	a.cfg.Dispatch.Sync(a.cfg.Directory.Snapshot())
+	return a.budget(scope, limits), nil
+}
+
+func (a *API) budget(scope string, set budget.Limits) *out[client.Budget] {
+	in, c := a.cfg.Dispatch.Use(scope)
+	return &out[client.Budget]{client.Budget{Set: limits(set), InForce: limits(in), Running: c.Running, Begun: c.Begun, RefusedRate: c.RefusedRate,
+		RefusedConcurrent: c.RefusedConcurrent, EgressBytes: c.Bytes, EgressWaitedMs: c.Waited.Milliseconds()}}
+}
+
+func limits(l budget.Limits) client.Limits {
+	return client.Limits{Rate: l.Rate, Burst: l.Burst, Concurrent: l.Concurrent, Egress: l.Egress}
+}
