@@ -162,7 +162,7 @@ func TestSpecListsTheHeaders(t *testing.T) {
 	for _, r := range rows(t, section("### Headers"), "header") {
 		table[bare(r[0])] = true
 	}
-	want := []string{HeaderRequestID, HeaderDeadline, HeaderRequire, HeaderPrincipal, HeaderConnection, HeaderLimits, HeaderProxy, HeaderRule, HeaderOrigin, TrailerOutcome}
+	want := []string{HeaderRequestID, HeaderDeadline, HeaderRequire, HeaderPrincipal, HeaderConnection, HeaderLimits, HeaderProxy, HeaderRule, HeaderOrigin, HeaderNotBegun, TrailerOutcome}
 	for _, h := range want {
 		if !table[h] {
 			t.Errorf("SPEC.md does not list the header %s", h)
