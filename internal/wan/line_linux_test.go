@@ -151,12 +151,12 @@ func TestNoLineWithoutItsOwnNamespace(t *testing.T) {
 }
 
 // lab opens a real line, or skips.
-func lab(t *testing.T, cfg Config) *Line {
+func lab(t *testing.T, cfg Config, congestion string) *Line {
 	t.Helper()
 	if os.Getenv(labEnv) == "" {
 		t.Skip("SKIPPED, NOT TESTED: make lab runs it, as root on Linux")
 	}
-	l, err := Open(cfg, "", []string{os.Args[0], "line"})
+	l, err := Open(cfg, congestion, []string{os.Args[0], "line"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func echo(t *testing.T, l *Line) net.Conn {
 // TestTheLineIsAsItWasSet sends a packet each 2 ms through a real line, and counts what comes back and when.
 func TestTheLineIsAsItWasSet(t *testing.T) {
 	const n, delay, loss = 2000, 50 * time.Millisecond, 0.05
-	l := lab(t, Config{Delay: delay, Rate: 50e6, Queue: 2_000_000, Loss: loss, Seed: 3})
+	l := lab(t, Config{Delay: delay, Rate: 50e6, Queue: 2_000_000, Loss: loss, Seed: 3}, "")
 	c := echo(t, l)
 	var wg sync.WaitGroup
 	begin := time.Now()
@@ -257,7 +257,7 @@ func TestTheLineIsAsItWasSet(t *testing.T) {
 // emulation that holds them back.
 func TestTheLineCarriesWhatItsRateSays(t *testing.T) {
 	const rate, size = 10e6, 20 << 20
-	l := lab(t, Config{Delay: 5 * time.Millisecond, Rate: rate, Queue: 200_000, Seed: 1})
+	l := lab(t, Config{Delay: 5 * time.Millisecond, Rate: rate, Queue: 200_000, Seed: 1}, "")
 	rest := carry(t, l, size)
 	if rest > rate {
 		t.Errorf("%.1f MB/s went over a line of %.1f", rest/1e6, rate/1e6)
@@ -274,13 +274,41 @@ func TestTheLineCarriesWhatItsRateSays(t *testing.T) {
 
 // TestWhatTheEmulationReaches says it for this machine and this hour. It asserts nothing of it but that bytes pass.
 func TestWhatTheEmulationReaches(t *testing.T) {
-	l := lab(t, Config{Delay: 5 * time.Millisecond, Seed: 1})
+	l := lab(t, Config{Delay: 5 * time.Millisecond, Seed: 1}, "")
 	rate := carry(t, l, 256<<20)
 	counts, err := l.Counts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("without a bound on the rate: %.0f Mbit/s; %+v", rate*8/1e6, counts)
+}
+
+// TestBothEndsTakeTheCongestionControlAskedFor, and the list of what the machine allows is as it was.
+func TestBothEndsTakeTheCongestionControlAskedFor(t *testing.T) {
+	before := fields(allowed)
+	for _, name := range Congestions() {
+		l := lab(t, WAN(), name)
+		look := func(end string) {
+			if got := fields(controls); len(got) != 1 || got[0] != name {
+				t.Errorf("the %s end has %v, %s was asked for", end, got, name)
+			}
+		}
+		look("near")
+		if err := l.AtFar(func() error { look("far"); return nil }); err != nil {
+			t.Error(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if after := fields(allowed); !slices.Equal(before, after) {
+		t.Errorf("the machine allowed %v, and now %v", before, after)
+	}
+	if os.Getenv(labEnv) != "" {
+		if _, err := Open(WAN(), "nosuch", []string{os.Args[0], "line"}); err == nil || !strings.Contains(err.Error(), "nosuch") {
+			t.Errorf("a congestion control that is not there: %v", err)
+		}
+	}
 }
 
 // carry moves size bytes from the far end to the near one and gives bytes a second.

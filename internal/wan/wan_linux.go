@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -75,6 +76,9 @@ type Line struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 
+	closing sync.Once
+	closed  error
+
 	mu  sync.Mutex // guards the conversation with the process of the line
 	out *bufio.Reader
 }
@@ -100,10 +104,7 @@ func Open(cfg Config, congestion string, self []string) (_ *Line, err error) {
 	}
 	defer near.Close()
 	var far *os.File
-	err = apart(func() (err error) {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("make a network namespace: %w", err)
-		}
+	err = within(unshare, func() (err error) {
 		if l.far, err = os.Open("/proc/thread-self/ns/net"); err != nil {
 			return err
 		}
@@ -134,46 +135,50 @@ func Open(cfg Config, congestion string, self []string) (_ *Line, err error) {
 	return l, l.Set(cfg)
 }
 
-// apart runs f on a thread that ends afterwards, so that the namespaces it was put into touch nobody else.
-func apart(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		done <- f()
-	}()
-	return <-done
-}
-
-// AtFar runs f at the far end: sockets that it makes in its own goroutine are there. Threads that it starts are not.
-func (l *Line) AtFar(f func() error) error {
-	return apart(func() error {
-		if err := unix.Setns(int(l.far.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("go to the far end: %w", err)
-		}
-		return f()
-	})
-}
-
-// Start starts a program at the far end. A Pdeathsig of it works: the thread that starts it lives on.
-func (l *Line) Start(cmd *exec.Cmd) error {
+// within runs f on a thread that enter has put into another namespace, and brings the thread back. It must not end instead:
+// programs that it has started want to end with it (Pdeathsig).
+func within(enter, f func() error) error {
 	runtime.LockOSThread()
-	near, err := os.Open("/proc/thread-self/ns/net")
+	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		runtime.UnlockOSThread()
 		return err
 	}
-	defer near.Close()
-	if err := unix.Setns(int(l.far.Fd()), unix.CLONE_NEWNET); err != nil {
+	defer home.Close()
+	if err := enter(); err != nil {
 		runtime.UnlockOSThread()
-		return fmt.Errorf("go to the far end: %w", err)
+		return err
 	}
-	started := cmd.Start()
-	if err := unix.Setns(int(near.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("come back from the far end: %w", err) // the thread is left locked, and ends with its goroutine
+	done := f()
+	if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("come back from another namespace: %w", err) // the thread stays locked, and ends with its goroutine
 	}
 	runtime.UnlockOSThread()
-	return started
+	return done
 }
+
+// into enters a namespace that is open.
+func into(ns *os.File) func() error {
+	return func() error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("go to another namespace: %w", err)
+		}
+		return nil
+	}
+}
+
+func unshare() error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("make a network namespace: %w", err)
+	}
+	return nil
+}
+
+// AtFar runs f at the far end: sockets that it makes in its own goroutine are there.
+func (l *Line) AtFar(f func() error) error { return within(into(l.far), f) }
+
+// Start starts a program at the far end.
+func (l *Line) Start(cmd *exec.Cmd) error { return l.AtFar(cmd.Start) }
 
 // Set changes what the line does. It holds for packets that come after Set has returned.
 func (l *Line) Set(cfg Config) error {
@@ -205,13 +210,15 @@ func (l *Line) tell(b []byte) (c Counts, _ error) {
 }
 
 // Congestions are the TCP congestion controls that this kernel has.
-func (l *Line) Congestions() []string {
-	b, _ := os.ReadFile("/proc/sys/net/ipv4/tcp_available_congestion_control")
-	return strings.Fields(string(b))
-}
+func Congestions() []string { return fields(available) }
 
 // Close ends the line. The far end goes with the last process in it.
 func (l *Line) Close() error {
+	l.closing.Do(func() { l.closed = l.close() })
+	return l.closed
+}
+
+func (l *Line) close() error {
 	var err error
 	if l.in != nil {
 		err = l.in.Close()
@@ -234,12 +241,14 @@ func endpoint(address, congestion string) (*os.File, error) {
 		"net/ipv6/conf/default/disable_ipv6": "1",
 		"net/ipv4/tcp_no_metrics_save":       "1", // a connection knows nothing of the ones before
 	}
-	if congestion != "" {
-		settings["net/ipv4/tcp_congestion_control"] = congestion
-	}
 	for name, value := range settings {
 		if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0); err != nil && !(errors.Is(err, os.ErrNotExist) && strings.Contains(name, "ipv6")) {
 			return nil, fmt.Errorf("set %s to %s: %w", name, value, err)
+		}
+	}
+	if congestion != "" {
+		if err := setCongestion(congestion); err != nil {
+			return nil, err
 		}
 	}
 	fd, err := openTun()
@@ -262,6 +271,53 @@ func endpoint(address, congestion string) (*os.File, error) {
 		return nil, fmt.Errorf("make a TUN device: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "wan0"), nil
+}
+
+const (
+	controls  = "/proc/sys/net/ipv4/tcp_congestion_control"
+	available = "/proc/sys/net/ipv4/tcp_available_congestion_control"
+	allowed   = "/proc/sys/net/ipv4/tcp_allowed_congestion_control"
+)
+
+// setCongestion sets the congestion control of the calling thread's namespace. A namespace may only take one that the kernel
+// allows to everybody, and that list is the whole machine's: where the name is missing it is there for the moment it takes.
+func setCongestion(name string) error {
+	if err := os.WriteFile(controls, []byte(name), 0); err == nil {
+		return nil
+	}
+	if have := fields(available); !slices.Contains(have, name) {
+		return fmt.Errorf("TCP congestion control %q: this kernel has %s", name, strings.Join(have, ", "))
+	}
+	outside, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", os.Getppid()))
+	if err != nil {
+		return fmt.Errorf("the namespace that this one was made from: %w", err)
+	}
+	defer outside.Close()
+	was, err := os.ReadFile(allowed)
+	if err != nil {
+		return err
+	}
+	allow := func(list string) error {
+		return within(into(outside), func() error {
+			if err := os.WriteFile(allowed, []byte(list), 0); err != nil {
+				return fmt.Errorf("allow TCP congestion control %q: %w", name, err)
+			}
+			return nil
+		})
+	}
+	if err := allow(strings.TrimSpace(string(was)) + " " + name); err != nil {
+		return err
+	}
+	err = os.WriteFile(controls, []byte(name), 0)
+	if err != nil {
+		err = fmt.Errorf("set TCP congestion control %q: %w", name, err)
+	}
+	return errors.Join(err, allow(string(was)))
+}
+
+func fields(file string) []string {
+	b, _ := os.ReadFile(file)
+	return strings.Fields(string(b))
 }
 
 const tunPath = "/dev/net/tun"

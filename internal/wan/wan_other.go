@@ -28,9 +28,11 @@ type Line struct{}
 // Open is for Linux.
 func Open(Config, string, []string) (*Line, error) { return nil, errLinux }
 
-func (*Line) Start(*exec.Cmd) error         { return errLinux }
-func (*Line) AtFar(func() error) error      { return errLinux }
-func (*Line) Set(Config) error              { return errLinux }
-func (*Line) Counts() (c Counts, _ error)   { return c, errLinux }
-func (*Line) Congestions() (names []string) { return nil }
-func (*Line) Close() error                  { return nil }
+func (*Line) Start(*exec.Cmd) error       { return errLinux }
+func (*Line) AtFar(func() error) error    { return errLinux }
+func (*Line) Set(Config) error            { return errLinux }
+func (*Line) Counts() (c Counts, _ error) { return c, errLinux }
+func (*Line) Close() error                { return nil }
+
+// Congestions is for Linux.
+func Congestions() []string { return nil }
