@@ -11,8 +11,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/fairleadhq/fairlead/internal/wan"
 )
 
 // Options say what to measure, and how long.
@@ -32,6 +35,11 @@ type Options struct {
 	Only     *regexp.Regexp // cells and systems, as CELL/SYSTEM or FIGURE/SYSTEM; nil is all
 	Peers    bool           // look for other programs, too
 	Progress io.Writer      // what is being measured; nil is nobody
+
+	// WAN measures over an emulated wide-area line, and other figures than without it. It wants wan.Isolated.
+	WAN           bool
+	Congestion    string // TCP congestion control of both ends of the line; "" is cubic
+	OwnCongestion string // what relay.yaml and agent.yaml say of it; "" is "system"
 }
 
 // Standard is a full run.
@@ -51,6 +59,7 @@ type bench struct {
 	certs   string
 	target  string
 	ports   ports
+	line    *wan.Line // nil: everything is on loopback
 	metrics *http.Client
 	report  *Report
 
@@ -73,7 +82,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	b := &bench{opt: o, metrics: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}},
 		report: &Report{Time: begin, Machine: machine(), Options: map[string]any{"reps": o.Reps, "cell": o.Cell.String(), "settle": o.Settle.String(), "rows": o.Rows,
 			"scale": o.Scale, "file_bytes": o.FileSize, "streams": o.Streams, "agents": o.Agents, "peers": o.Peers}}}
-	for _, f := range figures {
+	for _, f := range figuresOf(o.WAN) {
 		b.report.Figures = append(b.report.Figures, FigureInfo{f.name, f.unit, f.what})
 	}
 	if o.Only != nil {
@@ -102,12 +111,18 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		return nil, err
 	}
 	b.report.Machine["fsync"] = syncTime(b.dir)
+	if o.WAN {
+		if err := b.openLine(); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, b.closeLine()) }()
+	}
 	port, err := b.ports.take()
 	if err != nil {
 		return nil, err
 	}
-	b.target = loopback(port)
-	t, err := b.startRole(b.dir, "target", "target", targetOptions{Listen: b.target})
+	b.target = b.far(port)
+	t, err := b.startRole(b.dir, "target", "target", targetOptions{Listen: b.target}, b.startFar)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +130,9 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if err := (&instance{raw: b.target, front: []*process{t}}).ready(ctx); err != nil {
 		return nil, fmt.Errorf("the target: %w", err)
 	}
-	if err := b.startDatabase(ctx); err != nil {
+	if o.WAN {
+		b.pgMissing = "no database is at the far end of the line"
+	} else if err := b.startDatabase(ctx); err != nil {
 		b.pgMissing = "PostgreSQL: " + err.Error()
 	}
 	if b.pg != nil {
@@ -150,6 +167,9 @@ func (b *bench) systems(ctx context.Context) []*system {
 	if b.opt.Peers {
 		list = append(list, b.peers()...)
 	}
+	if b.opt.WAN {
+		return slices.DeleteFunc(list, func(s *system) bool { return !slices.Contains(wanSystems, s.Name) })
+	}
 	return list
 }
 
@@ -166,7 +186,7 @@ func (b *bench) measure(ctx context.Context) error {
 		}
 	}()
 	for rep := 1; rep <= b.opt.Reps; rep++ {
-		for _, c := range cells() {
+		for _, c := range cellsOf(b.opt.WAN) {
 			for k, s := range systems {
 				if ctx.Err() != nil {
 					return ctx.Err()

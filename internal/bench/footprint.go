@@ -98,7 +98,7 @@ func manyAgents(ctx context.Context, b *bench, _ string, _ *instance, s *Sample)
 	}
 	s.Values["agent_process"] = before[1]
 	n := b.opt.Agents
-	swarm, err := b.startRole(site.dir, "swarm", "swarm", swarmOptions{Config: site.path("swarm.yaml"), Dir: site.path("swarm"), Agents: n})
+	swarm, err := b.startRole(site.dir, "swarm", "swarm", swarmOptions{Config: site.path("swarm.yaml"), Dir: site.path("swarm"), Agents: n}, b.startNear)
 	if err != nil {
 		return err
 	}

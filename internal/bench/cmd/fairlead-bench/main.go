@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/bench"
 	"github.com/fairleadhq/fairlead/internal/cli"
+	"github.com/fairleadhq/fairlead/internal/wan"
 )
 
 type grammar struct {
@@ -20,15 +21,18 @@ type grammar struct {
 }
 
 type runCommand struct {
-	Bin    string        `default:"bin" type:"existingdir" placeholder:"DIR" help:"Folder of the programs that make build made."`
-	Quick  bool          `help:"A fraction of a second for each cell: shows that everything works, and no more."`
-	Peers  bool          `help:"Measure other programs, too: those on PATH, or where FAIRLEAD_BENCH_FRPS and the like say."`
-	Only   string        `placeholder:"REGEX" help:"Only what matches, as CELL/SYSTEM or FIGURE/SYSTEM: '^down1/', 'query|/direct'."`
-	Reps   int           `placeholder:"N" help:"Repetitions; 5, or 1 with --quick."`
-	Cell   time.Duration `placeholder:"3s" help:"Load of one cell."`
-	Agents int           `placeholder:"N" help:"Idle agents, and those that come back in the storm; 1000."`
-	JSON   string        `name:"json" type:"path" placeholder:"FILE" help:"Where the raw values go; dist/bench/TIME.json."`
-	Dir    string        `type:"path" placeholder:"DIR" help:"Folder for logs and state; kept. Without it, a temporary one."`
+	Bin           string        `default:"bin" type:"existingdir" placeholder:"DIR" help:"Folder of the programs that make build made."`
+	Quick         bool          `help:"A fraction of a second for each cell: shows that everything works, and no more."`
+	Peers         bool          `help:"Measure other programs, too: those on PATH, or where FAIRLEAD_BENCH_FRPS and the like say."`
+	Only          string        `placeholder:"REGEX" help:"Only what matches, as CELL/SYSTEM or FIGURE/SYSTEM: '^down1/', 'query|/direct'."`
+	Reps          int           `placeholder:"N" help:"Repetitions; 5, or 1 with --quick."`
+	Cell          time.Duration `placeholder:"3s" help:"Load of one cell."`
+	Agents        int           `placeholder:"N" help:"Idle agents, and those that come back in the storm; 1000."`
+	WAN           bool          `name:"wan" help:"Measure over an emulated wide-area line, with direct, tls-pair, fairlead-gateway and frp: as root on Linux."`
+	Congestion    string        `default:"cubic" placeholder:"NAME" help:"With --wan: TCP congestion control of both ends, such as cubic or bbr."`
+	OwnCongestion string        `default:"system" placeholder:"SETTING" help:"With --wan: what relay.yaml and agent.yaml say of it; auto is what they say when nothing is set."`
+	JSON          string        `name:"json" type:"path" placeholder:"FILE" help:"Where the raw values go; dist/bench/TIME.json."`
+	Dir           string        `type:"path" placeholder:"DIR" help:"Folder for logs and state; kept. Without it, a temporary one."`
 }
 
 func (c *runCommand) Run(ctx context.Context, t *cli.Term) error {
@@ -56,6 +60,14 @@ func (c *runCommand) Run(ctx context.Context, t *cli.Term) error {
 	if err != nil {
 		return err
 	}
+	if c.WAN && !wan.Isolated() {
+		code, err := wan.Isolate(ctx, append([]string{self}, os.Args[1:]...))
+		if err == nil && code != 0 {
+			os.Exit(code) // it has said why
+		}
+		return err
+	}
+	o.WAN, o.Congestion, o.OwnCongestion = c.WAN, c.Congestion, c.OwnCongestion
 	o.Bin, o.Self, o.Dir, o.Peers, o.Progress = c.Bin, []string{self}, c.Dir, c.Peers, t.Err
 	report, err := bench.Run(ctx, o)
 	if report == nil {
