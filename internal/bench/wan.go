@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -21,8 +22,10 @@ import (
 const (
 	wanWarm = time.Second     // of load before bulk is measured
 	wanRest = 2 * time.Second // after it: what was cut is gone, and connections are there again
-	// wanPings streams ping at a time, so that a percentile has enough to stand on.
+	// wanPings streams ping at a time, so that a percentile has enough to stand on, each so often, whether or not the answer
+	// before has come: else a stall of seconds would count as one slow ping.
 	wanPings = 4
+	wanEvery = 50 * time.Millisecond
 	wanLoss  = 0.01
 )
 
@@ -165,7 +168,7 @@ func pingBeside(ctx context.Context, addr string, d time.Duration) (took []float
 	}
 	var mu sync.Mutex
 	err = several(wanPings, func(int) error {
-		some, err := ping(ctx, addr, 1, d)
+		some, err := paced(ctx, addr, wanEvery, d)
 		mu.Lock()
 		defer mu.Unlock()
 		took = append(took, some...)
@@ -173,6 +176,45 @@ func pingBeside(ctx context.Context, addr string, d time.Duration) (took []float
 	})
 	wg.Wait()
 	return took, rate, cmpErr(bulk, err)
+}
+
+// paced sends a byte each interval for d on one open stream and measures from when it was due until it was back, in seconds.
+func paced(ctx context.Context, addr string, interval, d time.Duration) ([]float64, error) {
+	c, closeConn, err := open(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer closeConn()
+	if err := echo(c); err != nil { // the way is open
+		return nil, err
+	}
+	if err := c.SetDeadline(time.Now().Add(d + time.Minute)); err != nil {
+		return nil, err
+	}
+	n := max(1, int(d/interval))
+	begin := time.Now()
+	due := func(i int) time.Time { return begin.Add(time.Duration(i) * interval) }
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		for i := range n {
+			if wait(ctx, time.Until(due(i))) != nil {
+				return
+			}
+			if _, err := c.Write([]byte{'p'}); err != nil {
+				return // the reader sees it, too
+			}
+		}
+	})
+	took, b := make([]float64, 0, n), make([]byte, 1)
+	for i := range n {
+		if _, err := io.ReadFull(c, b); err != nil {
+			closeConn()
+			return nil, fmt.Errorf("ping %d of %d: %w", i, n, err)
+		}
+		took = append(took, time.Since(due(i)).Seconds())
+	}
+	return took, nil
 }
 
 func cmpErr(a, b error) error {
