@@ -73,15 +73,38 @@ type bench struct {
 
 var dialer = &net.Dialer{Timeout: 10 * time.Second}
 
+func newBench(o Options) *bench {
+	return &bench{opt: o, dir: o.Dir, metrics: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}},
+		report: &Report{Options: map[string]any{}, Machine: map[string]string{}}}
+}
+
+// startTarget starts what all load goes to, and waits for it.
+func (b *bench) startTarget(ctx context.Context) (*process, error) {
+	port, err := b.ports.take()
+	if err != nil {
+		return nil, err
+	}
+	b.target = b.far(port)
+	t, err := b.startRole(b.dir, "target", "target", targetOptions{Listen: b.target}, b.startFar)
+	if err != nil {
+		return nil, err
+	}
+	if err := (&instance{raw: b.target, front: []*process{t}}).ready(ctx); err != nil {
+		t.stop()
+		return nil, fmt.Errorf("the target: %w", err)
+	}
+	return t, nil
+}
+
 // Run measures. It stops what it started, also when ctx ends; then the report holds what was measured until then.
 func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
 	begin := time.Now()
-	b := &bench{opt: o, metrics: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}},
-		report: &Report{Time: begin, Machine: machine(), Options: map[string]any{"reps": o.Reps, "cell": o.Cell.String(), "settle": o.Settle.String(), "rows": o.Rows,
-			"scale": o.Scale, "file_bytes": o.FileSize, "streams": o.Streams, "agents": o.Agents, "peers": o.Peers}}}
+	b := newBench(o)
+	b.report = &Report{Time: begin, Machine: machine(), Options: map[string]any{"reps": o.Reps, "cell": o.Cell.String(), "settle": o.Settle.String(), "rows": o.Rows,
+		"scale": o.Scale, "file_bytes": o.FileSize, "streams": o.Streams, "agents": o.Agents, "peers": o.Peers}}
 	for _, f := range figuresOf(o.WAN) {
 		b.report.Figures = append(b.report.Figures, FigureInfo{f.name, f.unit, f.what})
 	}
@@ -117,19 +140,11 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		}
 		defer func() { err = errors.Join(err, b.closeLine()) }()
 	}
-	port, err := b.ports.take()
-	if err != nil {
-		return nil, err
-	}
-	b.target = b.far(port)
-	t, err := b.startRole(b.dir, "target", "target", targetOptions{Listen: b.target}, b.startFar)
+	t, err := b.startTarget(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer t.stop()
-	if err := (&instance{raw: b.target, front: []*process{t}}).ready(ctx); err != nil {
-		return nil, fmt.Errorf("the target: %w", err)
-	}
 	if o.WAN {
 		b.pgMissing = "no database is at the far end of the line"
 	} else if err := b.startDatabase(ctx); err != nil {

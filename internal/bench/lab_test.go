@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -38,8 +37,8 @@ func lab(t *testing.T, cfg wan.Config, more string) *rig {
 	}
 	o := Quick()
 	o.Bin, o.Self = programs(t), []string{os.Args[0]}
-	b := &bench{opt: o, dir: t.TempDir(), metrics: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}},
-		report: &Report{Options: map[string]any{}, Machine: map[string]string{}}}
+	o.Dir = t.TempDir()
+	b := newBench(o)
 	t.Cleanup(b.metrics.CloseIdleConnections)
 	must := func(err error) {
 		t.Helper()
@@ -53,10 +52,7 @@ func lab(t *testing.T, cfg wan.Config, more string) *rig {
 			t.Error(err)
 		}
 	})
-	port, err := b.ports.take()
-	must(err)
-	b.target = b.far(port)
-	target, err := b.startRole(b.dir, "target", "target", targetOptions{Listen: b.target}, b.startFar)
+	target, err := b.startTarget(t.Context())
 	must(err)
 	t.Cleanup(target.stop)
 	s, err := b.newSite(t.Context(), b.dir, 0)

@@ -11,6 +11,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"slices"
 	"strings"
@@ -33,6 +34,16 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		os.Exit(0)
+	}
+	if len(os.Args) > 1 && os.Args[1] == "hold" {
+		l, err := Open(WAN(), "", []string{os.Args[0], "line"})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println(l.cmd.Process.Pid)
+		<-ctx.Done()
 		os.Exit(0)
 	}
 	if os.Getenv(labEnv) != "" && !Isolated() {
@@ -307,6 +318,46 @@ func TestBothEndsTakeTheCongestionControlAskedFor(t *testing.T) {
 	if os.Getenv(labEnv) != "" {
 		if _, err := Open(WAN(), "nosuch", []string{os.Args[0], "line"}); err == nil || !strings.Contains(err.Error(), "nosuch") {
 			t.Errorf("a congestion control that is not there: %v", err)
+		}
+	}
+}
+
+// TestAProgramThatIsKilledLeavesNothing: neither the process of its line nor a device.
+func TestAProgramThatIsKilledLeavesNothing(t *testing.T) {
+	if os.Getenv(labEnv) == "" {
+		t.Skip("SKIPPED, NOT TESTED: make lab runs it, as root on Linux")
+	}
+	cmd := exec.Command(os.Args[0], "hold")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	_, err = fmt.Fscan(out, &pid)
+	if err != nil || pid <= 0 {
+		t.Errorf("no line was opened: %d, %v", pid, err)
+	} else if _, err := net.InterfaceByName("wan0"); err != nil {
+		t.Errorf("a line without a device: %v", err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
+		_, device := net.InterfaceByName("wan0")
+		stat, process := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		gone := process != nil || strings.Contains(string(stat), ") Z ") // nobody may be there to reap it
+		if device != nil && gone {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the program was killed, and of its line is left: device %v, process gone %v", device == nil, gone)
 		}
 	}
 }

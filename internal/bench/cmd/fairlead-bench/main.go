@@ -17,7 +17,8 @@ import (
 )
 
 type grammar struct {
-	Run runCommand `cmd:"" default:"withargs" help:"Measure, print the table and keep the raw values."`
+	Run  runCommand  `cmd:"" default:"withargs" help:"Measure, print the table and keep the raw values."`
+	Soak soakCommand `cmd:"" help:"Load the programs for a long time, and fail when what they hold grows. Linux alone."`
 }
 
 type runCommand struct {
@@ -82,6 +83,33 @@ func (c *runCommand) Run(ctx context.Context, t *cli.Term) error {
 	}
 	t.Notef("raw values: %s\n", file)
 	return nil
+}
+
+type soakCommand struct {
+	For       time.Duration `default:"30m" placeholder:"30m" help:"How long the load runs."`
+	Every     time.Duration `default:"10s" placeholder:"10s" help:"Between two looks at memory, descriptors and goroutines."`
+	Tolerance float64       `default:"0.1" placeholder:"0.1" help:"By which part the last third of the time may be above the middle third."`
+	Bin       string        `default:"bin" type:"existingdir" placeholder:"DIR" help:"Folder of the programs that make build made."`
+	JSON      string        `name:"json" type:"path" placeholder:"FILE" help:"Where each look goes; dist/bench/soak-TIME.json."`
+	Dir       string        `type:"path" placeholder:"DIR" help:"Folder for logs and state; kept. Without it, a temporary one."`
+}
+
+func (c *soakCommand) Run(ctx context.Context, t *cli.Term) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	report, err := bench.Soak(ctx, bench.SoakOptions{Bin: c.Bin, Self: []string{self}, Dir: c.Dir, For: c.For, Every: c.Every, Tolerance: c.Tolerance, Progress: t.Err})
+	if report == nil {
+		return err
+	}
+	file := c.JSON
+	if file == "" {
+		file = filepath.Join("dist", "bench", "soak-"+report.Time.UTC().Format("20060102-150405")+".json")
+	}
+	err = errors.Join(err, report.Save(file), report.Print(t.Out))
+	t.Notef("each look: %s\n", file)
+	return err
 }
 
 func main() {
