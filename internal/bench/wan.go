@@ -249,7 +249,7 @@ func (b *bench) openLine() (err error) {
 	b.report.Options["congestion"] = b.opt.Congestion
 	b.report.Options["own_congestion"] = b.opt.OwnCongestion
 	b.report.Machine["congestion control"] = fmt.Sprintf("%s at both ends of the line; Fairlead's own setting is %s", b.opt.Congestion, b.opt.OwnCongestion)
-	b.report.Machine["line"] = fmt.Sprintf("%s and back, %s Mbit/s, a queue of %s MB, 1 %% loss each way where a figure says so", 2*cfg.Delay, number(cfg.Rate*8/1e6), number(float64(cfg.Queue)/1e6))
+	b.report.Machine["line"] = fmt.Sprintf("%s there and back, %s Mbit/s, a queue of %s MB, 1 %% loss each way where a figure says so", 2*cfg.Delay, number(cfg.Rate*8/1e6), number(float64(cfg.Queue)/1e6))
 	return nil
 }
 
