@@ -193,39 +193,49 @@ func (b *bench) measure(ctx context.Context) error {
 	for _, s := range systems {
 		b.report.Systems = append(b.report.Systems, s.SystemInfo)
 	}
-	only := func(name string) bool { return b.opt.Only == nil || b.opt.Only.MatchString(name) }
 	running := map[string]*instance{}
 	defer func() {
 		for _, i := range running {
 			i.end()
 		}
 	}()
-	for rep := 1; rep <= b.opt.Reps; rep++ {
-		for _, c := range cellsOf(b.opt.WAN) {
-			for k, s := range systems {
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				if s.Missing != "" || !c.wanted(only, s.Name) || c.fresh && !c.startsOn(s.Name) {
-					continue
-				}
-				i, err := b.take(ctx, s, c, rep, running)
-				if err != nil && strings.HasPrefix(s.Name, sysAPI) {
-					return fmt.Errorf("start %s: %w", s.Name, err) // a peer may be broken, our own must not
-				}
-				if err != nil {
-					s.Missing = "it did not start: " + clip(err.Error(), 300)
-					b.report.Systems[k].Missing = s.Missing
-					fmt.Fprintf(b.opt.Progress, "%s: %s\n", s.Name, s.Missing)
-					continue
-				}
-				b.one(ctx, rep, c, s.Name, i)
-				if c.fresh {
-					i.end()
-				}
+	for _, group := range groupsOf(b.opt.WAN) {
+		for rep := 1; rep <= b.opt.Reps; rep++ {
+			if err := b.repetition(ctx, rep, group, systems, running); err != nil {
+				return err
+			}
+			b.derive(rep)
+		}
+	}
+	return nil
+}
+
+// repetition runs each cell of a group once on each system.
+func (b *bench) repetition(ctx context.Context, rep int, group []cell, systems []*system, running map[string]*instance) error {
+	only := func(name string) bool { return b.opt.Only == nil || b.opt.Only.MatchString(name) }
+	for _, c := range group {
+		for k, s := range systems {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if s.Missing != "" || !c.wanted(only, s.Name) || c.fresh && !c.startsOn(s.Name) {
+				continue
+			}
+			i, err := b.take(ctx, s, c, rep, running)
+			if err != nil && strings.HasPrefix(s.Name, sysAPI) {
+				return fmt.Errorf("start %s: %w", s.Name, err) // a peer may be broken, our own must not
+			}
+			if err != nil {
+				s.Missing = "it did not start: " + clip(err.Error(), 300)
+				b.report.Systems[k].Missing = s.Missing
+				fmt.Fprintf(b.opt.Progress, "%s: %s\n", s.Name, s.Missing)
+				continue
+			}
+			b.one(ctx, rep, c, s.Name, i)
+			if c.fresh {
+				i.end()
 			}
 		}
-		b.derive(rep)
 	}
 	return nil
 }

@@ -39,6 +39,7 @@ var wanFigures = []figure{
 	{"wan_beside", "MB/s", "what that bulk stream moved", true},
 	{"wan_down1_loss", "MB/s", "bulk from the target, 1 stream, 1 % loss each way", true},
 	{"wan_down8_loss", "MB/s", "the same on 8 streams", true},
+	{"wan_down1_after_loss", "MB/s", "bulk from the target, 1 stream, right after that loss has ended", true},
 	{"wan_ping_p50_loss", "ms", "round trip of 1 B beside one bulk stream, 1 % loss each way", false},
 	{"wan_ping_p99_loss", "ms", "its 99th percentile", false},
 	{"wan_beside_loss", "MB/s", "what that bulk stream moved", true},
@@ -54,11 +55,21 @@ func figuresOf(overWAN bool) []figure {
 	return figures
 }
 
-func cellsOf(overWAN bool) []cell {
-	if overWAN {
-		return wanCells()
+// groupsOf are the cells whose repetitions are done before those of the next group. A connection that has lived through loss
+// is slow for a while, so what is measured without loss comes first.
+func groupsOf(overWAN bool) [][]cell {
+	if !overWAN {
+		return [][]cell{cells()}
 	}
-	return cells()
+	var clean, lossy []cell
+	for _, c := range wanCells() {
+		if strings.HasSuffix(c.name, "_loss") {
+			lossy = append(lossy, c)
+		} else {
+			clean = append(clean, c)
+		}
+	}
+	return [][]cell{clean, lossy}
 }
 
 // wanTargets are held against the medians, as the others are.
@@ -107,6 +118,9 @@ func wanCells() []cell {
 				})
 			}})
 		}
+		if loss > 0 {
+			list = append(list, cell{"wan_after_loss", []string{"wan_down1_after_loss"}, false, downAfter})
+		}
 		list = append(list, cell{"wan_ping" + suffix, []string{"wan_ping_p50" + suffix, "wan_ping_p99" + suffix, "wan_beside" + suffix}, false,
 			func(ctx context.Context, b *bench, _ string, i *instance, s *Sample) error {
 				return b.over(loss, func() error {
@@ -121,6 +135,26 @@ func wanCells() []cell {
 			}})
 	}
 	return list
+}
+
+// downAfter measures bulk when the line has just stopped losing packets: what connections have learnt from the loss is what
+// holds them back then.
+func downAfter(ctx context.Context, b *bench, _ string, i *instance, s *Sample) error {
+	if err := b.over(wanLoss, func() error {
+		for range 3 {
+			if err := warm(ctx, i.raw, 1); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	bytes, seconds, err := bulkDown(ctx, i.raw, 1, b.opt.Cell)
+	if err == nil {
+		s.Values["wan_down1_after_loss"] = bytes / 1e6 / seconds
+	}
+	return err
 }
 
 // over runs f while the line loses packets so.
