@@ -84,6 +84,23 @@ bench: build ## the data path beside direct and bare pairs, as one table; raw va
 bench-peers: PEERS := --peers
 bench-peers: bench ## the same with frp, chisel, ghostunnel, haproxy, stunnel and ssh, where they are found
 
+.PHONY: bench-wan
+bench-wan: PEERS := --wan --peers
+bench-wan: bench ## the same over an emulated line of 40 ms, with and without loss: as root on Linux
+
+.PHONY: lab
+lab: build ## the programs over an emulated wide-area line: loss, black-outs, a dead line; as root on Linux
+	FAIRLEAD_TEST_LAB=1 FAIRLEAD_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 10m -v ./internal/wan
+	FAIRLEAD_TEST_LAB=1 FAIRLEAD_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 15m -v -run '^TestLab' ./internal/bench
+
+# How long make soak loads the programs, and what else it is told: SOAK='--for 8h --tolerance 0.05'.
+SOAK ?= --for 30m
+
+.PHONY: soak
+soak: build ## mixed load for 30 minutes; fails when memory, descriptors or goroutines grow
+	$(GO) build $(BUILDFLAGS) -o $(BIN)/ ./internal/bench/cmd/fairlead-bench
+	$(BIN)/fairlead-bench soak $(SOAK)
+
 .PHONY: bench-go
 bench-go: ## Go benchmarks of the hot pieces
 	$(GO) test -run '^$$' -bench . -benchmem ./...

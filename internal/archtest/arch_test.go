@@ -116,6 +116,7 @@ var rules = []rule{
 	},
 		"the bench measures what is built and shipped: of the halves it takes the client, the agent as a library and enrolment, no inner part"},
 	{[]string{"agent", "relay", "internal", "protocol"}, []string{"internal/bench"}, own("internal/bench"), "the bench is no part of the product"},
+	{[]string{"agent", "relay", "internal", "protocol"}, []string{"internal/bench", "internal/wan"}, own("internal/wan"), "the emulated line is for the bench and for tests"},
 	{[]string{"agent/connector"}, nil, own("agent/uplink", "internal/tunnel", "internal/audit", "agent/enroll"), "a connector sees a call and a writer, never a tunnel or the audit log"},
 	{[]string{"agent/policy", "relay/authz", "internal/allowlist", "internal/mask", "internal/envelope"}, nil,
 		exactly("net", "net/http", "os/exec", "log/slog", "math/rand", "math/rand/v2"), "decisions are pure: no network, no logger, no chance"},

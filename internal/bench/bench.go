@@ -11,8 +11,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/fairleadhq/fairlead/internal/wan"
 )
 
 // Options say what to measure, and how long.
@@ -32,6 +35,11 @@ type Options struct {
 	Only     *regexp.Regexp // cells and systems, as CELL/SYSTEM or FIGURE/SYSTEM; nil is all
 	Peers    bool           // look for other programs, too
 	Progress io.Writer      // what is being measured; nil is nobody
+
+	// WAN measures over an emulated wide-area line, and other figures than without it. It wants wan.Isolated.
+	WAN           bool
+	Congestion    string // TCP congestion control of both ends of the line; "" is cubic
+	OwnCongestion string // what relay.yaml and agent.yaml say of it; "" is "system"
 }
 
 // Standard is a full run.
@@ -51,6 +59,7 @@ type bench struct {
 	certs   string
 	target  string
 	ports   ports
+	line    *wan.Line // nil: everything is on loopback
 	metrics *http.Client
 	report  *Report
 
@@ -64,16 +73,39 @@ type bench struct {
 
 var dialer = &net.Dialer{Timeout: 10 * time.Second}
 
+func newBench(o Options) *bench {
+	return &bench{opt: o, dir: o.Dir, metrics: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}},
+		report: &Report{Options: map[string]any{}, Machine: map[string]string{}}}
+}
+
+// startTarget starts what all load goes to, and waits for it.
+func (b *bench) startTarget(ctx context.Context) (*process, error) {
+	port, err := b.ports.take()
+	if err != nil {
+		return nil, err
+	}
+	b.target = b.far(port)
+	t, err := b.startRole(b.dir, "target", "target", targetOptions{Listen: b.target}, b.startFar)
+	if err != nil {
+		return nil, err
+	}
+	if err := (&instance{raw: b.target, front: []*process{t}}).ready(ctx); err != nil {
+		t.stop()
+		return nil, fmt.Errorf("the target: %w", err)
+	}
+	return t, nil
+}
+
 // Run measures. It stops what it started, also when ctx ends; then the report holds what was measured until then.
 func Run(ctx context.Context, o Options) (_ *Report, err error) {
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
 	begin := time.Now()
-	b := &bench{opt: o, metrics: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}},
-		report: &Report{Time: begin, Machine: machine(), Options: map[string]any{"reps": o.Reps, "cell": o.Cell.String(), "settle": o.Settle.String(), "rows": o.Rows,
-			"scale": o.Scale, "file_bytes": o.FileSize, "streams": o.Streams, "agents": o.Agents, "peers": o.Peers}}}
-	for _, f := range figures {
+	b := newBench(o)
+	b.report = &Report{Time: begin, Machine: machine(), Options: map[string]any{"reps": o.Reps, "cell": o.Cell.String(), "settle": o.Settle.String(), "rows": o.Rows,
+		"scale": o.Scale, "file_bytes": o.FileSize, "streams": o.Streams, "agents": o.Agents, "peers": o.Peers}}
+	for _, f := range figuresOf(o.WAN) {
 		b.report.Figures = append(b.report.Figures, FigureInfo{f.name, f.unit, f.what})
 	}
 	if o.Only != nil {
@@ -102,20 +134,20 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		return nil, err
 	}
 	b.report.Machine["fsync"] = syncTime(b.dir)
-	port, err := b.ports.take()
-	if err != nil {
-		return nil, err
+	if o.WAN {
+		if err := b.openLine(); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, b.closeLine()) }()
 	}
-	b.target = loopback(port)
-	t, err := b.startRole(b.dir, "target", "target", targetOptions{Listen: b.target})
+	t, err := b.startTarget(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer t.stop()
-	if err := (&instance{raw: b.target, front: []*process{t}}).ready(ctx); err != nil {
-		return nil, fmt.Errorf("the target: %w", err)
-	}
-	if err := b.startDatabase(ctx); err != nil {
+	if o.WAN {
+		b.pgMissing = "no database is at the far end of the line"
+	} else if err := b.startDatabase(ctx); err != nil {
 		b.pgMissing = "PostgreSQL: " + err.Error()
 	}
 	if b.pg != nil {
@@ -150,6 +182,9 @@ func (b *bench) systems(ctx context.Context) []*system {
 	if b.opt.Peers {
 		list = append(list, b.peers()...)
 	}
+	if b.opt.WAN {
+		return slices.DeleteFunc(list, func(s *system) bool { return !slices.Contains(wanSystems, s.Name) })
+	}
 	return list
 }
 
@@ -158,39 +193,49 @@ func (b *bench) measure(ctx context.Context) error {
 	for _, s := range systems {
 		b.report.Systems = append(b.report.Systems, s.SystemInfo)
 	}
-	only := func(name string) bool { return b.opt.Only == nil || b.opt.Only.MatchString(name) }
 	running := map[string]*instance{}
 	defer func() {
 		for _, i := range running {
 			i.end()
 		}
 	}()
-	for rep := 1; rep <= b.opt.Reps; rep++ {
-		for _, c := range cells() {
-			for k, s := range systems {
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				if s.Missing != "" || !c.wanted(only, s.Name) || c.fresh && !c.startsOn(s.Name) {
-					continue
-				}
-				i, err := b.take(ctx, s, c, rep, running)
-				if err != nil && strings.HasPrefix(s.Name, sysAPI) {
-					return fmt.Errorf("start %s: %w", s.Name, err) // a peer may be broken, our own must not
-				}
-				if err != nil {
-					s.Missing = "it did not start: " + clip(err.Error(), 300)
-					b.report.Systems[k].Missing = s.Missing
-					fmt.Fprintf(b.opt.Progress, "%s: %s\n", s.Name, s.Missing)
-					continue
-				}
-				b.one(ctx, rep, c, s.Name, i)
-				if c.fresh {
-					i.end()
-				}
+	for _, group := range groupsOf(b.opt.WAN) {
+		for rep := 1; rep <= b.opt.Reps; rep++ {
+			if err := b.repetition(ctx, rep, group, systems, running); err != nil {
+				return err
+			}
+			b.derive(rep)
+		}
+	}
+	return nil
+}
+
+// repetition runs each cell of a group once on each system.
+func (b *bench) repetition(ctx context.Context, rep int, group []cell, systems []*system, running map[string]*instance) error {
+	only := func(name string) bool { return b.opt.Only == nil || b.opt.Only.MatchString(name) }
+	for _, c := range group {
+		for k, s := range systems {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if s.Missing != "" || !c.wanted(only, s.Name) || c.fresh && !c.startsOn(s.Name) {
+				continue
+			}
+			i, err := b.take(ctx, s, c, rep, running)
+			if err != nil && strings.HasPrefix(s.Name, sysAPI) {
+				return fmt.Errorf("start %s: %w", s.Name, err) // a peer may be broken, our own must not
+			}
+			if err != nil {
+				s.Missing = "it did not start: " + clip(err.Error(), 300)
+				b.report.Systems[k].Missing = s.Missing
+				fmt.Fprintf(b.opt.Progress, "%s: %s\n", s.Name, s.Missing)
+				continue
+			}
+			b.one(ctx, rep, c, s.Name, i)
+			if c.fresh {
+				i.end()
 			}
 		}
-		b.derive(rep)
 	}
 	return nil
 }

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/fairleadhq/fairlead/internal/wan"
 )
 
 // TestMain lets the test's own program take the roles of the harness.
@@ -32,6 +34,16 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	if os.Getenv(labEnv) != "" && !wan.Isolated() {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		code, err := wan.Isolate(ctx, os.Args)
+		stop()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "the laboratory:", err)
+			code = 1
+		}
+		os.Exit(code)
 	}
 	goleak.VerifyTestMain(m)
 }

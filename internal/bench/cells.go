@@ -161,7 +161,7 @@ func (c cell) startsOn(system string) bool {
 
 // cellFigures are the figures that a cell gives.
 func cellFigures(name string) []string {
-	for _, c := range cells() {
+	for _, c := range append(cells(), wanCells()...) {
 		if c.name == name {
 			return c.figures
 		}

@@ -66,6 +66,8 @@ type target struct {
 	vs     string  // "" is the bound itself
 	other  string  // figure of vs that is compared with; "" is the same one
 	bound  float64 // at least where more is better, else at most
+
+	congestion string // holds in runs with that congestion control alone; "": in all
 }
 
 func targets() []target {
@@ -94,7 +96,8 @@ func targets() []target {
 	add("", 65, "agent_relay")
 	add("", 30, "storm_99")
 	add("", 60, "storm_all")
-	return append(t, target{"file_put", sysRaw, "up1", 0.8}, target{"file_get", sysRaw, "down1", 0.8})
+	t = append(t, target{figure: "file_put", vs: sysRaw, other: "up1", bound: 0.8}, target{figure: "file_get", vs: sysRaw, other: "down1", bound: 0.8})
+	return append(t, wanTargets()...)
 }
 
 // sysRaw stands for Fairlead's own raw stream: through a gateway port where there is one.

@@ -3,7 +3,6 @@ package bench
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -98,7 +97,7 @@ func manyAgents(ctx context.Context, b *bench, _ string, _ *instance, s *Sample)
 	}
 	s.Values["agent_process"] = before[1]
 	n := b.opt.Agents
-	swarm, err := b.startRole(site.dir, "swarm", "swarm", swarmOptions{Config: site.path("swarm.yaml"), Dir: site.path("swarm"), Agents: n})
+	swarm, err := b.startRole(site.dir, "swarm", "swarm", swarmOptions{Config: site.path("swarm.yaml"), Dir: site.path("swarm"), Agents: n}, b.startNear)
 	if err != nil {
 		return err
 	}
@@ -164,26 +163,31 @@ func (b *bench) storm(ctx context.Context, site *site, swarm *process, s *Sample
 
 // connected asks the relay's metrics whether as many agents have a tunnel.
 func (s *site) connected(ctx context.Context, want int) error {
+	have, err := s.metric(ctx, "fairlead_agents_connected")
+	if err == nil && int(have) < want {
+		err = fmt.Errorf("%d agents of %d are connected", int(have), want)
+	}
+	return err
+}
+
+// metric reads one of the relay's metrics that has no labels.
+func (s *site) metric(ctx context.Context, name string) (float64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.health+"/metrics", nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	resp, err := s.b.metrics.Do(req)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer resp.Body.Close()
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if text, ok := strings.CutPrefix(lines.Text(), "fairlead_agents_connected "); ok {
-			have, err := strconv.ParseFloat(text, 64)
-			if err == nil && int(have) < want {
-				err = fmt.Errorf("%d agents of %d are connected", int(have), want)
-			}
+		if text, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
 			_, _ = io.Copy(io.Discard, resp.Body)
-			return err
+			return strconv.ParseFloat(text, 64)
 		}
 	}
-	return errors.New("the relay's metrics do not tell how many agents are connected")
+	return 0, fmt.Errorf("the relay's metrics do not tell %s", name)
 }
 
 // swarmSite is a site of its own, with as many agents enrolled as the run wants, in a group that serves no request.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -25,7 +27,7 @@ type peer struct {
 // Each is set up as its documents advise for two authenticated ends: TLS 1.3 mutual, or SSH with keys both ways.
 func peerList() []peer {
 	frp := func(name, what, server, clientMore string) peer {
-		return peer{name: name, what: what, programs: []string{"frps", "frpc"}, files: map[string]string{"frps.toml": `bindAddr = "127.0.0.1"
+		return peer{name: name, what: what, programs: []string{"frps", "frpc"}, files: map[string]string{"frps.toml": `bindAddr = "${RELAY}"
 bindPort = ${P1}
 proxyBindAddr = "127.0.0.1"
 transport.tls.force = true
@@ -34,7 +36,7 @@ transport.tls.keyFile = "${CERTS}/relay.key"
 transport.tls.trustedCaFile = "${CERTS}/ca.crt"
 auth.token = "bench"
 log.level = "warn"
-` + server, "frpc.toml": `serverAddr = "127.0.0.1"
+` + server, "frpc.toml": `serverAddr = "${RELAY}"
 serverPort = ${P1}
 auth.token = "bench"
 log.level = "warn"
@@ -47,13 +49,13 @@ transport.tls.serverName = "relay"
 [[proxies]]
 name = "t"
 type = "tcp"
-localIP = "127.0.0.1"
+localIP = "${TARGETHOST}"
 localPort = ${TPORT}
 remotePort = ${P2}
 [[proxies]]
 name = "pg"
 type = "tcp"
-localIP = "127.0.0.1"
+localIP = "${TARGETHOST}"
 localPort = ${PGPORT}
 remotePort = ${P3}
 `}, relay: [][]string{{"${FRPS}", "-c", "${WORK}/frps.toml"}}, agent: [][]string{{"${FRPC}", "-c", "${WORK}/frpc.toml"}}}
@@ -171,7 +173,7 @@ func (b *bench) peers() (list []*system) {
 }
 
 func (b *bench) startPeer(ctx context.Context, p peer, programs map[string]string, dir string) (_ *instance, err error) {
-	words := []string{"${CERTS}", b.certs, "${WORK}", dir, "${TARGET}", b.target, "${PG}", cmpOr(b.pgAddr(), b.target)}
+	words := []string{"${CERTS}", b.certs, "${WORK}", dir, "${TARGET}", b.target, "${PG}", cmpOr(b.pgAddr(), b.target), "${RELAY}", b.nearHost(), "${TARGETHOST}", b.farHost()}
 	for name, path := range programs {
 		words = append(words, "${"+name+"}", path)
 	}
@@ -225,9 +227,13 @@ func (b *bench) startPeer(ctx context.Context, p peer, programs map[string]strin
 		}
 		i.relay = append(i.relay, proc)
 	}
+	host := "127.0.0.1"
+	if slices.Contains(wanSystems, p.name) {
+		host = b.nearHost()
+	}
 	// The relay side must listen before some of them dial: they do not try again.
 	if err := every(ctx, readyTime, func(ctx context.Context) error {
-		c, err := dial(ctx, loopback(at[1]))
+		c, err := dial(ctx, net.JoinHostPort(host, strconv.Itoa(at[1])))
 		if err != nil {
 			return err
 		}
@@ -236,7 +242,7 @@ func (b *bench) startPeer(ctx context.Context, p peer, programs map[string]strin
 		return i, err
 	}
 	for k, line := range p.agent {
-		proc, err := start(dir, fmt.Sprintf("%s-agent%d", p.name, k), nil, argv(line)...)
+		proc, err := b.startFar(dir, fmt.Sprintf("%s-agent%d", p.name, k), argv(line)...)
 		if err != nil {
 			return i, err
 		}

@@ -33,6 +33,10 @@ func bareEnv(more ...string) (env []string) {
 
 // start starts a program; what it prints goes to a file in dir. It ends with stop, or with the harness.
 func start(dir, name string, env []string, argv ...string) (*process, error) {
+	return startBy((*exec.Cmd).Start, dir, name, env, argv...)
+}
+
+func startBy(begin func(*exec.Cmd) error, dir, name string, env []string, argv ...string) (*process, error) {
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -42,7 +46,7 @@ func start(dir, name string, env []string, argv ...string) (*process, error) {
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = bareEnv(env...), log, log
 	endWithParent(p.cmd)
-	if err := p.cmd.Start(); err != nil {
+	if err := begin(p.cmd); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	go func() { _ = p.cmd.Wait(); close(p.done) }()

@@ -99,6 +99,12 @@ func machineBusy() (float64, error) {
 	return ticks / ticksPerSecond, nil
 }
 
+// descriptors is how many files, sockets and the like a process has open.
+func descriptors(pid int) (float64, error) {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	return float64(len(entries)), err
+}
+
 // dirty is the memory that is written and belongs to one process alone, in KiB, summed over the processes and all that descend
 // from them.
 func dirty(pids ...int) (sum float64, err error) {

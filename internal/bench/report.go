@@ -122,7 +122,7 @@ func (r *Report) Print(w io.Writer) error {
 		}
 		return median(v), true
 	}
-	for _, f := range figures {
+	for _, f := range append(slices.Clone(figures), wanFigures...) {
 		shown := f.name
 		for _, s := range r.Systems {
 			v, why, tried := r.values(f.name, s.Name)
@@ -164,7 +164,7 @@ func (r *Report) judge(f figure, system string, have float64, mid func(string, s
 	}
 	var said []string
 	for _, t := range targets() {
-		if t.figure != f.name {
+		if t.figure != f.name || t.congestion != "" && t.congestion != r.Options["congestion"] {
 			continue
 		}
 		of, other := t.other, 0.0

@@ -49,16 +49,17 @@ func (b *bench) newSite(ctx context.Context, dir string, streams int) (*site, er
 }
 
 func (s *site) setUp(ctx context.Context) error {
-	for _, a := range []*string{&s.address, &s.health} {
+	for way, at := range map[*string]func(int) string{&s.address: s.b.near, &s.health: loopback} {
 		port, err := s.b.ports.take()
 		if err != nil {
 			return err
 		}
-		*a = loopback(port)
+		*way = at(port)
 	}
 	token := s.path("admin.token")
 	if _, err := run(ctx, nil, s.b.program("fairlead-relay"), "init", "--data", s.path("relay"), "--listen", s.address, "--public-address", s.address,
-		"--health", s.health, "--token-file", token); err != nil {
+		"--health", s.health, "--token-file", token,
+		"--allow", "127.0.0.1/32,"+s.b.nearHost()+"/32"); err != nil {
 		return err
 	}
 	if s.b.hasGateways(ctx) {
@@ -66,6 +67,9 @@ func (s *site) setUp(ctx context.Context) error {
 		if err := appendTo(s.path("relay/relay.yaml"), "gateway:\n  addresses: [\"127.0.0.1:10000-32767\"]\n"); err != nil {
 			return err
 		}
+	}
+	if err := s.setCongestion(s.path("relay/relay.yaml"), "congestion: %s\n"); err != nil {
+		return err
 	}
 	s.env = []string{"HOME=" + s.dir, "FAIRLEAD_RELAY=" + s.address, "FAIRLEAD_TOKEN_FILE=" + token, "FAIRLEAD_CA=" + s.path("relay/ca.pem")}
 	text, err := os.ReadFile(token)
@@ -123,6 +127,9 @@ func (s *site) offer(ctx context.Context) error {
 	if err := os.WriteFile(s.path("agent.yaml"), []byte(yaml), 0o600); err != nil {
 		return err
 	}
+	if err := s.setCongestion(s.path("agent.yaml"), "relay: {congestion: %s}\n"); err != nil {
+		return err
+	}
 	for _, p := range profiles {
 		if _, err := s.fairlead(ctx, "connections", "create", p, "--group", "default", "--profile", p); err != nil {
 			return err
@@ -146,7 +153,7 @@ func (s *site) startRelay(ctx context.Context) (err error) {
 }
 
 func (s *site) startAgent(ctx context.Context) (err error) {
-	if s.agent, err = start(s.dir, "agent", nil, s.b.program("fairlead-agent"), "run", "--config", s.path("agent.yaml"), "--data", s.path("agent")); err != nil {
+	if s.agent, err = s.b.startFar(s.dir, "agent", s.b.program("fairlead-agent"), "run", "--config", s.path("agent.yaml"), "--data", s.path("agent")); err != nil {
 		return err
 	}
 	return s.answers(ctx)

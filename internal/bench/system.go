@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/wan"
 	"github.com/fairleadhq/fairlead/relay/client"
 )
 
@@ -75,12 +76,16 @@ func (b *bench) roleCommand(name string, options any) ([]string, error) {
 	return append(append([]string{}, b.opt.Self...), "role", name, string(arg)), err
 }
 
-func (b *bench) startRole(dir, process, role string, options any) (*process, error) {
+func (b *bench) startNear(dir, name string, argv ...string) (*process, error) {
+	return start(dir, name, nil, argv...)
+}
+
+func (b *bench) startRole(dir, process, role string, options any, begin func(dir, name string, argv ...string) (*process, error)) (*process, error) {
 	argv, err := b.roleCommand(role, options)
 	if err != nil {
 		return nil, err
 	}
-	return start(dir, process, nil, argv...)
+	return begin(dir, process, argv...)
 }
 
 // direct is the way without anything between.
@@ -98,7 +103,7 @@ func (b *bench) pair(name, what string, secure bool) *system {
 		if err != nil {
 			return nil, err
 		}
-		r := relayOptions{Agents: loopback(inner)}
+		r := relayOptions{Agents: b.near(inner)}
 		a := agentOptions{Relay: r.Agents, Pool: 16}
 		if secure {
 			r.Certs, a.Certs = b.certs, b.certs
@@ -117,12 +122,12 @@ func (b *bench) pair(name, what string, secure bool) *system {
 			*t.way = loopback(port)
 			r.Clients, a.Targets = append(r.Clients, *t.way), append(a.Targets, t.to)
 		}
-		relay, err := b.startRole(dir, name+"-relay", "pair-relay", r)
+		relay, err := b.startRole(dir, name+"-relay", "pair-relay", r, b.startNear)
 		if err != nil {
 			return nil, err
 		}
 		i.relay = []*process{relay}
-		agent, err := b.startRole(dir, name+"-agent", "pair-agent", a)
+		agent, err := b.startRole(dir, name+"-agent", "pair-agent", a, b.startFar)
 		if err != nil {
 			i.end()
 			return nil, err
@@ -161,6 +166,8 @@ func Role(ctx context.Context, args []string) error {
 			return err
 		}
 		return runPairAgent(ctx, o)
+	case "line":
+		return wan.Serve(ctx)
 	case "swarm":
 		var o swarmOptions
 		if err := options(&o); err != nil {

@@ -13,22 +13,27 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/bench"
 	"github.com/fairleadhq/fairlead/internal/cli"
+	"github.com/fairleadhq/fairlead/internal/wan"
 )
 
 type grammar struct {
-	Run runCommand `cmd:"" default:"withargs" help:"Measure, print the table and keep the raw values."`
+	Run  runCommand  `cmd:"" default:"withargs" help:"Measure, print the table and keep the raw values."`
+	Soak soakCommand `cmd:"" help:"Load the programs for a long time, and fail when what they hold grows. Linux alone."`
 }
 
 type runCommand struct {
-	Bin    string        `default:"bin" type:"existingdir" placeholder:"DIR" help:"Folder of the programs that make build made."`
-	Quick  bool          `help:"A fraction of a second for each cell: shows that everything works, and no more."`
-	Peers  bool          `help:"Measure other programs, too: those on PATH, or where FAIRLEAD_BENCH_FRPS and the like say."`
-	Only   string        `placeholder:"REGEX" help:"Only what matches, as CELL/SYSTEM or FIGURE/SYSTEM: '^down1/', 'query|/direct'."`
-	Reps   int           `placeholder:"N" help:"Repetitions; 5, or 1 with --quick."`
-	Cell   time.Duration `placeholder:"3s" help:"Load of one cell."`
-	Agents int           `placeholder:"N" help:"Idle agents, and those that come back in the storm; 1000."`
-	JSON   string        `name:"json" type:"path" placeholder:"FILE" help:"Where the raw values go; dist/bench/TIME.json."`
-	Dir    string        `type:"path" placeholder:"DIR" help:"Folder for logs and state; kept. Without it, a temporary one."`
+	Bin           string        `default:"bin" type:"existingdir" placeholder:"DIR" help:"Folder of the programs that make build made."`
+	Quick         bool          `help:"A fraction of a second for each cell: shows that everything works, and no more."`
+	Peers         bool          `help:"Measure other programs, too: those on PATH, or where FAIRLEAD_BENCH_FRPS and the like say."`
+	Only          string        `placeholder:"REGEX" help:"Only what matches, as CELL/SYSTEM or FIGURE/SYSTEM: '^down1/', 'query|/direct'."`
+	Reps          int           `placeholder:"N" help:"Repetitions; 5, or 1 with --quick."`
+	Cell          time.Duration `placeholder:"3s" help:"Load of one cell."`
+	Agents        int           `placeholder:"N" help:"Idle agents, and those that come back in the storm; 1000."`
+	WAN           bool          `name:"wan" help:"Measure over an emulated wide-area line, with direct, tls-pair, fairlead-gateway and frp: as root on Linux."`
+	Congestion    string        `default:"cubic" placeholder:"NAME" help:"With --wan: TCP congestion control of both ends, such as cubic or bbr."`
+	OwnCongestion string        `default:"system" placeholder:"SETTING" help:"With --wan: what relay.yaml and agent.yaml say of it; auto is what they say when nothing is set."`
+	JSON          string        `name:"json" type:"path" placeholder:"FILE" help:"Where the raw values go; dist/bench/TIME.json."`
+	Dir           string        `type:"path" placeholder:"DIR" help:"Folder for logs and state; kept. Without it, a temporary one."`
 }
 
 func (c *runCommand) Run(ctx context.Context, t *cli.Term) error {
@@ -56,6 +61,14 @@ func (c *runCommand) Run(ctx context.Context, t *cli.Term) error {
 	if err != nil {
 		return err
 	}
+	if c.WAN && !wan.Isolated() {
+		code, err := wan.Isolate(ctx, append([]string{self}, os.Args[1:]...))
+		if err == nil && code != 0 {
+			os.Exit(code) // it has said why
+		}
+		return err
+	}
+	o.WAN, o.Congestion, o.OwnCongestion = c.WAN, c.Congestion, c.OwnCongestion
 	o.Bin, o.Self, o.Dir, o.Peers, o.Progress = c.Bin, []string{self}, c.Dir, c.Peers, t.Err
 	report, err := bench.Run(ctx, o)
 	if report == nil {
@@ -70,6 +83,33 @@ func (c *runCommand) Run(ctx context.Context, t *cli.Term) error {
 	}
 	t.Notef("raw values: %s\n", file)
 	return nil
+}
+
+type soakCommand struct {
+	For       time.Duration `default:"30m" placeholder:"30m" help:"How long the load runs."`
+	Every     time.Duration `default:"10s" placeholder:"10s" help:"Between two looks at memory, descriptors and goroutines."`
+	Tolerance float64       `default:"0.1" placeholder:"0.1" help:"By which part the last third of the time may be above the middle third."`
+	Bin       string        `default:"bin" type:"existingdir" placeholder:"DIR" help:"Folder of the programs that make build made."`
+	JSON      string        `name:"json" type:"path" placeholder:"FILE" help:"Where each look goes; dist/bench/soak-TIME.json."`
+	Dir       string        `type:"path" placeholder:"DIR" help:"Folder for logs and state; kept. Without it, a temporary one."`
+}
+
+func (c *soakCommand) Run(ctx context.Context, t *cli.Term) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	report, err := bench.Soak(ctx, bench.SoakOptions{Bin: c.Bin, Self: []string{self}, Dir: c.Dir, For: c.For, Every: c.Every, Tolerance: c.Tolerance, Progress: t.Err})
+	if report == nil {
+		return err
+	}
+	file := c.JSON
+	if file == "" {
+		file = filepath.Join("dist", "bench", "soak-"+report.Time.UTC().Format("20060102-150405")+".json")
+	}
+	err = errors.Join(err, report.Save(file), report.Print(t.Out))
+	t.Notef("each look: %s\n", file)
+	return err
 }
 
 func main() {
