@@ -124,6 +124,10 @@ func dialQUIC(ctx context.Context, addr netip.AddrPort, tlsConf *tls.Config, cfg
 	conn, err := tr.Dial(ctx, net.UDPAddrFromAddrPort(addr), tlsConf, quicConfig(cfg))
 	if err != nil {
 		release()
+		var ne net.Error
+		if errors.As(err, &ne) && ne.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", ErrNoUDP, err)
+		}
 		return nil, fmt.Errorf("QUIC handshake with %s: %w", addr, err)
 	}
 	t, err := startQUIC(conn, true, cfg, func(cs tls.ConnectionState) (mtls.Identity, *x509.Certificate, error) {

@@ -24,6 +24,7 @@ type QUICListener struct {
 	tr   *quic.Transport
 	ln   *quic.Listener
 	cfg  Config
+	once sync.Once
 
 	mu      sync.Mutex // guards the fields below
 	pending *list.List // of *quicPending, oldest first
@@ -93,9 +94,12 @@ func (l *QUICListener) Accept(ctx context.Context) (Tunnel, error) {
 func (l *QUICListener) Stop() { _ = l.ln.Close() }
 
 // Close ends what is left, without a word to the peers: close the tunnels first.
-func (l *QUICListener) Close() error {
-	l.Stop()
-	return errors.Join(l.tr.Close(), l.sock.Close())
+func (l *QUICListener) Close() (err error) {
+	l.once.Do(func() {
+		l.Stop()
+		err = errors.Join(l.tr.Close(), l.sock.Close())
+	})
+	return err
 }
 
 // doubt says whether the client must prove that it is where it says.

@@ -66,6 +66,7 @@ var (
 	ErrTooManyStreams = errors.New("too many streams in the tunnel")
 	ErrReset          = errors.New("stream reset by the peer")
 	ErrOverBudget     = errors.New("stream cut: too many bytes wait to be read")
+	ErrNoUDP          = errors.New("nothing comes back over UDP") // of DialQUIC
 )
 
 // Config holds the limits of a tunnel and of Mux. Begin with DefaultConfig.
