@@ -67,7 +67,8 @@ type round struct {
 	second bool   // it is the other's turn
 	soft   int    // soft signs in a row
 	reason string // why the other is tried
-	noQUIC string // why QUIC is not the first
+	tcp    bool   // TCP comes first, whatever is remembered
+	noQUIC string // why QUIC is left alone for a while, once TCP has worked
 }
 
 func newChoices(setting, file string, retest, retry time.Duration, log *slog.Logger) *choices {
@@ -148,7 +149,7 @@ func (c *choices) next(addr string, udp bool) string {
 			r.first = TransportWebSocket
 		}
 	case TransportQUIC:
-		if udp && r.noQUIC == "" {
+		if udp && !r.tcp {
 			r.first = TransportQUIC
 		}
 	}
@@ -163,10 +164,14 @@ func (c *choices) failed(addr, way string, err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.round[addr]
-	if r == nil || r.second {
-		if r != nil {
-			r.second = false // both were tried
-		}
+	if r == nil {
+		return false
+	}
+	if way == TransportTCP {
+		r.noQUIC = "" // TCP fails, too: it is the relay that is away, or the network
+	}
+	if r.second {
+		r.second = false // both were tried
 		return false
 	}
 	switch way {
@@ -174,8 +179,7 @@ func (c *choices) failed(addr, way string, err error) bool {
 		r.second, r.reason = true, "WebSocket fails"
 		return true
 	case TransportQUIC:
-		// If TCP fails, too, it is the relay that is away, which TCP finds out quicker.
-		r.second, r.noQUIC = true, clip(err.Error(), 200)
+		r.second, r.tcp, r.noQUIC = true, true, clip(err.Error(), 200) // a relay that is away, TCP finds out quicker
 		return true
 	}
 	switch readSign(err) {
@@ -205,7 +209,7 @@ func (c *choices) lost(addr, way string, lived time.Duration, err error) {
 		c.kept[addr] = k
 	}
 	if errors.Is(err, tunnel.ErrPeerLost) || errors.Is(err, tunnel.ErrWriteTimeout) || errors.Is(err, context.DeadlineExceeded) {
-		c.round[addr] = &round{noQUIC: clip(err.Error(), 200)}
+		c.round[addr] = &round{tcp: true, noQUIC: clip(err.Error(), 200)}
 	}
 }
 

@@ -114,9 +114,10 @@ func TestAutoRemembersQUIC(t *testing.T) {
 	for name, list := range map[string][]string{
 		"found, and kept":                 {"tcp ok", "quic found", "quic ok", "quic ok"},
 		"fails, and TCP does not":         {"tcp ok", "quic found", "quic fails now", "tcp ok", "tcp ok"},
-		"a relay that is away":            {"tcp ok", "quic found", "quic fails now", "tcp refused", "tcp refused", "tcp ok"},
+		"a relay that is away":            {"tcp ok", "quic found", "quic fails now", "tcp refused", "tcp refused", "tcp ok", "quic ok"},
 		"a relay that goes with a word":   {"tcp ok", "quic found", "quic ends", "quic ok"},
 		"falls silent":                    {"tcp ok", "quic found", "quic silent", "tcp ok", "tcp ok"},
+		"a network that is away":          {"tcp ok", "quic found", "quic silent", "tcp refused", "tcp reset", "tcp ok", "quic ok"},
 		"TCP is stopped afterwards":       {"tcp ok", "quic found", "quic fails now", "tcp alert", "tcp alert now", "websocket ok", "websocket ok"},
 		"a WebSocket, and nothing beside": {"tcp alert now", "websocket ok", "websocket ok"},
 	} {
