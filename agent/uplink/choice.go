@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/tunnel"
+	"github.com/fairleadhq/fairlead/protocol"
 )
 
 // Ways to a relay, as relay.transport names them.
@@ -179,6 +180,10 @@ func (c *choices) failed(addr, way string, err error) bool {
 		r.second, r.reason = true, "WebSocket fails"
 		return true
 	case TransportQUIC:
+		var said *protocol.Error
+		if errors.As(err, &said) { // the relay itself said no: it would say so over TCP
+			return false
+		}
 		r.second, r.tcp, r.noQUIC = true, true, clip(err.Error(), 200) // a relay that is away, TCP finds out quicker
 		return true
 	}

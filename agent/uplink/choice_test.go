@@ -85,7 +85,7 @@ func steps(t *testing.T, c *choices, list ...string) {
 			c.lost("r:1", way, time.Minute, map[string]error{"silent": fmt.Errorf("tunnel lost: %w", tunnel.ErrPeerLost), "ends": tunnel.ErrPeerClosed}[what])
 			continue
 		}
-		err := map[string]error{"alert": errAlert, "reset": errReset, "refused": outError{syscall.ECONNREFUSED}, "fails": errors.New("x")}[what]
+		err := map[string]error{"alert": errAlert, "reset": errReset, "refused": outError{syscall.ECONNREFUSED}, "fails": errors.New("x"), "denied": fmt.Errorf("say hello: %w", protocol.Errorf(protocol.CodeDenied, "no"))}[what]
 		if got := c.failed("r:1", way, err); got != at {
 			t.Fatalf("step %d (%s): at once %v", i+1, s, got)
 		}
@@ -119,6 +119,7 @@ func TestAutoRemembersQUIC(t *testing.T) {
 		"falls silent":                    {"tcp ok", "quic found", "quic silent", "tcp ok", "tcp ok"},
 		"a network that is away":          {"tcp ok", "quic found", "quic silent", "tcp refused", "tcp reset", "tcp ok", "quic ok"},
 		"TCP is stopped afterwards":       {"tcp ok", "quic found", "quic fails now", "tcp alert", "tcp alert now", "websocket ok", "websocket ok"},
+		"the relay itself says no":        {"tcp ok", "quic found", "quic denied", "quic denied", "quic ok"},
 		"a WebSocket, and nothing beside": {"tcp alert now", "websocket ok", "websocket ok"},
 	} {
 		t.Run(name, func(t *testing.T) { steps(t, newChoices("", "", 0, 0, quiet), list...) })
