@@ -42,7 +42,7 @@ func TestBrokenControlEndsTheTunnelOverQUIC(t *testing.T) {
 		"D16 unknown message": func(t *testing.T, conn *quic.Conn, _ tunnel.Tunnel) {
 			c, err := conn.OpenUniStream()
 			must(t, err)
-			_, _ = c.Write(controlMessage(9, 1))
+			_, _ = c.Write(controlMessage(4, 1))
 		},
 		"D16 accepts more than was opened": func(t *testing.T, conn *quic.Conn, _ tunnel.Tunnel) {
 			c, err := conn.OpenUniStream()

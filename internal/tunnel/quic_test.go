@@ -2,8 +2,10 @@ package tunnel_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/fairleadhq/fairlead/internal/tunnel"
 )
@@ -52,6 +54,43 @@ func (w *world) connectQUIC(t testing.TB, cfgC, cfgS tunnel.Config, via func(rel
 
 func quicPair(t *testing.T, cfg tunnel.Config) (tunnel.Tunnel, tunnel.Tunnel) {
 	return newWorld(t).connectQUIC(t, cfg, cfg, nil)
+}
+
+// A relay that died without a word and is back says so to who still sends to the one before: nobody waits for a time-out.
+func TestRestartIsSeenAtOnceOverQUIC(t *testing.T) {
+	w := newWorld(t)
+	cfg := tunnel.DefaultConfig()
+	cfg.KeepAlive, cfg.PingTimeout = 400*time.Millisecond, time.Minute
+	listen := func(at *net.UDPAddr, key byte) *tunnel.QUICListener {
+		sock, err := net.ListenUDP("udp4", at)
+		must(t, err)
+		l, err := tunnel.ListenQUIC(sock, w.serve, &[32]byte{key}, cfg)
+		must(t, err)
+		t.Cleanup(func() { must(t, l.Close()) })
+		return l
+	}
+	l := listen(&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, 1)
+	ch := make(chan tunnel.Tunnel, 1)
+	go func() {
+		s, err := l.Accept(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		ch <- s
+	}()
+	a, err := tunnel.DialQUIC(t.Context(), l.Addr().String(), w.client, cfg)
+	must(t, err)
+	defer a.Close()
+	s := <-ch
+	_, err = a.Ping(t.Context())
+	must(t, err)
+	must(t, l.Close()) // without a word
+	within(t, 10*time.Second, "the end at the relay", s.Done())
+	listen(l.Addr().(*net.UDPAddr), 1)
+	within(t, 10*time.Second, "the end at the agent", a.Done())
+	if err := a.Err(); !errors.Is(err, tunnel.ErrPeerClosed) {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestQUIC(t *testing.T) {

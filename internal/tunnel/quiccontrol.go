@@ -12,6 +12,7 @@ import (
 const (
 	controlSize = 9
 
+	controlNothing  = 0 // makes a ping so long that a process that knows nothing of the tunnel says so
 	controlAccepted = 1 // the number of the peer's streams that were accepted, ever
 	controlPing     = 2
 	controlPong     = 3 // the number of the ping
@@ -54,6 +55,9 @@ func (t *quicTunnel) speak() {
 			t.pingDue = false
 			t.pingSent = time.Now()
 			add(controlPing, t.pingID)
+			for len(b) < len(buf) {
+				add(controlNothing, 0)
+			}
 		}
 		t.mu.Unlock()
 		if _, err := t.control.Write(b); err != nil { // it waits for the peer, until watch has enough of that
@@ -81,7 +85,7 @@ func (t *quicTunnel) hear() {
 		}
 		n := binary.BigEndian.Uint64(m[1:])
 		bucket := &rate
-		if m[0] != controlAccepted {
+		if m[0] == controlPing || m[0] == controlPong {
 			bucket = &pings
 		}
 		if !t.slow(bucket) {
@@ -98,6 +102,7 @@ func (t *quicTunnel) heard(kind byte, n uint64) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch kind {
+	case controlNothing:
 	case controlAccepted:
 		if n < t.accepted || n > t.opened {
 			return fmt.Errorf("%w: it accepted %d streams of %d", ErrProtocol, n, t.opened)
