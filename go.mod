@@ -15,6 +15,7 @@ require (
 	github.com/microsoft/go-mssqldb v1.11.2
 	github.com/pressly/goose/v3 v3.29.0
 	github.com/prometheus/client_golang v1.25.0
+	github.com/quic-go/quic-go v0.65.0
 	github.com/sijms/go-ora/v2 v2.8.24
 	go.uber.org/goleak v1.3.0
 	golang.org/x/net v0.62.0

@@ -341,8 +341,8 @@ func (v *validator) relay() {
 	if v.c.doc.Has("relay.addresses") && len(r.Addresses) == 0 {
 		v.fault("relay.addresses", "the list is empty", "remove the key to use the addresses learnt at enrolment")
 	}
-	if r.Transport == "quic" {
-		v.fault("relay.transport", "quic is not available in this version", "use auto, tcp or websocket")
+	if r.Transport == uplink.TransportQUIC && (r.Proxy.URL != "" || r.Proxy.From == proxyFromEnvironment) {
+		v.fault("relay.transport", "quic does not go through a proxy, which carries TCP alone", "use auto, tcp or websocket, or remove relay.proxy")
 	}
 	if r.Lanes < 0 || r.Lanes > protocol.MaxLanes {
 		v.fault("relay.lanes", fmt.Sprintf("%d is not in 0 to %d", r.Lanes, protocol.MaxLanes), "0 opens none; 8 is the default")

@@ -165,7 +165,8 @@ func TestValidateNamesPlaceAndRemedy(t *testing.T) {
 		"no version":                {"log: {level: info}\n", "1:1: version: version is missing; write: version: 1"},
 		"other version":             {"version: 2\n", "1:1: version: version 2 is not known"},
 		"typo":                      {"version: 1\ndatabse: {}\n", `2:1: databse: unknown key "databse"; did you mean "database"?`},
-		"quic":                      {"version: 1\nrelay: {transport: quic}\n", "relay.transport: quic is not available in this version; use auto, tcp or websocket"},
+		"quic through a proxy":      {"version: 1\nrelay: {transport: quic, proxy: {url: \"http://p:1\"}}\n", "relay.transport: quic does not go through a proxy, which carries TCP alone; use auto, tcp or websocket"},
+		"quic, proxy of the system": {"version: 1\nrelay: {transport: quic, proxy: {from: environment}}\n", "relay.transport: quic does not go through a proxy"},
 		"address without port":      {"version: 1\nrelay: {addresses: [relay.corp]}\n", `relay.addresses[0]: "relay.corp" is not HOST:PORT`},
 		"numeric address":           {"version: 1\nrelay: {addresses: [\"127.1:443\"]}\n", "is not HOST:PORT"},
 		"no addresses":              {"version: 1\nrelay: {addresses: []}\n", "the list is empty"},
@@ -258,7 +259,7 @@ func TestValidateNamesPlaceAndRemedy(t *testing.T) {
 }
 
 func TestAllFaultsAtOnce(t *testing.T) {
-	_, err := parse("/etc/agent.yaml", []byte("version: 3\nrelay: {transport: quic}\nfiles: {a: {base: x}}\naudit: {spool: 1B}\n"))
+	_, err := parse("/etc/agent.yaml", []byte("version: 3\nrelay: {transport: quic, proxy: {url: \"http://p:1\"}}\nfiles: {a: {base: x}}\naudit: {spool: 1B}\n"))
 	var fs config.Faults
 	if !errors.As(err, &fs) || len(fs) != 5 {
 		t.Errorf("got %v", err)

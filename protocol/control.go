@@ -88,6 +88,7 @@ type Welcome struct {
 	RelayAddrs    []string `json:"relay_addrs,omitempty"`
 	RetryAfterMs  int64    `json:"retry_after_ms,omitempty"`
 	RelayRevision string   `json:"relay_revision,omitempty"`
+	QUIC          bool     `json:"quic,omitempty"` // tunnels are taken in over QUIC, too: UDP, at the port of the address dialled
 }
 
 // EnrollRequest turns a join token and a certificate request into an identity.

@@ -61,6 +61,8 @@ type Agents struct {
 	MaxLanes            int             `yaml:"max_lanes"` // dedicated connections beside one tunnel
 	// WebSocket lets agents come in through HTTP where nothing else passes.
 	WebSocket bool `yaml:"websocket"`
+	// QUIC takes agents in at the UDP port of the same number as Listen's, too.
+	QUIC bool `yaml:"quic"`
 }
 
 // Gateway holds what concerns gateways: TCP ports that lead to connections' targets.

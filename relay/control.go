@@ -262,7 +262,7 @@ func (c *control) hello(r *http.Request) (any, error) {
 	c.relay.note(audit.Event{Kind: audit.KindConnected, Workspace: p.Workspace, Agent: p.ID, Group: p.Group, SourceAddress: hostOf(c.tunnel.RemoteAddr()),
 		Version: h.AgentVersion, Detail: map[string]string{"transport": c.tunnel.Transport(), "config_digest": h.Status.ConfigDigest}})
 	c.relay.opt.Logger.Info("agent connected", "agent", p.ID, "from", c.tunnel.RemoteAddr().String(), "version", h.AgentVersion)
-	return protocol.Welcome{Version: min(h.Version, protocol.Version), Relay: c.relay.id, Log: cursor, HeartbeatMs: 10_000, ServerTimeMs: time.Now().UnixMilli(), RelayRevision: c.relay.opt.Version}, nil
+	return protocol.Welcome{Version: min(h.Version, protocol.Version), Relay: c.relay.id, Log: cursor, HeartbeatMs: 10_000, ServerTimeMs: time.Now().UnixMilli(), RelayRevision: c.relay.opt.Version, QUIC: c.relay.quic != nil}, nil
 }
 
 // bounded refuses a Hello that would make the relay hold more than it should: nothing in it is trusted, all of it is kept.

@@ -29,3 +29,42 @@ func TestPortInUseIsToldAndLeavesNothingOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// The same of the UDP port beside it. Whoever has not asked for QUIC does not need it.
+func TestUDPPortInUseIsTold(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir).close()
+	var ln net.Listener
+	var sock *net.UDPConn
+	for sock == nil {
+		var err error
+		if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		if s, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: ln.Addr().(*net.TCPAddr).Port}); err == nil {
+			sock = s
+			defer s.Close()
+		}
+	}
+	cfg, err := LoadConfig(filepath.Join(dir, "relay.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Agents.QUIC {
+		t.Error("QUIC is on by default")
+	}
+	ln.Close()
+	cfg.Listen, cfg.Agents.QUIC = ln.Addr().String(), true
+	if _, err := New(context.Background(), Options{Config: cfg}); err == nil || !strings.Contains(err.Error(), "listen on UDP "+cfg.Listen) || !strings.Contains(err.Error(), "agents.quic: false") {
+		t.Fatalf("want the address and the setting in the error: %v", err)
+	}
+	cfg.Agents.QUIC = false
+	r, err := New(context.Background(), Options{Config: cfg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -61,6 +61,7 @@ type Relay struct {
 	auth     *authority
 	server   *mtls.Reloader
 	mux      *tunnel.Mux
+	quic     *tunnel.QUICListener // nil: none
 	tcfg     tunnel.Config
 	metrics  *metrics
 	ingest   ingest
@@ -157,6 +158,11 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		protocol.ALPNLane:   lanes,
 		protocol.ALPNEnroll: mtls.EnrollServerTLS(r.server),
 	}, r.tcfg)
+	if o.Config.Agents.QUIC {
+		if r.quic, err = r.listenQUIC(ctx, ln.Addr(), tunnels); err != nil {
+			return nil, err
+		}
+	}
 	r.metrics = newMetrics(r)
 	return r, nil
 }
@@ -212,6 +218,9 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	wg.Go(func() { fail("serve enrolment", enroll.Serve(tunnel.HTTP1(r.mux.Conns(protocol.ALPNEnroll)))) })
 	wg.Go(func() { r.acceptTunnels(inner, r.mux.Conns(protocol.ALPNTunnel)) })
 	wg.Go(func() { r.acceptLanes(inner, r.mux.Conns(protocol.ALPNLane)) })
+	if r.quic != nil {
+		wg.Go(func() { r.acceptQUIC(inner) })
+	}
 	if health != nil {
 		wg.Go(func() { fail("serve health and metrics", health.Serve(healthLn)) })
 	}
@@ -240,6 +249,9 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	dctx, cancel := context.WithTimeout(inner, r.opt.Drain)
 	defer cancel()
 	closeMux() // no new conns; those handed out live on
+	if r.quic != nil {
+		r.quic.Stop()
+	}
 	var drain sync.WaitGroup
 	drain.Go(func() { _ = people.Shutdown(dctx); _ = people.Close() })
 	drain.Go(func() { _ = enroll.Shutdown(dctx); _ = enroll.Close() })
@@ -308,6 +320,9 @@ func (r *Relay) close() error {
 			cancel()
 			errs = append(errs, r.mux.Serve(ctx))
 		}
+	}
+	if r.quic != nil {
+		errs = append(errs, r.quic.Close())
 	}
 	if r.logs != nil {
 		errs = append(errs, r.storeCursors(context.Background()), r.logs.Close())

@@ -68,7 +68,11 @@ func steps(t *testing.T, c *choices, list ...string) {
 	t.Helper()
 	for i, s := range list {
 		way, what, _ := strings.Cut(s, " ")
-		if got := c.next("r:1"); got != way {
+		if what == "found" { // beside TCP
+			c.worked("r:1", way)
+			continue
+		}
+		if got := c.next("r:1", true); got != way {
 			t.Fatalf("step %d (%s): the way is %s", i+1, s, got)
 		}
 		what, at := strings.CutSuffix(what, " now")
@@ -76,7 +80,12 @@ func steps(t *testing.T, c *choices, list ...string) {
 			c.worked("r:1", way)
 			continue
 		}
-		err := map[string]error{"alert": errAlert, "reset": errReset, "refused": outError{syscall.ECONNREFUSED}, "fails": errors.New("x")}[what]
+		if what == "silent" || what == "ends" {
+			c.worked("r:1", way)
+			c.lost("r:1", way, time.Minute, map[string]error{"silent": fmt.Errorf("tunnel lost: %w", tunnel.ErrPeerLost), "ends": tunnel.ErrPeerClosed}[what])
+			continue
+		}
+		err := map[string]error{"alert": errAlert, "reset": errReset, "refused": outError{syscall.ECONNREFUSED}, "fails": errors.New("x"), "denied": fmt.Errorf("say hello: %w", protocol.Errorf(protocol.CodeDenied, "no"))}[what]
 		if got := c.failed("r:1", way, err); got != at {
 			t.Fatalf("step %d (%s): at once %v", i+1, s, got)
 		}
@@ -97,14 +106,78 @@ func TestAutoChoosesAndRemembers(t *testing.T) {
 		"a word of the relay is no sign":  {"tcp fails", "tcp fails", "tcp fails"},
 		"back in the middle's own office": {"tcp alert now", "websocket ok", "websocket fails now", "tcp alert", "websocket ok"},
 	} {
-		t.Run(name, func(t *testing.T) { steps(t, newChoices("", "", 0, quiet), list...) })
+		t.Run(name, func(t *testing.T) { steps(t, newChoices("", "", 0, 0, quiet), list...) })
 	}
+}
+
+func TestAutoRemembersQUIC(t *testing.T) {
+	for name, list := range map[string][]string{
+		"found, and kept":                 {"tcp ok", "quic found", "quic ok", "quic ok"},
+		"fails, and TCP does not":         {"tcp ok", "quic found", "quic fails now", "tcp ok", "tcp ok"},
+		"a relay that is away":            {"tcp ok", "quic found", "quic fails now", "tcp refused", "tcp refused", "tcp ok", "quic ok"},
+		"a relay that goes with a word":   {"tcp ok", "quic found", "quic ends", "quic ok"},
+		"falls silent":                    {"tcp ok", "quic found", "quic silent", "tcp ok", "tcp ok"},
+		"a network that is away":          {"tcp ok", "quic found", "quic silent", "tcp refused", "tcp reset", "tcp ok", "quic ok"},
+		"TCP is stopped afterwards":       {"tcp ok", "quic found", "quic fails now", "tcp alert", "tcp alert now", "websocket ok", "websocket ok"},
+		"the relay itself says no":        {"tcp ok", "quic found", "quic denied", "quic denied", "quic ok"},
+		"a WebSocket, and nothing beside": {"tcp alert now", "websocket ok", "websocket ok"},
+	} {
+		t.Run(name, func(t *testing.T) { steps(t, newChoices("", "", 0, 0, quiet), list...) })
+	}
+	// What was found where UDP passes does not lead through a proxy.
+	c := newChoices("", "", 0, 0, quiet)
+	steps(t, c, "quic found", "quic ok")
+	if way := c.next("r:1", false); way != TransportTCP {
+		t.Errorf("with a proxy the way is %s", way)
+	}
+}
+
+// QUIC that fails is left alone, longer each time, and tried again; a day of it does not end in never.
+func TestQUICIsTestedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "uplink.json")
+		c := newChoices("", file, 6*time.Hour, 10*time.Minute, quiet)
+		if d := c.untilQUIC("r:1"); d != 0 {
+			t.Errorf("first try in %v", d)
+		}
+		for _, want := range []time.Duration{10, 20, 40, 80, 160, 320, 360, 360} {
+			c.stay("r:1", errors.New("nothing comes back over UDP"))
+			if d := c.untilQUIC("r:1"); d != want*time.Minute {
+				t.Errorf("again in %v, want %d min", d, want)
+			}
+			c = newChoices("", file, 6*time.Hour, 10*time.Minute, quiet) // it survives a restart
+			time.Sleep(want * time.Minute)
+			if d := c.untilQUIC("r:1"); d != 0 {
+				t.Errorf("still %v to wait", d)
+			}
+		}
+		// It works, but not for long: that is no reason to begin anew.
+		steps(t, c, "quic found", "quic silent", "tcp ok")
+		if d := c.untilQUIC("r:1"); d != 6*time.Hour {
+			t.Errorf("again in %v", d)
+		}
+		time.Sleep(6 * time.Hour)
+		steps(t, c, "quic found")
+		c.next("r:1", true)
+		c.lost("r:1", TransportQUIC, 2*time.Hour, tunnel.ErrPeerLost)
+		steps(t, c, "tcp ok")
+		if d := c.untilQUIC("r:1"); d != 10*time.Minute {
+			t.Errorf("again in %v after a tunnel that lived", d)
+		}
+		// A clock that was wrong does not put it off for a year.
+		k := c.kept["r:1"]
+		k.Retry = time.Now().Add(365 * 24 * time.Hour)
+		c.kept["r:1"] = k
+		if d := c.untilQUIC("r:1"); d != 0 {
+			t.Errorf("again in %v", d)
+		}
+	})
 }
 
 func TestChoiceIsTestedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "uplink.json")
-		c := newChoices(TransportAuto, file, time.Hour, quiet)
+		c := newChoices(TransportAuto, file, time.Hour, 0, quiet)
 		steps(t, c, "tcp alert now", "websocket ok")
 		time.Sleep(50 * time.Minute)
 		steps(t, c, "websocket ok") // which is no test of TCP
@@ -112,10 +185,10 @@ func TestChoiceIsTestedAgain(t *testing.T) {
 		steps(t, c, "tcp alert now", "websocket ok", "websocket ok")
 		// It survives a restart, and so does its age.
 		time.Sleep(30 * time.Minute)
-		c = newChoices(TransportAuto, file, time.Hour, quiet)
+		c = newChoices(TransportAuto, file, time.Hour, 0, quiet)
 		steps(t, c, "websocket ok")
 		time.Sleep(31 * time.Minute)
-		c = newChoices(TransportAuto, file, time.Hour, quiet)
+		c = newChoices(TransportAuto, file, time.Hour, 0, quiet)
 		steps(t, c, "tcp ok", "tcp ok")
 		if kept, err := ReadChoices(file); err != nil || len(kept) != 0 {
 			t.Errorf("kept %v, %v", kept, err)
@@ -134,18 +207,18 @@ func TestChoicesInAFileThatIsOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "uplink.json")
 			must(t, os.WriteFile(file, []byte(text), 0o600))
-			steps(t, newChoices(TransportAuto, file, 0, quiet), "tcp ok")
+			steps(t, newChoices(TransportAuto, file, 0, 0, quiet), "tcp ok")
 		})
 	}
 	// A folder that cannot be written costs the memory alone.
-	c := newChoices(TransportAuto, filepath.Join(t.TempDir(), "none", "uplink.json"), 0, quiet)
+	c := newChoices(TransportAuto, filepath.Join(t.TempDir(), "none", "uplink.json"), 0, 0, quiet)
 	steps(t, c, "tcp alert now", "websocket ok", "websocket ok")
 }
 
 func TestOneWayAlone(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "uplink.json")
-	for _, way := range []string{TransportTCP, TransportWebSocket} {
-		steps(t, newChoices(way, file, 0, quiet), way+" alert", way+" reset", way+" reset", way+" ok", way+" alert")
+	for _, way := range []string{TransportTCP, TransportWebSocket, TransportQUIC} {
+		steps(t, newChoices(way, file, 0, 0, quiet), way+" alert", way+" reset", way+" reset", way+" ok", way+" alert")
 	}
 	if _, err := os.Stat(file); !os.IsNotExist(err) {
 		t.Errorf("something is remembered: %v", err)

@@ -97,6 +97,8 @@ func explain(err error) string {
 			return err.Error() + " — what answers speaks plain HTTP: a sign-in or block page of a proxy, or another port than the relay's"
 		}
 		return err.Error() + " — what answers does not speak TLS: check the address and port, or a proxy on the way"
+	case errors.Is(err, tunnel.ErrNoUDP):
+		return err.Error() + " — a firewall on the way drops UDP, or the relay's agents.quic is off: let UDP pass to the relay's port, or use relay.transport: auto"
 	case strings.Contains(err.Error(), "no application protocol"):
 		return err.Error() + " — what answers speaks TLS and not this tunnel: a load balancer, proxy or firewall ends TLS on the way; let it pass TCP through, or use relay.transport: websocket"
 	}

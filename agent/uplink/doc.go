@@ -8,5 +8,6 @@
 // drops is not hammered.
 //
 // The way out leads through a proxy where agent.yaml names one. Where something on the way does not let TLS on TCP pass, auto
-// goes inside a WebSocket, and remembers by address what it found: see choices. What runs inside is the same tunnel.
+// goes inside a WebSocket; where the relay offers QUIC and UDP passes, it moves there. It remembers by address what it found: see
+// choices. What runs inside is the same tunnel.
 package uplink

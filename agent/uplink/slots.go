@@ -20,7 +20,7 @@ type slot struct {
 // way is how a slot goes to its address: number 0 by what is known and tried, the others as it went. They wait for it.
 func (u *Uplink) way(ctx context.Context, at slot) string {
 	if at.n == 0 {
-		return u.ways.next(at.addr)
+		return u.ways.next(at.addr, u.udp(at.addr))
 	}
 	for {
 		u.mu.Lock()

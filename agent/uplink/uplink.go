@@ -26,11 +26,13 @@ type Config struct {
 	Proxy     Proxy
 	TLS       *tls.Config // of mtls.AgentTLS
 	Tunnel    tunnel.Config
-	// Transport is TransportAuto (""), TransportTCP or TransportWebSocket. Choices is the file in which auto remembers what it
-	// found; "" forgets at the end. Retest is DefaultRetest when zero.
-	Transport string
-	Choices   string
-	Retest    time.Duration
+	// Transport is TransportAuto (""), TransportTCP, TransportWebSocket or TransportQUIC. Choices is the file in which auto
+	// remembers what it found; "" forgets at the end. The times are DefaultRetest, DefaultQUICRetry and DefaultQUICTimeout
+	// when zero.
+	Transport              string
+	Choices                string
+	Retest                 time.Duration
+	QUICRetry, QUICTimeout time.Duration
 	// Hello is asked at each connect, for status and log head change.
 	Hello func() protocol.Hello
 	// Handler serves the relay's requests.
@@ -85,8 +87,11 @@ func New(cfg Config) *Uplink {
 	if cfg.MaxWait == 0 {
 		cfg.MaxWait = time.Minute
 	}
+	if cfg.QUICTimeout == 0 {
+		cfg.QUICTimeout = DefaultQUICTimeout
+	}
 	return &Uplink{cfg: cfg, ready: make(chan struct{}), lines: map[slot]*line{}, first: map[string]chan struct{}{}, cycle: make(chan struct{}),
-		ways: newChoices(cfg.Transport, cfg.Choices, cfg.Retest, cfg.Logger)}
+		ways: newChoices(cfg.Transport, cfg.Choices, cfg.Retest, cfg.QUICRetry, cfg.Logger)}
 }
 
 // Ready is closed after the first Welcome was read.
@@ -119,7 +124,7 @@ type State struct {
 	Connected bool
 	Relay     string
 	Since     time.Time
-	Transport string // what the tunnel goes over: tls, websocket, memory
+	Transport string // what the tunnel goes over: tls, websocket, quic, memory
 	Tunnels   int    // that are connected
 }
 
@@ -150,13 +155,24 @@ func (u *Uplink) keep(ctx context.Context, at slot) {
 	var draining sync.WaitGroup
 	defer draining.Wait()
 	tries := 0
-	var retire func() // drains the tunnel of the generation before, once the next one is welcomed
-	for ctx.Err() == nil {
-		way := u.way(ctx, at)
-		if ctx.Err() != nil {
-			break
+	var retire func()        // drains the tunnel of the generation before, once the next one is welcomed
+	var better tunnel.Tunnel // over QUIC, dialled beside the one before
+	defer func() {
+		if better != nil {
+			_ = better.Close()
 		}
-		lived, next, err := u.hold(ctx, at, way, &draining, &retire)
+	}()
+	for ctx.Err() == nil {
+		dialled := better
+		better = nil
+		way := TransportQUIC
+		if dialled == nil {
+			if way = u.way(ctx, at); ctx.Err() != nil {
+				break
+			}
+		}
+		lived, next, found, err := u.hold(ctx, at, way, dialled, &draining, &retire)
+		better = found
 		if ctx.Err() != nil {
 			break
 		}
@@ -167,6 +183,13 @@ func (u *Uplink) keep(ctx context.Context, at slot) {
 		if next != nil {
 			retire = next
 			continue // a change of generation, not a loss
+		}
+		if lived == 0 && dialled != nil {
+			u.ways.stay(addr, err)
+			continue // the tunnel of before serves until the next one is welcomed
+		}
+		if lived > 0 && at.n == 0 {
+			u.ways.lost(addr, way, lived, err)
 		}
 		if lived == 0 && at.n == 0 && u.ways.failed(addr, way, err) {
 			u.cfg.Logger.Info("no tunnel to the relay this way; trying the other", "relay", addr, "way", way, "reason", explain(err))
@@ -188,17 +211,18 @@ func (u *Uplink) keep(ctx context.Context, at slot) {
 	}
 }
 
-// hold connects, and serves the tunnel until it is lost (error), cycled (next) or ctx ends. A cycled tunnel serves on
-// until next is called: then it drains in a goroutine of draining. The tunnel of the generation before, retire, is
-// drained as soon as this one is welcomed, so that at no moment there is none.
-func (u *Uplink) hold(ctx context.Context, at slot, way string, draining *sync.WaitGroup, retire *func()) (lived time.Duration, next func(), err error) {
+// hold connects, if t is nil, and serves the tunnel until it is lost (error), cycled (next), a better one was found (next
+// and better) or ctx ends. A cycled tunnel serves on until next is called: then it drains in a goroutine of draining. The
+// tunnel of the generation before, retire, is drained as soon as this one is welcomed, so that at no moment there is none.
+func (u *Uplink) hold(ctx context.Context, at slot, way string, t tunnel.Tunnel, draining *sync.WaitGroup, retire *func()) (lived time.Duration, next func(), better tunnel.Tunnel, err error) {
 	addr := at.addr
 	u.mu.Lock()
 	cycle := u.cycle
 	u.mu.Unlock()
-	t, err := u.dial(ctx, addr, way)
-	if err != nil {
-		return 0, nil, err
+	if t == nil {
+		if t, err = u.dial(ctx, addr, way); err != nil {
+			return 0, nil, nil, err
+		}
 	}
 	var beside *lanes
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -211,7 +235,7 @@ func (u *Uplink) hold(ctx context.Context, at slot, way string, draining *sync.W
 		BaseContext: func(net.Listener) context.Context { return ctx }}
 	srv.SetKeepAlivesEnabled(false) // one request a stream: what follows it on the stream is never taken for a second one
 	hello := u.cfg.Hello()
-	if u.cfg.Dial == nil { // another transport has no way to dial them
+	if u.cfg.Dial == nil && way != TransportQUIC { // a test's transport has no way to dial them, QUIC no need
 		hello.Lanes = u.cfg.Lanes
 	}
 	beside = newLanes(ctx, hello.Lanes, srv, u.cfg.Logger.Debug, u.dialLane(addr, way))
@@ -236,11 +260,11 @@ func (u *Uplink) hold(ctx context.Context, at slot, way string, draining *sync.W
 		if cause != nil {
 			err = fmt.Errorf("%w (tunnel: %v)", err, cause)
 		}
-		return 0, nil, helloError{fmt.Errorf("say hello: %w", err), cause}
+		return 0, nil, nil, helloError{fmt.Errorf("say hello: %w", err), cause}
 	}
 	if l.welcome.Version < protocol.MinVersion || l.welcome.Version > protocol.Version {
 		end()
-		return 0, nil, fmt.Errorf("relay speaks protocol version %d, this agent %d to %d: upgrade the older of the two", l.welcome.Version, protocol.MinVersion, protocol.Version)
+		return 0, nil, nil, fmt.Errorf("relay speaks protocol version %d, this agent %d to %d: upgrade the older of the two", l.welcome.Version, protocol.MinVersion, protocol.Version)
 	}
 	l.welcome.Relay = clip(l.welcome.Relay, 64) // it goes into the log at each connect
 	l.since = time.Now()
@@ -273,9 +297,17 @@ func (u *Uplink) hold(ctx context.Context, at slot, way string, draining *sync.W
 			delete(u.lines, at)
 		}
 	}
-	cycled, err := u.watch(ctx, t, cycle)
+	found := make(chan tunnel.Tunnel)
+	if at.n == 0 && way == TransportTCP && l.welcome.QUIC && u.ways.setting == TransportAuto && u.cfg.Dial == nil && u.udp(addr) {
+		octx, stop := context.WithCancel(ctx)
+		var offering sync.WaitGroup
+		offering.Go(func() { u.offer(octx, addr, found) })
+		defer offering.Wait()
+		defer stop()
+	}
+	cycled, better, err := u.watch(ctx, t, cycle, found)
 	if cycled {
-		return time.Since(l.since), func() {
+		return max(time.Since(l.since), 1), func() {
 			draining.Go(func() {
 				dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 				_ = call(dctx, l.client, protocol.PathDrain, struct{}{}, nil)
@@ -286,7 +318,7 @@ func (u *Uplink) hold(ctx context.Context, at slot, way string, draining *sync.W
 				cancel()
 				end()
 			})
-		}, nil
+		}, better, nil
 	}
 	forget()
 	if ctx.Err() != nil {
@@ -294,33 +326,36 @@ func (u *Uplink) hold(ctx context.Context, at slot, way string, draining *sync.W
 		// streams, and let a round trip show that the relay has read all before the conn closes.
 		fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		if srv.Shutdown(fctx) == nil {
-			_, _ = t.Ping(fctx)
+			_ = tunnel.Settle(fctx, t)
 			beside.wait(fctx)
 		}
 		cancel()
 	}
 	end()
-	return time.Since(l.since), nil, err
+	return max(time.Since(l.since), 1), nil, nil, err
 }
 
-// watch waits until the tunnel is lost, cycled or ctx ends, and proves it by a round trip every heartbeat.
-func (u *Uplink) watch(ctx context.Context, t tunnel.Tunnel, cycle <-chan struct{}) (cycled bool, err error) {
+// watch waits until the tunnel is lost, cycled, a better one is found or ctx ends, and proves it by a round trip every
+// heartbeat.
+func (u *Uplink) watch(ctx context.Context, t tunnel.Tunnel, cycle <-chan struct{}, found <-chan tunnel.Tunnel) (cycled bool, better tunnel.Tunnel, err error) {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return false, ctx.Err()
+			return false, nil, ctx.Err()
 		case <-cycle:
-			return true, nil
+			return true, nil, nil
+		case better := <-found:
+			return true, better, nil
 		case <-t.Done():
-			return false, fmt.Errorf("tunnel lost: %w", orEOF(t.Err()))
+			return false, nil, fmt.Errorf("tunnel lost: %w", orEOF(t.Err()))
 		case <-tick.C:
 			pctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			_, err := t.Ping(pctx)
 			cancel()
 			if err != nil && ctx.Err() == nil {
-				return false, fmt.Errorf("relay does not answer: %w", err)
+				return false, nil, fmt.Errorf("relay does not answer: %w", err)
 			}
 		}
 	}
@@ -331,6 +366,13 @@ func (u *Uplink) dial(ctx context.Context, addr, way string) (tunnel.Tunnel, err
 	defer cancel()
 	if u.cfg.Dial != nil {
 		return u.cfg.Dial(dctx, addr)
+	}
+	if way == TransportQUIC {
+		if u.ways.setting == TransportAuto { // there is another way
+			dctx, cancel = context.WithTimeout(dctx, u.cfg.QUICTimeout)
+			defer cancel()
+		}
+		return u.dialQUIC(dctx, addr)
 	}
 	return tunnel.Dial(dctx, addr, u.cfg.TLS, u.dialFunc(addr, way), u.cfg.Tunnel)
 }

@@ -233,5 +233,5 @@ func TestTheWholeTrip(t *testing.T) {
 				return relaySaid && agentSaid
 			})
 		})
-	}, testenv.WebSocket)
+	}, testenv.WebSocket, testenv.QUIC)
 }

@@ -31,7 +31,9 @@ const (
 	TLS = "tls" // yamux over TLS 1.3 on a loopback socket
 	// WebSocket is the same inside a WebSocket to the relay's port.
 	WebSocket = "websocket"
-	Memory    = "memory" // the in-process transport; identity is given, not proven
+	// QUIC is QUIC, on the UDP port of the same number as the relay's port.
+	QUIC   = "quic"
+	Memory = "memory" // the in-process transport; identity is given, not proven
 )
 
 // Options say what world to build.
@@ -159,6 +161,7 @@ func (w *World) startRelay(ln net.Listener) {
 		cfg.Agents.CertificateLifetime = config.Duration(w.opt.CertificateLifetime)
 	}
 	cfg.Audit.MaxSize = config.Size(w.opt.RelayAudit)
+	cfg.Agents.QUIC = w.opt.Transport == QUIC
 	if w.opt.RelayConfig != nil {
 		w.opt.RelayConfig(&cfg)
 	}
@@ -212,8 +215,8 @@ func (w *World) logger(half string) *slog.Logger {
 // WriteYAML replaces agent.yaml.
 func (w *World) WriteYAML(body string) {
 	w.tb.Helper()
-	if w.opt.Transport == WebSocket {
-		body = "relay: {transport: websocket}\n" + body
+	if w.opt.Transport == WebSocket || w.opt.Transport == QUIC {
+		body = "relay: {transport: " + w.opt.Transport + "}\n" + body
 	}
 	text := "version: 1\n" + strings.ReplaceAll(body, "DIR", filepath.ToSlash(w.Dir))
 	tmp := w.YAMLFile + ".new"

@@ -123,6 +123,10 @@ func BenchmarkStream(b *testing.B) {
 	cfg := tunnel.DefaultConfig()
 	cfg.OpenRate, cfg.OpenBurst = 1e6, 1e6
 	a, p := newWorld(b).connect(b, cfg, cfg, nil, nil)
+	streams(b, a, p)
+}
+
+func streams(b *testing.B, a, p tunnel.Tunnel) {
 	go func() {
 		for {
 			s, err := p.Accept()
@@ -147,5 +151,28 @@ func BenchmarkStream(b *testing.B) {
 			}
 			_ = s.Close()
 		}
+	})
+}
+
+// BenchmarkQUIC is what QUIC costs, beside BenchmarkBulk, BenchmarkRoundTrip and BenchmarkStream.
+func BenchmarkQUIC(b *testing.B) {
+	b.Run("bulk", func(b *testing.B) {
+		a, p := newWorld(b).connectQUIC(b, tunnel.DefaultConfig(), tunnel.DefaultConfig(), nil)
+		from, to := open(b, a, p)
+		defer from.Close()
+		defer to.Close()
+		b.ResetTimer()
+		bulk(b, from, to)
+	})
+	b.Run("round trip", func(b *testing.B) {
+		a, p := newWorld(b).connectQUIC(b, tunnel.DefaultConfig(), tunnel.DefaultConfig(), nil)
+		near, far := open(b, a, p)
+		echoBench(b, near, far)
+	})
+	b.Run("stream", func(b *testing.B) {
+		cfg := tunnel.DefaultConfig()
+		cfg.OpenRate, cfg.OpenBurst = 1e6, 1e6
+		a, p := newWorld(b).connectQUIC(b, cfg, cfg, nil)
+		streams(b, a, p)
 	})
 }

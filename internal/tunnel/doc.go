@@ -1,7 +1,8 @@
 // Package tunnel carries many streams over one mutually authenticated connection between agent and relay.
 //
-// A Tunnel has two implementations with the same semantics, held to them by one conformance suite: yamux over TLS 1.3
-// (Dial, Server), on a socket or inside a WebSocket (Mux.Hand), and memory (Memory, for tests; it works inside testing/synctest bubbles, yamux does not).
+// A Tunnel has three implementations with the same semantics, held to them by one conformance suite: yamux over TLS 1.3
+// (Dial, Server), on a socket or inside a WebSocket (Mux.Hand); QUIC (DialQUIC, QUICListener); and memory (Memory, for tests;
+// it works inside testing/synctest bubbles, the others do not).
 //
 // What it promises:
 //
@@ -15,6 +16,9 @@
 //
 // yamux v0.1.2 alone promises little of this. The connection that it is given (wire.go) watches every frame in both
 // directions, and ends streams and sessions where yamux would wait, spin or grow.
+//
+// QUIC leaves less to hold in, and tells less: the backlog, round trips to the process and what is held unread are found out
+// by a control stream and by counting (quiccontrol.go, quicwatch.go).
 //
 // The package never decides what a stream may do: each stream is authorised by those who serve it.
 package tunnel

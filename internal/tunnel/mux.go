@@ -246,8 +246,10 @@ func (m *Mux) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 }
 
 // sourceOf is the IPv4 address or the IPv6 /64 that a connection comes from.
-func sourceOf(c net.Conn) netip.Prefix {
-	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
+func sourceOf(c net.Conn) netip.Prefix { return sourceOfAddr(c.RemoteAddr()) }
+
+func sourceOfAddr(addr net.Addr) netip.Prefix {
+	ap, err := netip.ParseAddrPort(addr.String())
 	if err != nil {
 		return netip.Prefix{}
 	}

@@ -34,6 +34,22 @@ func tune(c net.Conn, congestion string) {
 	})
 }
 
+// growUDP asks for socket buffers of a size, and gives what the smaller of the two became.
+func growUDP(c *net.UDPConn, size int) (int, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("look at a UDP socket: %w", err)
+	}
+	_, _ = c.SetReadBuffer(size), c.SetWriteBuffer(size)
+	var in, out int
+	var errIn, errOut error
+	err = raw.Control(func(fd uintptr) {
+		in, errIn = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
+		out, errOut = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
+	})
+	return min(in, out), errors.Join(err, errIn, errOut)
+}
+
 // resolveCongestion gives the name to set; "" leaves the system's. The error says that a name asked for cannot be had. The
 // list is read each time, for a module may be loaded while we run. Root could set more, and would make the kernel load
 // modules by it: the list is the admin's word, so it counts for root, too.

@@ -3,11 +3,20 @@
 package tunnel
 
 import (
+	"errors"
 	"fmt"
 	"net"
 )
 
 func tune(net.Conn, string) {}
+
+// growUDP asks for socket buffers of a size. What they became is not asked: these systems refuse rather than give less.
+func growUDP(c *net.UDPConn, size int) (int, error) {
+	if err := errors.Join(c.SetReadBuffer(size), c.SetWriteBuffer(size)); err != nil {
+		return 0, fmt.Errorf("size of a UDP socket's buffers: %w", err)
+	}
+	return size, nil
+}
 
 // resolveCongestion gives the name to set, which is none: the system decides.
 func resolveCongestion(setting string) (string, error) {

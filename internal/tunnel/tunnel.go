@@ -27,8 +27,8 @@ type Stream interface {
 	CloseWrite() error
 }
 
-// Tunnel is one connection to an authenticated peer. Safe for concurrent use. Whoever got it from Dial, Server or Memory
-// closes it; its goroutines have ended when Close returns.
+// Tunnel is one connection to an authenticated peer. Safe for concurrent use. Whoever got it from Dial, Server, DialQUIC,
+// QUICListener or Memory closes it; its goroutines have ended when Close returns.
 type Tunnel interface {
 	// Open starts a stream. It does not wait for the peer to accept it. ErrTooManyStreams beyond Config.MaxStreams.
 	Open(ctx context.Context) (Stream, error)
@@ -36,7 +36,7 @@ type Tunnel interface {
 	Accept() (Stream, error)
 	// Ping measures a round trip to the peer's process.
 	Ping(ctx context.Context) (time.Duration, error)
-	// Close ends the tunnel and all its streams at once. To end without loss, finish the streams first.
+	// Close ends the tunnel and all its streams at once. To end without loss, finish the streams first, then Settle.
 	Close() error
 	// Done is closed when the tunnel has ended.
 	Done() <-chan struct{}
@@ -49,7 +49,7 @@ type Tunnel interface {
 	PeerCertificate() *x509.Certificate
 	LocalAddr() net.Addr
 	RemoteAddr() net.Addr
-	// Transport is "tls", "websocket" (TLS inside a WebSocket) or "memory".
+	// Transport is "tls", "websocket" (TLS inside a WebSocket), "quic" or "memory".
 	Transport() string
 	// Streams counts the streams that are not closed on both sides.
 	Streams() int
@@ -66,6 +66,7 @@ var (
 	ErrTooManyStreams = errors.New("too many streams in the tunnel")
 	ErrReset          = errors.New("stream reset by the peer")
 	ErrOverBudget     = errors.New("stream cut: too many bytes wait to be read")
+	ErrNoUDP          = errors.New("nothing comes back over UDP") // of DialQUIC
 )
 
 // Config holds the limits of a tunnel and of Mux. Begin with DefaultConfig.
@@ -81,17 +82,19 @@ type Config struct {
 	WriteTimeout time.Duration // time the connection may take no bytes
 	CloseTimeout time.Duration // time the peer has to close its side of a closed stream
 
-	HandshakeTimeout       time.Duration // TCP connect and TLS handshake each
-	MaxHandshakes          int           // Mux: connections whose handshake is not done
-	MaxHandshakesPerSource int           // Mux: of these, from one IPv4 address or IPv6 /64
+	HandshakeTimeout       time.Duration // TCP connect and TLS handshake each; the whole of QUIC's
+	MaxHandshakes          int           // Mux, QUICListener: connections whose handshake is not done
+	MaxHandshakesPerSource int           // Mux, QUICListener: of these, from one IPv4 address or IPv6 /64
 	HandshakeGrace         time.Duration // Mux: age from which an unfinished handshake makes way when there is no room
+	RetryAbove             int           // QUICListener: unfinished handshakes from which clients must prove their address
 
 	Congestion string // TCP congestion control: CongestionAuto, CongestionSystem, or a name that the kernel knows; "": auto
 
 	Logger *slog.Logger // nil: none
 }
 
-// DefaultConfig is right for both halves. One tunnel's idle cost is some 20 KiB; MaxBuffered bounds it under load.
+// DefaultConfig is right for both halves. One tunnel's idle cost is some 20 KiB, over QUIC some 80; MaxBuffered
+// bounds it under load.
 func DefaultConfig() Config {
 	return Config{
 		MaxStreams: 1024, Backlog: 1024, OpenRate: 500, OpenBurst: 2000,
@@ -99,7 +102,7 @@ func DefaultConfig() Config {
 		KeepAlive: 10 * time.Second, PingTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second,
 		CloseTimeout:     30 * time.Second,
 		HandshakeTimeout: 10 * time.Second, MaxHandshakes: 1024, MaxHandshakesPerSource: 256,
-		HandshakeGrace: 2 * time.Second,
+		HandshakeGrace: 2 * time.Second, RetryAbove: 64,
 	}
 }
 
@@ -120,6 +123,7 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxHandshakes, d.MaxHandshakes)
 	set(&c.MaxHandshakesPerSource, d.MaxHandshakesPerSource)
 	set(&c.HandshakeGrace, d.HandshakeGrace)
+	set(&c.RetryAbove, d.RetryAbove)
 	c.Window = min(max(c.Window, minWindow), 16<<20)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -100,7 +100,7 @@ type Agent struct {
 	CertificateNotAfter *time.Time              `json:"certificate_not_after,omitempty"`
 	Tunnels             int                     `json:"tunnels"`
 	Lanes               int                     `json:"lanes"`                // dedicated connections beside them
-	Transports          []string                `json:"transports,omitempty"` // of the live tunnels: tls, websocket
+	Transports          []string                `json:"transports,omitempty"` // of the live tunnels: tls, websocket, quic
 	Profiles            []protocol.ProfileOffer `json:"profiles,omitempty"`
 	CreatedAt           time.Time               `json:"created_at"`
 }

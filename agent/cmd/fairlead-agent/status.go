@@ -41,6 +41,8 @@ type standing struct {
 	Record       record    `json:"record"`
 	// WebSocket holds the addresses to which TCP did not pass, with what was found there.
 	WebSocket map[string]uplink.Choice `json:"websocket,omitempty"`
+	// QUIC holds the addresses to which QUIC was tried: transport quic where it passes, tcp where it did not.
+	QUIC map[string]uplink.Choice `json:"quic,omitempty"`
 }
 
 // record is how the agent's own record stands.
@@ -86,7 +88,16 @@ func look(dir string, now time.Time) (standing, error) {
 	case !errors.Is(err, enroll.ErrNotEnrolled):
 		return s, err
 	}
-	s.WebSocket, _ = uplink.ReadChoices(filepath.Join(dir, agent.ChoicesFile)) // a hint, and no part of the standing
+	ways, _ := uplink.ReadChoices(filepath.Join(dir, agent.ChoicesFile)) // a hint, and no part of the standing
+	s.WebSocket, s.QUIC = map[string]uplink.Choice{}, map[string]uplink.Choice{}
+	for addr, c := range ways {
+		switch c.Transport {
+		case uplink.TransportWebSocket:
+			s.WebSocket[addr] = c
+		case uplink.TransportQUIC, uplink.TransportTCP:
+			s.QUIC[addr] = c
+		}
+	}
 	spool := filepath.Join(dir, "audit")
 	g, err := audit.Peek(spool)
 	if err != nil {
@@ -120,6 +131,13 @@ func (s standing) print(t *cli.Term, dir string) {
 		for _, addr := range slices.Sorted(maps.Keys(s.WebSocket)) {
 			c := s.WebSocket[addr]
 			line("transport", "websocket to %s, for TCP did not pass at %s: %s", addr, at(c.Since), c.Reason)
+		}
+		for _, addr := range slices.Sorted(maps.Keys(s.QUIC)) {
+			if c := s.QUIC[addr]; c.Transport == uplink.TransportQUIC {
+				line("transport", "quic to %s, which passed at %s", addr, at(c.Since))
+			} else {
+				line("transport", "tcp to %s, for QUIC did not pass at %s: %s; tried again after %s", addr, at(c.Since), c.Reason, at(c.Retry))
+			}
 		}
 		switch s.State {
 		case "expired":

@@ -146,6 +146,17 @@ func TestStatusTellsWhereTCPDoesNotPass(t *testing.T) {
 	if _, out := status(dir, "-o", "json"); !strings.Contains(out, `"transport": "websocket"`) {
 		t.Errorf("%s", out)
 	}
+	if err := os.WriteFile(file, []byte(`{"a.example.com:443":{"transport":"quic","since":"2026-01-02T03:04:05Z"},
+		"b.example.com:443":{"transport":"tcp","since":"2026-01-02T03:04:05Z","reason":"nothing comes back over UDP","retry":"2026-01-02T03:14:05Z","failures":1}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out := status(dir); code != 0 || !strings.Contains(out, "quic to a.example.com:443, which passed at") || !strings.Contains(out, "tcp to b.example.com:443, for QUIC did not pass at") ||
+		!strings.Contains(out, "nothing comes back over UDP; tried again after") || strings.Contains(out, "websocket") {
+		t.Errorf("%d %q", code, out)
+	}
+	if _, out := status(dir, "-o", "json"); !strings.Contains(out, `"quic": {`) || strings.Contains(out, `"websocket"`) {
+		t.Errorf("%s", out)
+	}
 	// What cannot be read costs nothing: it is a hint.
 	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
