@@ -39,7 +39,7 @@ type port struct {
 
 func quickTunnels() tunnel.Config {
 	cfg := tunnel.DefaultConfig()
-	cfg.KeepAlive, cfg.PingTimeout = 100*time.Millisecond, time.Second
+	cfg.KeepAlive, cfg.PingTimeout = 100*time.Millisecond, 2*time.Second
 	return cfg
 }
 
@@ -291,7 +291,7 @@ func TestAutoFallsBackWhenUDPDies(t *testing.T) {
 	start := time.Now()
 	p.stopped.Store(true)
 	p.expect("tls")
-	if d := time.Since(start); d > 4*time.Second { // found within 1.1 s, and one wait
+	if d := time.Since(start); d > 10*time.Second { // found within 2.1 s, and one wait; the machine may be busy
 		t.Errorf("it took %v", d)
 	}
 	p.nothing(time.Second)
