@@ -137,16 +137,14 @@ func wanCells() []cell {
 	return list
 }
 
-// downAfter measures bulk when the line has just stopped losing packets: what connections have learnt from the loss is what
-// holds them back then.
+// downAfter measures bulk when the line has just stopped losing packets, which bulk and pings went through: what connections
+// have learnt from the loss is what holds them back then.
 func downAfter(ctx context.Context, b *bench, _ string, i *instance, s *Sample) error {
 	if err := b.over(wanLoss, func() error {
-		for range 3 {
-			if err := warm(ctx, i.raw, 1); err != nil {
-				return err
-			}
+		if _, _, err := pingBeside(ctx, i.raw, b.opt.Cell); err != nil {
+			return err
 		}
-		return nil
+		return wait(ctx, wanRest)
 	}); err != nil {
 		return err
 	}
