@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -291,27 +290,62 @@ func (r *Relay) wrap(workspace, agent string, rec audit.Record) ([]byte, error) 
 }
 
 // plainMembers refuses an object in which a reader could find another value than we did: a member that stands twice, or in
-// other case ("Source" beside "source", which encoding/json takes for the same), and "seq", which the API puts in front.
+// other case ("Source" beside "source", which encoding/json takes for the same), and "seq", which the API puts in front. body is
+// valid JSON without white space, as a log writes it.
 func plainMembers(body []byte) bool {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+	if len(body) < 2 || body[0] != '{' {
 		return false
 	}
+	if body[1] == '}' {
+		return true
+	}
 	seen := map[string]bool{"seq": true}
-	for dec.More() {
-		t, err := dec.Token()
-		name, ok := t.(string)
-		if err != nil || !ok || seen[name] || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_0123456789") != "" {
+	for p := body[1:]; ; p = p[1:] { // behind { or a comma
+		if len(p) == 0 {
 			return false
 		}
-		seen[name] = true
-		var skip json.RawMessage
-		if dec.Decode(&skip) != nil {
+		n := 1
+		for n < len(p) && (p[n] >= 'a' && p[n] <= 'z' || p[n] == '_' || p[n] >= '0' && p[n] <= '9') {
+			n++
+		}
+		if p[0] != '"' || n+1 >= len(p) || p[n] != '"' || p[n+1] != ':' || seen[string(p[1:n])] {
 			return false
+		}
+		seen[string(p[1:n])] = true
+		if p = skipValue(p[n+2:]); len(p) == 0 {
+			return false
+		}
+		if p[0] == '}' {
+			return len(p) == 1
 		}
 	}
-	_, err := dec.Token() // the closing brace
-	return err == nil
+}
+
+// skipValue gives what is behind the first value of p: a comma or a bracket that closes what it stands in.
+func skipValue(p []byte) []byte {
+	depth := 0
+	for i := 0; i < len(p); i++ {
+		switch p[i] {
+		case '"':
+			for i++; i < len(p) && p[i] != '"'; i++ {
+				if p[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 {
+				return p[i:]
+			}
+			depth--
+		case ',':
+			if depth == 0 {
+				return p[i:]
+			}
+		}
+	}
+	return nil
 }
 
 // forked is recorded once a process, however often the agent tries, and refused each time: an agent's log that was cut,

@@ -363,7 +363,7 @@ func canonical(body []byte) ([]byte, error) {
 	if err := json.Compact(&b, body); err != nil {
 		return nil, ErrBody
 	}
-	if bytes.ContainsAny(b.Bytes(), "<>&\u2028\u2029") {
+	if hasEscapable(b.Bytes()) {
 		var e bytes.Buffer
 		json.HTMLEscape(&e, b.Bytes())
 		b = e
@@ -372,6 +372,11 @@ func canonical(body []byte) ([]byte, error) {
 		return nil, ErrBody
 	}
 	return b.Bytes(), nil
+}
+
+// hasEscapable reports whether encoding/json would escape something in p: <, >, &, U+2028 or U+2029. It may say yes for nothing.
+func hasEscapable(p []byte) bool {
+	return bytes.IndexByte(p, '<') >= 0 || bytes.IndexByte(p, '>') >= 0 || bytes.IndexByte(p, '&') >= 0 || bytes.Contains(p, []byte("\xe2\x80"))
 }
 
 // Head is the last durable record; Genesis for an empty log.
