@@ -189,7 +189,7 @@ func TestAgentSpeaksForItselfAlone(t *testing.T) {
 		`{"source":"victim","workspace":"w","Source":"a"}`:                false,
 		`{"source":"victim","workspace":"w","` + "\u017f" + `ource":"a"}`: false,
 		`{"seq":7,"source":"a"}`:                                          false,
-		`{"a":"\\\\","b":["]",{"c":"\"},"}],"d":-1.5e3,"source":"a"}`:    true,
+		`{"a":"\\\\","b":["]",{"c":"\"},"}],"d":-1.5e3,"source":"a"}`:     true,
 		`{"a":["x,\"source\":1",{}],"source":"a","b":null,"source":"c"}`:  false,
 		`{"\u0073ource":"victim","source":"a"}`:                           false,
 		`{}`:                                                              true,
