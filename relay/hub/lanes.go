@@ -21,12 +21,16 @@ import (
 
 const (
 	ticketLife = 30 * time.Second // from the request for a lane until it must be there
-	laneIdle   = time.Minute      // a lane that nobody used for so long is closed
+	laneIdle   = 5 * time.Minute  // a lane that nobody used for so long is closed
 	laneSweep  = 10 * time.Second
 
 	// What makes a stream a heavy one: it moved so much, or, for raw bytes, it stayed so long.
 	heavyBytes = 256 << 10
 	heavyTime  = 250 * time.Millisecond
+	// bulkBytes on one stream say that lanes pay for themselves: the pool is filled for whoever comes beside it.
+	bulkBytes = 4 << 20
+
+	light, heavy, bulk = 0, 3, 4 // weights; each light stream takes one off
 
 	maxWeights = 4096 // kinds of requests whose weight is remembered, for each tunnel
 )
@@ -97,7 +101,7 @@ func (p *lanes) take(key string) tunnel.Stream {
 	if !seen {
 		w = presumed(key)
 	}
-	if p.closed || w <= 0 {
+	if p.closed || w <= light {
 		return nil
 	}
 	for len(p.idle) > 0 {
@@ -108,18 +112,25 @@ func (p *lanes) take(key string) tunnel.Stream {
 			p.dropLocked(lane)
 			continue
 		}
-		if len(p.idle) == 0 {
-			p.wantLocked() // one is kept warm for the next
+		switch { // one is kept warm for the next, or for as many as may come
+		case w >= bulk && len(p.all)+len(p.tickets) < p.max:
+			p.wantLocked(p.max)
+		case len(p.idle) == 0:
+			p.wantLocked(1)
 		}
 		return p.meter(s, key)
 	}
-	p.wantLocked()
+	if w >= bulk {
+		p.wantLocked(p.max)
+	} else {
+		p.wantLocked(1)
+	}
 	return nil
 }
 
-// wantLocked has run ask the agent for one more.
-func (p *lanes) wantLocked() {
-	p.need++
+// wantLocked has run ask the agent for n more, within the limit.
+func (p *lanes) wantLocked(n int) {
+	p.need += n
 	if !p.running {
 		ctx, stop := context.WithCancel(context.Background())
 		p.running, p.stop = true, stop
@@ -239,7 +250,7 @@ func (p *lanes) free(lane *tunnel.Lane) {
 	default:
 		p.dropLocked(lane)
 		if lane.Busy() {
-			p.wantLocked()
+			p.wantLocked(1)
 		}
 	}
 }
@@ -268,7 +279,7 @@ func (p *lanes) count() int {
 
 // learn takes what a request turned out to be.
 func (p *lanes) learn(key string, moved int64, lasted time.Duration) {
-	heavy := moved >= heavyBytes || lasted >= heavyTime && path.Base(key) == string(protocol.OpDial)
+	isHeavy := moved >= heavyBytes || lasted >= heavyTime && path.Base(key) == string(protocol.OpDial)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w, seen := p.weights[key]
@@ -278,9 +289,12 @@ func (p *lanes) learn(key string, moved int64, lasted time.Duration) {
 		}
 		w = presumed(key)
 	}
-	if heavy {
-		w = 3
-	} else if w > 0 {
+	switch {
+	case moved >= bulkBytes:
+		w = bulk
+	case isHeavy:
+		w = max(w, heavy)
+	case w > light:
 		w--
 	}
 	p.weights[key] = w

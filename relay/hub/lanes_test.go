@@ -250,6 +250,32 @@ func TestNoMoreLanesThanAllowed(t *testing.T) {
 }
 
 // A caller who breaks off a transfer costs the lane; another is asked for before the next transfer misses it.
+// A stream that moved much fills the pool: who moves much on one stream often moves it on several.
+func TestBulkFillsThePool(t *testing.T) {
+	s := newLaneSite(t, 6)
+	asked := func(n int) {
+		t.Helper()
+		for range n {
+			select {
+			case <-s.tickets:
+			case <-time.After(10 * time.Second):
+				t.Fatal("no lane is asked for")
+			}
+		}
+	}
+	s.read(1 << 20) // heavy, not bulk: each asks for the one that it missed
+	asked(1)
+	s.read(1 << 20)
+	asked(1)
+	s.read(8 << 20)
+	asked(1)
+	if n := len(s.tickets); n > 0 {
+		t.Fatalf("%d lanes were asked for without need", n)
+	}
+	s.read(1) // the next of its kind finds none, and the rest is asked for
+	asked(3)
+}
+
 func TestLostLaneIsReplaced(t *testing.T) {
 	s := newLaneSite(t, 8)
 	lane, err := s.dial(mtlstest.Agent, s.want())
