@@ -10,6 +10,9 @@
 //     error, so that a cut is never taken for an end.
 //   - Closing a stream wakes its own blocked Read and Write.
 //   - A peer can neither hold more memory than Config says, nor keep this side from its other streams by not reading.
+//   - Over yamux, slow readers lose nothing while the first windows of all streams (256 KiB each) fit into half of
+//     MaxBuffered: larger windows are lent as far as there is room (credit.go). Over QUIC and in memory, where windows are
+//     whole, and beyond that number the stream that holds most is cut.
 //   - A dead or silent peer is found within KeepAlive + PingTimeout; a connection that takes no bytes within
 //     WriteTimeout ends.
 //   - A tunnel ends when the peer's certificate does.

@@ -191,6 +191,9 @@ func (t *session) watch() {
 			_ = t.mux.Close()
 			t.tasks.Wait()
 			return
+		case <-t.wire.owing:
+			_ = t.wire.flush() // its fault ends the tunnel
+			continue
 		case <-t.wire.kick:
 			kicked = true
 		case <-timer.C:

@@ -76,7 +76,7 @@ type Config struct {
 	OpenRate     float64       // streams a second that the peer may open for long; it is slowed down beyond
 	OpenBurst    int           // streams at once
 	Window       uint32        // bytes a stream may hold unread here; 256 KiB to 16 MiB
-	MaxBuffered  int64         // bytes that all streams may hold unread; the greatest is cut beyond
+	MaxBuffered  int64         // bytes that all streams may hold unread; credit is held back before, the greatest is cut beyond
 	KeepAlive    time.Duration // silence after which the peer is pinged
 	PingTimeout  time.Duration // silence after a ping after which the peer is dead
 	WriteTimeout time.Duration // time the connection may take no bytes

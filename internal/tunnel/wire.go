@@ -44,6 +44,7 @@ const (
 //   - joins a frame's header and body in one TLS record and one system call;
 //   - refuses streams beyond the limits and frames of unknown streams before yamux holds anything for them;
 //   - knows which streams both sides have ended, which yamux does not tell;
+//   - holds credit back while much waits unread (credit.go), and ends the tunnel of a peer that goes beyond it;
 //   - can reset a stream, for which yamux has no call: a reset frame is sent to the peer, and one is slipped in before the
 //     next frame that yamux reads, so that both sides forget the stream;
 //   - tells the tunnel why the connection ended before yamux learns that it did.
@@ -57,6 +58,7 @@ type wire struct {
 	started time.Time
 	lastRx  atomic.Int64  // time since started
 	kick    chan struct{} // wakes the supervisor: resets wait
+	owing   chan struct{} // and this: credit waits, which wants no sweep
 
 	// used by yamux's receiving goroutine alone
 	hdr                   [headerSize]byte
@@ -76,6 +78,10 @@ type wire struct {
 	buffered int64
 	inject   []uint32 // streams to reset towards our own yamux
 	resets   []uint32 // streams to reset towards the peer
+	floors   int64    // what the streams hold of the budget, up to their floors
+	lent     int64    // and beyond
+	withheld int64    // credit of all streams
+	credits  []*rec   // streams with credit to send
 }
 
 // rec is what the wire knows of a stream. Guarded by wire.mu.
@@ -91,12 +97,18 @@ type rec struct {
 	err         error // why we reset it
 	s           *stream
 	lateNoticed bool
+
+	credit      int64  // bytes that the peer may send
+	withheld    int64  // credit that yamux gave and the peer has not got
+	due         uint32 // of credit: to be sent
+	floor, lent int64  // this stream's in wire's sums
+	gone        bool   // closed or reset: what it holds counts no more
 }
 
 func newWire(conn net.Conn, batch *batchConn, client bool, cfg Config, end func(error), ended <-chan struct{}) *wire {
 	return &wire{
 		conn: conn, batch: batch, client: client, cfg: cfg, end: end, ended: ended,
-		started: time.Now(), kick: make(chan struct{}, 1), recs: make(map[uint32]*rec),
+		started: time.Now(), kick: make(chan struct{}, 1), owing: make(chan struct{}, 1), recs: make(map[uint32]*rec),
 		opens:   newBucket(cfg.OpenRate, cfg.OpenBurst),
 		pings:   newBucket(pingRate, pingBurst),
 		control: newBucket(controlRate, controlBurst),
@@ -219,8 +231,9 @@ func (w *wire) inspect() (pass bool, err error) {
 		if w.inbound >= w.cfg.MaxStreams || w.waiting >= w.cfg.Backlog+backlogSlack {
 			return false, w.reply(id)
 		}
-		r = &rec{id: id, inbound: true}
+		r = &rec{id: id, inbound: true, credit: minWindow}
 		w.recs[id] = r
+		w.charge(r)
 		w.inbound++
 		w.waiting++
 	}
@@ -242,9 +255,14 @@ func (w *wire) inspect() (pass bool, err error) {
 			}
 			return false, w.reset(r, nil)
 		}
+		if int64(length) > r.credit {
+			return false, fmt.Errorf("%w: stream %d got %d bytes where %d more were allowed", ErrProtocol, id, length, r.credit)
+		}
 		r.grown = true
+		r.credit -= int64(length)
 		r.buffered += int64(length)
 		w.buffered += int64(length)
+		w.charge(r)
 		if w.buffered > w.cfg.MaxBuffered {
 			g := w.greatest()
 			if err := w.reset(g, ErrOverBudget); err != nil || g == r {
@@ -257,6 +275,7 @@ func (w *wire) inspect() (pass bool, err error) {
 			return false, fmt.Errorf("%w: stream %d ended twice", ErrProtocol, id)
 		}
 		r.peerFIN = true
+		w.settle(r)
 		if r.localFIN {
 			w.remove(r)
 		}
@@ -323,8 +342,14 @@ func (w *wire) remove(r *rec) {
 
 func (w *wire) forget(r *rec) {
 	w.remove(r)
+	w.drop(r)
+}
+
+// drop no longer counts what the stream holds.
+func (w *wire) drop(r *rec) {
 	w.buffered -= r.buffered
-	r.buffered = 0
+	r.buffered, r.gone = 0, true
+	w.settle(r)
 }
 
 func (w *wire) greatest() *rec {
@@ -337,9 +362,11 @@ func (w *wire) greatest() *rec {
 	return g
 }
 
-func (w *wire) wake() {
+func (w *wire) wake() { nudge(w.kick) }
+
+func nudge(ch chan<- struct{}) {
 	select {
-	case w.kick <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
 }
@@ -373,7 +400,7 @@ func (w *wire) attach(s *stream, accepted bool) (known bool) {
 	}
 	s.rec = w.recs[s.ys.StreamID()]
 	if s.rec == nil {
-		s.rec = &rec{id: s.ys.StreamID(), s: s}
+		s.rec = &rec{id: s.ys.StreamID(), s: s, gone: true}
 		return false
 	}
 	s.rec.s = s
@@ -385,6 +412,8 @@ func (w *wire) consumed(r *rec, n int) {
 	m := min(int64(n), r.buffered)
 	r.buffered -= m
 	w.buffered -= m
+	w.charge(r)
+	w.release(r, true)
 	w.mu.Unlock()
 }
 
@@ -397,8 +426,7 @@ func (w *wire) closed(r *rec) {
 	if r.buffered > 0 && !r.peerFIN && w.recs[r.id] == r {
 		w.late(r) // the peer may wait for room that never comes
 	}
-	w.buffered -= r.buffered
-	r.buffered = 0
+	w.drop(r)
 }
 
 // finished reports whether the peer ended its side, and our own reason for a reset.
@@ -427,12 +455,15 @@ func (w *wire) streams() []*stream {
 	return all
 }
 
-// sweep resets closed streams whose peer did not close in time, and says when the next is due. With shrink, buffers that
-// are empty and large are given back.
+// sweep resets closed streams whose peer did not close in time, and says when the next is due. Withheld credit is released
+// where there is room again. With shrink, buffers that are empty and large are given back.
 func (w *wire) sweep(now time.Time, shrink bool) (next time.Time) {
 	var idle []*stream
 	w.mu.Lock()
 	for _, r := range w.recs {
+		if r.s != nil {
+			w.release(r, false)
+		}
 		switch {
 		case r.closed && !now.Before(r.resetAt):
 			if w.reset(r, nil) != nil {

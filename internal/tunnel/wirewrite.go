@@ -19,35 +19,49 @@ func (w *wire) Write(p []byte) (int, error) {
 	if len(p) != headerSize {
 		return 0, w.fail(fmt.Errorf("%w: no header where one should be", ErrProtocol))
 	}
-	w.note(p)
+	copy(w.whdr[:], p) // yamux's is not ours to change
+	if !w.note(w.whdr[:]) {
+		return len(p), nil
+	}
 	if p[1] == typeData && binary.BigEndian.Uint32(p[8:]) > 0 {
-		copy(w.whdr[:], p)
 		w.joined = true
 		return len(p), nil
 	}
-	return len(p), w.send(p, nil)
+	return len(p), w.send(w.whdr[:], nil)
 }
 
-// note keeps the books for a frame that leaves.
-func (w *wire) note(h []byte) {
-	flags, id := binary.BigEndian.Uint16(h[2:]), binary.BigEndian.Uint32(h[4:])
-	if h[1] > typeWindow || flags&(flagSYN|flagFIN) == 0 {
-		return
+// note keeps the books for a frame that leaves, and makes a window update as small as the budget wants it. false: nothing is
+// left to send.
+func (w *wire) note(h []byte) bool {
+	flags, id, length := binary.BigEndian.Uint16(h[2:]), binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:])
+	credit := h[1] == typeWindow && length > 0
+	if h[1] > typeWindow || flags&(flagSYN|flagFIN) == 0 && !credit {
+		return true
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if flags&flagSYN != 0 {
-		w.recs[id] = &rec{id: id}
+		w.recs[id] = &rec{id: id, credit: minWindow}
+		w.charge(w.recs[id])
 	}
-	if r := w.recs[id]; r != nil && flags&flagFIN != 0 {
+	r := w.recs[id]
+	if r == nil {
+		return true
+	}
+	if credit {
+		length = w.update(r, length)
+		binary.BigEndian.PutUint32(h[8:], length)
+	}
+	if flags&flagFIN != 0 {
 		r.localFIN = true
 		if r.peerFIN {
 			w.remove(r)
 		}
 	}
+	return !credit || length > 0 || flags != 0
 }
 
-// flush sends the resets that wait.
+// flush sends the resets and credit that wait.
 func (w *wire) flush() error {
 	w.wmu.Lock()
 	defer w.wmu.Unlock()
@@ -61,13 +75,14 @@ const maxRecord = 16 << 10 // of TLS 1.3
 
 var records = sync.Pool{New: func() any { b := make([]byte, 0, maxRecord); return &b }}
 
-// send writes waiting resets, then one frame, in as few records as can be and one system call. w.wmu is held.
+// send writes waiting resets and credit, then one frame, in as few records as can be and one system call. w.wmu is held.
 func (w *wire) send(hdr, body []byte) error {
 	pooled := records.Get().(*[]byte)
 	defer records.Put(pooled)
 	w.mu.Lock()
 	first := appendResets((*pooled)[:0], w.resets)
 	w.resets = w.resets[:0]
+	first = w.appendCredits(first)
 	w.mu.Unlock()
 	first = append(first, hdr...)
 	n := min(len(body), max(0, maxRecord-len(first)))
