@@ -35,7 +35,12 @@ type running struct {
 
 func run(t testing.TB, log *testenv.Log, name string, args ...string) *running {
 	t.Helper()
-	p := &running{cmd: exec.Command(program(t, name), args...), log: log, gone: make(chan struct{})}
+	return runCommand(t, log, name, exec.Command(program(t, name), args...))
+}
+
+func runCommand(t testing.TB, log *testenv.Log, name string, cmd *exec.Cmd) *running {
+	t.Helper()
+	p := &running{cmd: cmd, log: log, gone: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

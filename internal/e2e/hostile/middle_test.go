@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -107,7 +108,11 @@ func newMiddle(t testing.TB, to string) *middle {
 // listen takes conns at one more address.
 func (m *middle) listen(t testing.TB, addr string) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", addr)
+	// What is on the way is a few packets, not the megabytes that a kernel would take.
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 16<<10) })
+	}}
+	ln, err := lc.Listen(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,9 +153,6 @@ func (m *middle) serve(c net.Conn) {
 		defer c.Close()
 		take(c)
 		return
-	}
-	if m.rate.Load() > 0 { // a narrow line does not take much at once
-		_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
 	}
 	out, err := net.Dial("tcp", m.to)
 	if err != nil {

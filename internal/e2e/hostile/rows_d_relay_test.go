@@ -156,10 +156,15 @@ func nobodyServer(chain [][]byte, key any) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: chain, PrivateKey: key}}, NextProtos: []string{protocol.ALPNTunnel}, ClientAuth: tls.RequestClientCert}
 }
 
+// publicName is a certificate for a name that signs itself.
+func publicName(name string) *x509.Certificate {
+	return &x509.Certificate{IsCA: true, BasicConstraintsValid: true, DNSNames: []string{name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}
+}
+
 // interceptionRows: D9, TLS is broken open by somebody whom all the world trusts, but for the agent.
 func interceptionRows(t *testing.T) {
 	dir := t.TempDir()
-	cert, key := certificate(t, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}, nil, nil)
+	cert, key := certificate(t, publicName("localhost"), nil, nil)
 	ca := filepath.Join(dir, "public.pem")
 	write(t, ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
 	t.Run("D9 a public CA on TCP alone", func(t *testing.T) {
