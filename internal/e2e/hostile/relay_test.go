@@ -31,6 +31,7 @@ type rogue struct {
 	root *enroll.Authority
 	ws   *enroll.WorkspaceCA
 	addr string
+	tls  *tls.Config // of tunnels
 	cfg  tunnel.Config
 
 	mu      sync.Mutex // guards the fields below
@@ -65,8 +66,9 @@ func newRogue(t testing.TB) *rogue {
 	}
 	r.addr = ln.Addr().String()
 	reloader := mtls.NewReloader(pair)
+	r.tls = mtls.TunnelTLS(reloader, r.root.Pool(), installation, nil)
 	mux := tunnel.Listen(ln, map[string]*tls.Config{
-		protocol.ALPNTunnel: mtls.TunnelTLS(reloader, r.root.Pool(), installation, nil),
+		protocol.ALPNTunnel: r.tls,
 		protocol.ALPNEnroll: mtls.EnrollServerTLS(reloader),
 	}, r.cfg)
 	ctx, cancel := context.WithCancel(context.Background())

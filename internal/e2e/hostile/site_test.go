@@ -33,7 +33,7 @@ import (
 // maxRSS is what an agent may ever hold. DefaultConfig's MaxBuffered is 64 MiB, a statement 16 MiB; the rest is Go's.
 const maxRSS = 400 << 20
 
-var binary = struct {
+var built = struct {
 	once sync.Once
 	path string
 	dir  string
@@ -48,35 +48,36 @@ func TestMain(m *testing.M) {
 		}
 		return 0
 	})
-	if binary.dir != "" {
-		os.RemoveAll(binary.dir)
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
 	}
 	os.Exit(status)
 }
 
-// agentBinary is the program as users run it: of FAIRLEAD_BIN, or built once.
-func agentBinary(t testing.TB) string {
+// program is one of the programs as users run them: of FAIRLEAD_BIN, or built once.
+func program(t testing.TB, name string) string {
 	t.Helper()
-	binary.once.Do(func() {
-		if dir := os.Getenv("FAIRLEAD_BIN"); dir != "" {
-			binary.path = filepath.Join(dir, "fairlead-agent")
+	built.once.Do(func() {
+		if built.path = os.Getenv("FAIRLEAD_BIN"); built.path != "" {
 			return
 		}
-		if binary.dir, binary.err = os.MkdirTemp("", "fairlead-hostile"); binary.err != nil {
+		if built.dir, built.err = os.MkdirTemp("", "fairlead-hostile"); built.err != nil {
 			return
 		}
-		binary.path = filepath.Join(binary.dir, "fairlead-agent")
-		cmd := exec.Command("go", "build", "-trimpath", "-o", binary.path, "./agent/cmd/fairlead-agent")
+		built.path = built.dir
+		cmd := exec.Command("go", "build", "-trimpath", "-o", built.dir+"/", "./agent/cmd/fairlead-agent", "./relay/cmd/fairlead-relay")
 		cmd.Dir, cmd.Env = "../../..", append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			binary.err = fmt.Errorf("build the agent: %w\n%s", err, out)
+			built.err = fmt.Errorf("build the programs: %w\n%s", err, out)
 		}
 	})
-	if binary.err != nil {
-		t.Fatal(binary.err)
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	return binary.path
+	return filepath.Join(built.path, name)
 }
+
+func agentBinary(t testing.TB) string { t.Helper(); return program(t, "fairlead-agent") }
 
 // site is one agent process and the folder that it lives in.
 type site struct {
@@ -352,14 +353,14 @@ func (s *site) healthy(t testing.TB) {
 	}
 }
 
-func (s *site) proc(name string) string {
-	return filepath.Join("/proc", strconv.Itoa(s.cmd.Process.Pid), name)
-}
+func (s *site) rss(t testing.TB) int64 { t.Helper(); return rssOf(t, s.cmd.Process.Pid) }
 
-// rss is the memory of the process in bytes.
-func (s *site) rss(t testing.TB) int64 {
+func (s *site) cpu(t testing.TB) time.Duration { t.Helper(); return cpuOf(t, s.cmd.Process.Pid) }
+
+// rssOf is the memory of a process in bytes.
+func rssOf(t testing.TB, pid int) int64 {
 	t.Helper()
-	b, err := os.ReadFile(s.proc("statm"))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -367,10 +368,10 @@ func (s *site) rss(t testing.TB) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// cpu is what the process has used so far.
-func (s *site) cpu(t testing.TB) time.Duration {
+// cpuOf is what a process has used so far.
+func cpuOf(t testing.TB, pid int) time.Duration {
 	t.Helper()
-	b, err := os.ReadFile(s.proc("stat"))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -380,22 +381,25 @@ func (s *site) cpu(t testing.TB) time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100 everywhere
 }
 
-// listening gives the sockets that the process accepts connections or datagrams on.
-func (s *site) listening(t testing.TB) (found []string) {
+func (s *site) listening(t testing.TB) []string { t.Helper(); return listeningOf(t, s.cmd.Process.Pid) }
+
+// listeningOf gives the sockets that a process accepts connections or datagrams on.
+func listeningOf(t testing.TB, pid int) (found []string) {
 	t.Helper()
+	proc := fmt.Sprintf("/proc/%d/", pid)
 	own := map[string]bool{}
-	fds, err := os.ReadDir(s.proc("fd"))
+	fds, err := os.ReadDir(proc + "fd")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, fd := range fds {
-		to, _ := os.Readlink(filepath.Join(s.proc("fd"), fd.Name()))
+		to, _ := os.Readlink(filepath.Join(proc, "fd", fd.Name()))
 		if inode, ok := strings.CutPrefix(to, "socket:["); ok {
 			own[strings.TrimSuffix(inode, "]")] = true
 		}
 	}
 	for _, kind := range []string{"tcp", "tcp6", "udp", "udp6"} {
-		b, err := os.ReadFile(s.proc("net/" + kind))
+		b, err := os.ReadFile(proc + "net/" + kind)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // no IPv6 here
 		}
