@@ -354,6 +354,9 @@ func (u *Uplink) watch(ctx context.Context, t tunnel.Tunnel, cycle <-chan struct
 			pctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			_, err := t.Ping(pctx)
 			cancel()
+			if errors.Is(err, tunnel.ErrLate) {
+				continue // the tunnel itself bounds how late
+			}
 			if err != nil && ctx.Err() == nil {
 				return false, nil, fmt.Errorf("relay does not answer: %w", err)
 			}

@@ -40,6 +40,8 @@ func socket(c net.Conn) (*net.TCPConn, bool) {
 		switch t := c.(type) {
 		case *net.TCPConn:
 			return t, true
+		case *batchConn:
+			c = t.Conn
 		case interface{ NetConn() net.Conn }:
 			c = t.NetConn()
 		default:

@@ -181,6 +181,8 @@ func (t *session) watch() {
 	defer timer.Stop()
 	var (
 		pinged  time.Duration // when, since wire.started; 0: no ping is out
+		looked  time.Duration // when the ping was last found to be late, or sent
+		was     mark          // at that moment
 		swept   = time.Now()
 		checked = time.Now()
 	)
@@ -218,16 +220,20 @@ func (t *session) watch() {
 		switch {
 		case pinged > 0 && rx > pinged:
 			pinged = 0
-		case pinged > 0 && since-pinged >= t.cfg.PingTimeout:
-			t.end(ErrPeerLost)
-			continue
+		case pinged > 0 && since-looked >= t.cfg.PingTimeout:
+			if since-pinged >= t.cfg.LatePing || !t.moves(was) {
+				t.end(ErrPeerLost)
+				continue
+			}
+			looked, was = since, t.mark()
 		case pinged == 0 && (since-rx >= t.cfg.KeepAlive || slept):
 			pinged = max(since, 1)
+			looked, was = pinged, t.mark()
 			t.ping()
 		}
 		due := now.Add(min(t.cfg.KeepAlive-min(since-rx, t.cfg.KeepAlive), 30*time.Second))
 		if pinged > 0 {
-			due = now.Add(t.cfg.PingTimeout - (since - pinged))
+			due = now.Add(t.cfg.PingTimeout - (since - looked))
 		}
 		if !next.IsZero() && next.Before(due) {
 			due = next
@@ -279,6 +285,7 @@ func (t *session) ping() *pingCall {
 }
 
 func (t *session) Ping(ctx context.Context) (time.Duration, error) {
+	was := t.mark()
 	p := t.ping()
 	select {
 	case <-p.done:
@@ -287,6 +294,9 @@ func (t *session) Ping(ctx context.Context) (time.Duration, error) {
 		}
 		return p.rtt, nil
 	case <-ctx.Done():
+		if t.moves(was) {
+			return 0, fmt.Errorf("%w: %w", ErrLate, ctx.Err())
+		}
 		return 0, fmt.Errorf("ping: %w", ctx.Err())
 	case <-t.done:
 		return 0, t.Err()

@@ -34,7 +34,8 @@ type Tunnel interface {
 	Open(ctx context.Context) (Stream, error)
 	// Accept waits for a stream that the peer opened. After the end of the tunnel it gives Err.
 	Accept() (Stream, error)
-	// Ping measures a round trip to the peer's process.
+	// Ping measures a round trip to the peer's process. ErrLate says that the context ended first and the peer is there all
+	// the same, behind a line that carries what was sent before.
 	Ping(ctx context.Context) (time.Duration, error)
 	// Close ends the tunnel and all its streams at once. To end without loss, finish the streams first, then Settle.
 	Close() error
@@ -61,6 +62,7 @@ var (
 	ErrPeerClosed     = errors.New("tunnel closed by the peer")
 	ErrPeerLost       = errors.New("tunnel lost: the peer does not answer")
 	ErrExpired        = errors.New("tunnel ended: the peer's certificate expired")
+	ErrLate           = errors.New("the line is slow: the ping still waits behind what was sent before") // of Ping; the tunnel stands
 	ErrWriteTimeout   = errors.New("tunnel lost: the peer takes no bytes")
 	ErrProtocol       = errors.New("tunnel ended: the peer broke the protocol")
 	ErrTooManyStreams = errors.New("too many streams in the tunnel")
@@ -79,6 +81,7 @@ type Config struct {
 	MaxBuffered  int64         // bytes that all streams may hold unread; credit is held back before, the greatest is cut beyond
 	KeepAlive    time.Duration // silence after which the peer is pinged
 	PingTimeout  time.Duration // silence after a ping after which the peer is dead
+	LatePing     time.Duration // the same while the line still carries what was sent before the ping
 	WriteTimeout time.Duration // time the connection may take no bytes
 	CloseTimeout time.Duration // time the peer has to close its side of a closed stream
 
@@ -99,7 +102,7 @@ func DefaultConfig() Config {
 	return Config{
 		MaxStreams: 1024, Backlog: 1024, OpenRate: 500, OpenBurst: 2000,
 		Window: 4 << 20, MaxBuffered: 64 << 20,
-		KeepAlive: 10 * time.Second, PingTimeout: 10 * time.Second, WriteTimeout: 20 * time.Second,
+		KeepAlive: 10 * time.Second, PingTimeout: 10 * time.Second, LatePing: time.Minute, WriteTimeout: 20 * time.Second,
 		CloseTimeout:     30 * time.Second,
 		HandshakeTimeout: 10 * time.Second, MaxHandshakes: 1024, MaxHandshakesPerSource: 256,
 		HandshakeGrace: 2 * time.Second, RetryAbove: 64,
@@ -117,6 +120,7 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxBuffered, d.MaxBuffered)
 	set(&c.KeepAlive, d.KeepAlive)
 	set(&c.PingTimeout, d.PingTimeout)
+	set(&c.LatePing, d.LatePing)
 	set(&c.WriteTimeout, d.WriteTimeout)
 	set(&c.CloseTimeout, d.CloseTimeout)
 	set(&c.HandshakeTimeout, d.HandshakeTimeout)

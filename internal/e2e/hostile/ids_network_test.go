@@ -67,6 +67,7 @@ var heldBy = map[string][]string{
 	"Z30": {self + " TestNetworkFaults/"},
 	"Z31": {"internal/bench TestLabATunnelOutlivesLossAndABlackOut"},
 	"Z32": {"internal/bench TestLabATunnelOutlivesLossAndABlackOut", self + " TestNetworkFaults/"},
+	"Z35": {"internal/tunnel TestSlowLineIsNotADeadOne/", "internal/bench TestLabAPingBesideBulkStaysQuick", self + " TestNetworkFaults/"}, // but for its 5 s: performance, not safety
 	"Z37": {"internal/e2e TestSlowCallersAreCut", "internal/tunnel TestMuxHandshakeStall"},
 	"Z38": {self + " TestNames/"},
 	"Z39": {self + " TestNetworkFaults/"},

@@ -19,7 +19,9 @@ type middle struct {
 	to   string
 
 	up, down gate         // shut: what the agent sends, or the relay, is held back as on a dead line; opened, it comes late
-	rate     atomic.Int64 // bytes a second in each direction; 0: as they come
+	rate     atomic.Int64 // bytes a second in each direction, of all conns together; 0: as they come
+	upTurn   sync.Mutex   // held by who is on a narrow line
+	downTurn sync.Mutex
 	conns    atomic.Int64 // that were made so far
 	upGap    silence
 	downGap  silence
@@ -188,10 +190,16 @@ func (m *middle) pump(l *link, to, from net.Conn, g *gate, gap *silence, listen 
 				l.listen(buf[:n])
 			}
 			if rate := m.rate.Load(); rate > 0 {
+				turn := &m.downTurn
+				if listen {
+					turn = &m.upTurn
+				}
+				turn.Lock()
 				select {
 				case <-time.After(time.Duration(n) * time.Second / time.Duration(rate)):
 				case <-l.done:
 				}
+				turn.Unlock()
 			}
 			if _, werr := to.Write(buf[:n]); werr != nil {
 				l.end()

@@ -45,6 +45,7 @@ func TestNetworkFaults(t *testing.T) {
 	row("Z29 dead to the agent", func(t *testing.T, h *house) { deadLine(t, h, false, true) })
 	row("Z30 an idle tunnel is not silent", idleTunnel)
 	row("Z32 a partition", partition)
+	row("Z35 a narrow line", narrowLine)
 	row("Z39 resets without end", resets)
 	row("Z41 an uplink that flaps", flapping)
 	row("Z46 streams without end", func(t *testing.T, h *house) { streamStorm(t, h) })
@@ -233,6 +234,45 @@ func partition(t *testing.T, h *house) {
 			}
 		}
 		return n >= 2
+	})
+}
+
+// narrowLine: 64 kbit/s, with more to carry than it can. The ping stands behind the transfer for longer than a ping may, and
+// nobody is taken for dead for it; short operations have their turn, late.
+func narrowLine(t *testing.T, h *house) {
+	if err := os.WriteFile(h.path("in/big.bin"), make([]byte, 64<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.middle.rate.Store(8000)
+	f, err := h.client.Get(t.Context(), "in", "big.bin", client.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := end(f)
+	var slowest time.Duration
+	for stop := time.Now().Add(40 * time.Second); time.Now().Before(stop); {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		asked := time.Now()
+		if err := h.ask(ctx); err != nil {
+			t.Errorf("a short operation beside: %v", err)
+		}
+		cancel()
+		slowest = max(slowest, time.Since(asked))
+	}
+	t.Logf("Z35: beside a transfer on the tunnel itself a short operation took %s", slowest)
+	if strings.Contains(h.agentLog.String(), "no tunnel to the relay") || strings.Contains(h.log.String(), "tunnel ended") {
+		t.Error("somebody was taken for dead")
+	}
+	select {
+	case err := <-read:
+		t.Errorf("the transfer ended: %v", err)
+	default:
+	}
+	h.middle.rate.Store(0)
+	f.Close()
+	testenv.Eventually(t, "the line is free", func() bool {
+		started := time.Now()
+		return h.ask(t.Context()) == nil && time.Since(started) < time.Second
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -41,6 +42,8 @@ var built = struct {
 }{}
 
 func TestMain(m *testing.M) {
+	// Rows that run side by side wait far more than they work, so the number of CPUs says nothing of how many may.
+	_ = flag.Set("test.parallel", "16")
 	status := servers.Main(m, func() int {
 		if err := goleak.Find(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
