@@ -39,6 +39,7 @@ var heldBy = map[string][]string{
 	"D14": {"internal/mtls TestKeypairFile", "internal/e2e TestRenewalsLoseNoRequest", self + " TestForgedRenewals", self + " TestHostileRelayAndMiddle/"},
 	"D16": {"internal/tunnel TestBrokenFramesEndTheTunnel/", "internal/tunnel TestStrayFramesArePassedOver/", "internal/tunnel TestFloodsAreBounded/", self + " TestHostileAgent/", self + " TestHostileRelayAndMiddle/"},
 	"D17": {"internal/tunnel TestFloodsAreBounded/", self + " TestStreamsThatAreNeverRead", self + " TestHostileAgent/"},
+	"D18": {"internal/tunnel TestFloodsAreBoundedOverQUIC", "internal/tunnel TestHandshakesOverQUICAreBounded"}, // and go.mod's floor: its own frames belong to the library
 	"D19": {"internal/websocket TestBrokenFramesAreRefused", "internal/websocket TestServerJudgesTheRequest", "relay TestWebSocketRouteIsGuardedByTheHandshakeInside", self + " TestHostileAgent/"},
 	"D20": {"relay TestAgentRecordsAreTakenInOrderAndOnce", self + " TestHostileAgent/"},
 	"D22": {"protocol TestMalformedRequestIsRefused/", self + " TestUnknownNotices"},
@@ -68,6 +69,7 @@ var heldBy = map[string][]string{
 	"Z31": {"internal/bench TestLabATunnelOutlivesLossAndABlackOut"},
 	"Z32": {"internal/bench TestLabATunnelOutlivesLossAndABlackOut", self + " TestNetworkFaults/"},
 	"Z35": {"internal/tunnel TestSlowLineIsNotADeadOne/", "internal/bench TestLabAPingBesideBulkStaysQuick", self + " TestNetworkFaults/"}, // but for its 5 s: performance, not safety
+	"Z36": {"agent/uplink TestAutoStaysOnTCPWhereUDPIsStopped", "agent/uplink TestAutoFallsBackWhenUDPDies"},
 	"Z37": {"internal/e2e TestSlowCallersAreCut", "internal/tunnel TestMuxHandshakeStall"},
 	"Z38": {self + " TestNames/"},
 	"Z39": {self + " TestNetworkFaults/"},
@@ -80,13 +82,11 @@ var heldBy = map[string][]string{
 
 // notHeld are the rows that no test here can show, or not with the catalog's figure, with the reason.
 var notHeld = map[string]string{
-	"D18": "frames of QUIC itself belong to its library: the floor of its version is go.mod's, and the bounds of tunnels over QUIC are tested in internal/tunnel",
 	"Z23": "the root lives as long as its installation and does not change; that an agent's own change of certificate loses nothing is internal/e2e TestRenewalsLoseNoRequest",
 	"Z25": "a process cannot be given another wall clock without setting the machine's; validity by the wall clock is internal/tunnel TestTunnelEndsWithCertificate, another clock from the start is Z24",
 	"Z26": "needs a machine that sleeps: freezing a process does not stop the monotonic clock (Z5 and Z6 freeze both programs)",
 	"Z27": "an installation has one relay",
 	"Z34": "needs a line of its own with a small MTU, as root; over TCP it is the kernel's to find out",
-	"Z36": "UDP is not needed for a tunnel; that the way over QUIC falls back is tested in agent/uplink",
 	"Z42": "5000 agents are more than a test machine holds: a storm of handshakes is internal/tunnel TestMuxStormIsServed, full jitter and patience are agent/uplink",
 	"Z43": "an installation has one relay",
 	"Z44": "as Z42; that renewals keep a pace is relay TestRenewalsAreNotAHammer",
