@@ -116,6 +116,9 @@ func TestRefusedDialTakesNothingOfWhatFollowed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for range 8 { // on the mux, and on lanes when they are there
 				c, err := dial()
+				if name == "gateway" && errors.Is(err, syscall.ECONNRESET) {
+					continue // the reset overtook the dial's own end
+				}
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -130,13 +133,14 @@ func TestRefusedDialTakesNothingOfWhatFollowed(t *testing.T) {
 				}()
 				_, err = io.ReadAll(c)
 				c.Close()
-				if werr := <-wrote; name == "gateway" && err == nil && errors.Is(werr, syscall.ECONNRESET) {
+				werr := <-wrote
+				if name == "gateway" && err == nil && errors.Is(werr, syscall.ECONNRESET) {
 					err = werr // the kernel tells of a reset once
 				}
 				var e *protocol.Error
 				switch {
 				case name == "gateway" && err == nil:
-					t.Error("no reset")
+					t.Errorf("no reset: %v", werr)
 				case name == "tunnel" && (!errors.As(err, &e) || e.Code != protocol.CodeDenied || e.Origin != protocol.OriginAgent):
 					t.Errorf("%v", err)
 				}

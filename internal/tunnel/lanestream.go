@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -92,12 +93,16 @@ func (s *laneStream) Write(p []byte) (n int, err error) {
 		}
 		c := p[:min(len(p), maxLaneFrame)]
 		if err := s.l.send(laneData, c); err != nil {
-			timeout := isTimeout(err)
-			s.l.end(ErrWriteTimeout) // TLS cannot go on after a record that was cut off
-			if timeout {
+			if isTimeout(err) {
+				s.l.end(ErrWriteTimeout) // TLS cannot go on after a record that was cut off
 				return n, os.ErrDeadlineExceeded
 			}
-			return n, s.reason(err)
+			if e := s.reason(err); e != err {
+				return n, e
+			}
+			// The peer dropped the lane. What it said before, such as why, may still wait to be read: the reader finds the end.
+			time.AfterFunc(laneDrainTime, func() { s.l.end(ErrWriteTimeout) })
+			return n, fmt.Errorf("%w: %w", ErrPeerClosed, err)
 		}
 		n += len(c)
 		p = p[len(c):]

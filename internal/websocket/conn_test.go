@@ -353,11 +353,13 @@ func TestOtherImplementationAgrees(t *testing.T) {
 	_, _ = rand.Read(want)
 	echo := func(t *testing.T, c net.Conn) {
 		t.Helper()
-		go func() { _, _ = c.Write(want) }()
+		wrote := make(chan error, 1)
+		go func() { _, err := c.Write(want); wrote <- err }()
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("echo: %v", err)
 		}
+		must(t, <-wrote) // a Close beside it would say no goodbye
 	}
 	t.Run("our server", func(t *testing.T) {
 		addr, conns := server(t)
