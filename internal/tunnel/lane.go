@@ -32,7 +32,9 @@ const TicketSize = 32
 // What a lane may still bring after its stream was closed here. Beyond that it is dropped: a new one is cheaper than the rest
 // of a file that nobody wants.
 const (
-	laneDrainBytes = 256 << 10
+	// What is still on its way when an answer came early, such as a refusal: the relay stops when it has read that. A limit that
+	// it could reach by then would end a lane that it has given to the next stream already.
+	laneDrainBytes = 16 << 20
 	laneDrainTime  = 2 * time.Second
 )
 
