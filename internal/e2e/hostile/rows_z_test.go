@@ -302,7 +302,8 @@ func flapping(t *testing.T, h *house) {
 			t.Errorf("%d tunnels at a time", n)
 		}
 	}
-	h.comesBack(t, 20*time.Second)
+	// Each loss of a tunnel that did not live for 30 s doubles the pause before the next try, up to a minute.
+	h.comesBack(t, 75*time.Second)
 	testenv.Eventually(t, "one tunnel stays", func() bool { return h.tunnels(t, h.id) == 1 })
 	if n := h.relay.sockets(t); n > before+5 {
 		t.Errorf("the relay has %d sockets, %d before", n, before)
