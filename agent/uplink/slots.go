@@ -44,8 +44,9 @@ func (u *Uplink) way(ctx context.Context, at slot) string {
 // Settle is how long a request may take to come that chose a tunnel just before the relay was told that it drains.
 const Settle = 250 * time.Millisecond
 
-// finish waits until the last stream of a tunnel that takes no new work has ended, and none has come for a moment: the relay may
-// have chosen the tunnel just before it was told. A renewal must not cost a caller an open dial. The tunnel ends by itself with the certificate that it was opened with; the end of ctx, too, ends the wait.
+// finish waits until the last stream of a tunnel that takes no new work has ended, and none has come for a moment: the relay
+// may have chosen the tunnel just before it was told. A renewal must not cost a caller an open dial. The tunnel ends by itself
+// with the certificate that it was opened with; the end of ctx, too, ends the wait.
 func finish(ctx context.Context, t tunnel.Tunnel, beside *lanes) {
 	tick := time.NewTicker(Settle)
 	defer tick.Stop()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/internal/testenv"
 	"github.com/fairleadhq/fairlead/relay/client"
 )
 
@@ -81,7 +82,7 @@ func TestProgramsAsAUserRunsThem(t *testing.T) {
 	if o := runProgram(t, append(stranger, "FAIRLEAD_TOKEN_FILE="+i.path("bad.token")), "", program(t, "fairlead"), "whoami"); o.Exit != 77 {
 		t.Errorf("a made-up token: %s", o)
 	}
-	if o := runProgram(t, append(stranger, "FAIRLEAD_RELAY="+lowPort(t)), "", program(t, "fairlead"), "whoami"); o.Exit != 69 {
+	if o := runProgram(t, append(stranger, "FAIRLEAD_RELAY="+testenv.LowPort(t, 12000)), "", program(t, "fairlead"), "whoami"); o.Exit != 69 {
 		t.Errorf("no relay: %s", o)
 	}
 

@@ -170,7 +170,7 @@ func TestNoSecretLeavesItsPlace(t *testing.T) {
 	}
 	yaml := "database:\n" + db("vault", "keeper.pw", "mode: read_only") + db("change", "keeper.pw", "mode: read_write") + db("locked", "wrong.pw", "mode: read_only") + db("native", "keeper.pw", "mode: read_write, dial: true") +
 		"files:\n  papers: {base: DIR/papers, allow: [list, read, write], max_size: 1MB}\n" +
-		"http:\n  web: {base_url: \"" + web.URL + "\", allow: [{methods: [GET, POST], path: /api/**}]}\n  gone: {base_url: \"http://" + lowPort(t) + "\", allow: [{methods: [GET, POST], path: /**}]}\n"
+		"http:\n  web: {base_url: \"" + web.URL + "\", allow: [{methods: [GET, POST], path: /api/**}]}\n  gone: {base_url: \"http://" + testenv.LowPort(t, 12000) + "\", allow: [{methods: [GET, POST], path: /**}]}\n"
 	i := install(t, yaml)
 	i.write("keeper.pw", password+"\n", 0o600)
 	i.write("wrong.pw", wrong+"\n", 0o600)

@@ -5,8 +5,6 @@ package e2e_test
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -36,25 +34,11 @@ type installation struct {
 	said       bytes.Buffer // what programs printed, but for tokens
 }
 
-// lowPort is a free port below the range of outgoing connections, so that it is still free after a restart.
-func lowPort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(12000+rand.IntN(8000)))
-		if ln, err := net.Listen("tcp", addr); err == nil {
-			ln.Close()
-			return addr
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
 // install makes an installation with a relay that serves; yaml is agent.yaml without its version. The agent is enrolled
 // and does not run yet.
 func install(t *testing.T, yaml string) *installation {
 	t.Helper()
-	i := &installation{t: t, dir: t.TempDir(), address: lowPort(t), health: lowPort(t)}
+	i := &installation{t: t, dir: t.TempDir(), address: testenv.LowPort(t, 12000), health: testenv.LowPort(t, 12000)}
 	if err := os.Chmod(i.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -334,7 +334,12 @@ func TestAgentComesBackAfterRelayRestart(t *testing.T) {
 func TestDrainFinishesWhatRuns(t *testing.T) {
 	w := shop(t, testenv.Options{YAML: echoYAML(echoServer(t)), Drain: 20 * time.Second})
 	w.Connection("papers")
-	// An upload that is half done when the agent is told to stop.
+	drainsAnUpload(t, w)
+}
+
+// drainsAnUpload stops the agent amid an upload to "papers": new work is refused, and the upload is finished.
+func drainsAnUpload(t *testing.T, w *testenv.World) {
+	t.Helper()
 	pr, pw := io.Pipe()
 	res := make(chan error, 1)
 	go func() {

@@ -30,7 +30,6 @@ import (
 	"github.com/fairleadhq/fairlead/internal/mtls"
 	"github.com/fairleadhq/fairlead/internal/testenv"
 	"github.com/fairleadhq/fairlead/protocol"
-	"github.com/fairleadhq/fairlead/relay/client"
 )
 
 // foreignCA is a certificate of somebody else's CA, as a load balancer or an inspecting proxy shows it.
@@ -337,31 +336,5 @@ func TestDrainFinishesWhatRunsOverWebSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Connection("papers")
-	pr, pw := io.Pipe()
-	res := make(chan error, 1)
-	go func() {
-		_, err := w.Client.Put(ctx, "papers", "slow.txt", pr, -1, client.PutOptions{})
-		res <- err
-	}()
-	if _, err := io.WriteString(pw, strings.Repeat("a", 200_000)); err != nil {
-		t.Fatal(err)
-	}
-	stopped := make(chan struct{})
-	go func() { defer close(stopped); w.StopAgent() }()
-	testenv.Eventually(t, "new work is refused", func() bool {
-		_, err := w.Client.Stat(ctx, "papers", "slow.txt", "")
-		c, _ := code(err)
-		return c == protocol.CodeUnavailable
-	})
-	if _, err := io.WriteString(pw, "b"); err != nil {
-		t.Fatal(err)
-	}
-	pw.Close()
-	if err := <-res; err != nil {
-		t.Fatalf("the running upload was cut: %v", err)
-	}
-	<-stopped
-	if b, err := os.ReadFile(filepath.Join(w.Dir, "papers", "slow.txt")); err != nil || len(b) != 200_001 {
-		t.Fatalf("%d bytes, %v", len(b), err)
-	}
+	drainsAnUpload(t, w)
 }

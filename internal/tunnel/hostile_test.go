@@ -445,19 +445,25 @@ func TestTunnelEndsWithCertificate(t *testing.T) {
 				checker = b
 			}
 			s, _ := open(t, a, b)
-			got := make(chan error, 1)
-			go func() { _, err := s.Read(make([]byte, 1)); got <- err }()
-			within(t, 10*time.Second, "the end of the tunnel", checker.Done())
-			if err := checker.Err(); !errors.Is(err, tunnel.ErrExpired) {
-				t.Errorf("got %v", err)
-			}
-			if d := time.Since(checker.PeerCertificate().NotAfter); d < 0 || d > 2*time.Second {
-				t.Errorf("it ended %v after the certificate", d)
-			}
-			if err := <-got; err == nil || err == io.EOF {
-				t.Errorf("stream: %v", err)
-			}
+			expires(t, checker, s)
 		})
+	}
+}
+
+// expires asserts that the tunnel ends with its peer's certificate, and that a stream of it does not take that for a true end.
+func expires(t *testing.T, checker tunnel.Tunnel, s tunnel.Stream) {
+	t.Helper()
+	got := make(chan error, 1)
+	go func() { _, err := s.Read(make([]byte, 1)); got <- err }()
+	within(t, 10*time.Second, "the end of the tunnel", checker.Done())
+	if err := checker.Err(); !errors.Is(err, tunnel.ErrExpired) {
+		t.Errorf("got %v", err)
+	}
+	if d := time.Since(checker.PeerCertificate().NotAfter); d < 0 || d > 2*time.Second {
+		t.Errorf("it ended %v after the certificate", d)
+	}
+	if err := <-got; err == nil || err == io.EOF {
+		t.Errorf("stream: %v", err)
 	}
 }
 

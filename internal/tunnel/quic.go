@@ -396,12 +396,7 @@ func quicReason(err error) error {
 // Close says goodbye to the peer, and waits for this side's goroutines.
 func (t *quicTunnel) Close() error {
 	t.end(ErrClosed)
-	select {
-	case <-t.gone:
-		return nil
-	case <-time.After(5 * time.Second):
-		return errors.New("close tunnel: its connection does not let go")
-	}
+	return letGo(t.gone)
 }
 
 func (t *quicTunnel) Err() error {

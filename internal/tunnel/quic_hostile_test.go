@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"runtime"
 	"testing"
@@ -257,18 +256,7 @@ func TestQUICTunnelEndsWithCertificate(t *testing.T) {
 	w.client = mtls.AgentTLS(w.agent.Reloader(t), w.root.Pool(), "in_test")
 	a, b := w.connectQUIC(t, tunnel.DefaultConfig(), tunnel.DefaultConfig(), nil)
 	s, _ := open(t, a, b)
-	got := make(chan error, 1)
-	go func() { _, err := s.Read(make([]byte, 1)); got <- err }()
-	within(t, 10*time.Second, "the end of the tunnel", b.Done())
-	if err := b.Err(); !errors.Is(err, tunnel.ErrExpired) {
-		t.Errorf("got %v", err)
-	}
-	if d := time.Since(b.PeerCertificate().NotAfter); d < 0 || d > 2*time.Second {
-		t.Errorf("it ended %v after the certificate", d)
-	}
-	if err := <-got; err == nil || err == io.EOF {
-		t.Errorf("stream: %v", err)
-	}
+	expires(t, b, s)
 }
 
 // Nothing of one tunnel makes the next one quicker, or lets data in before the peer is known (D6).

@@ -392,8 +392,13 @@ func (t *session) why(err error) error {
 // Close does not wait for ever: a connection made by a caller's dial may keep a Read beyond its own Close.
 func (t *session) Close() error {
 	t.end(ErrClosed)
+	return letGo(t.gone)
+}
+
+// letGo waits for the goroutines of a tunnel that was ended.
+func letGo(gone <-chan struct{}) error {
 	select {
-	case <-t.gone:
+	case <-gone:
 		return nil
 	case <-time.After(5 * time.Second):
 		return errors.New("close tunnel: its connection does not let go")

@@ -174,8 +174,8 @@ func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw 
 	return nil
 }
 
-// Refusal makes the decision of Do alone, its budgets included, and returns the refusal, recorded, or nil: for who wants to know before it reads
-// the caller's body. Do decides again.
+// Refusal makes the decision of Do alone, its budgets included, and returns the refusal, recorded, or nil: for who wants to know
+// before it reads the caller's body. Do decides again.
 func (d *Dispatcher) Refusal(ctx context.Context, c Call) error {
 	ev, conn, err := decide(c)
 	if err != nil {

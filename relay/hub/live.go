@@ -141,9 +141,6 @@ type Dialed struct {
 	end  func()
 }
 
-// Agent is the id of the agent that was asked.
-func (d *Dialed) Agent() string { return d.live.agent }
-
 // Answer reads the head of the agent's answer. nil says that it switched protocols: from here on the stream is the target's.
 // Any other answer ends the dial, and closing its body closes the stream.
 func (d *Dialed) Answer() (*http.Response, error) {

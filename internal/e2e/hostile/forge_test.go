@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,9 @@ func forge(t testing.TB, addr string, conf *tls.Config) *forger {
 	raw := c.NetConn()
 	t.Cleanup(func() { reset(raw) })
 	if s := c.ConnectionState().CipherSuite; s != tls.TLS_AES_128_GCM_SHA256 {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("this machine prefers %s, and records can be forged for AES-128 alone", tls.CipherSuiteName(s))
+		}
 		t.Skipf("SKIPPED, NOT TESTED: this machine prefers %s", tls.CipherSuiteName(s))
 	}
 	f := &forger{Conn: raw}

@@ -7,12 +7,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -106,25 +104,11 @@ type house struct {
 	id       string // of the honest agent
 }
 
-// freePort is a port below the range of outgoing conns, so that it is still free after a restart.
-func freePort(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(20000+rand.IntN(8000)))
-		if ln, err := net.Listen("tcp", addr); err == nil {
-			ln.Close()
-			return addr
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
 // newHouse starts a relay with more text in relay.yaml, and an agent that offers a folder, and says further things of
 // relay and profiles in agent.yaml.
 func newHouse(t testing.TB, relayYAML, agentYAML string) *house {
 	t.Helper()
-	h := &house{dir: t.TempDir(), address: freePort(t), health: freePort(t), log: &testenv.Log{}, agentLog: &testenv.Log{}}
+	h := &house{dir: t.TempDir(), address: testenv.LowPort(t, 20000), health: testenv.LowPort(t, 20000), log: &testenv.Log{}, agentLog: &testenv.Log{}}
 	if err := os.Chmod(h.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
