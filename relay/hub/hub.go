@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/tunnel"
@@ -62,7 +63,11 @@ func (h *Hub) Add(t tunnel.Tunnel, hello protocol.Hello) *Live {
 	l := newLive(t, hello, h.cfg)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if have := h.byAgent[l.agent]; len(have) >= h.cfg.MaxTunnelsPerAgent {
+	have := h.byAgent[l.agent]
+	if l.ofAgent = new(atomic.Int64); len(have) > 0 {
+		l.ofAgent = have[0].ofAgent
+	}
+	if len(have) >= h.cfg.MaxTunnelsPerAgent {
 		h.cfg.Logger.Warn("closing the oldest tunnel of an agent that has too many", "agent", l.agent, "tunnels", len(have))
 		// Those before it are closing already: each new one closes the next.
 		old := have[len(have)-h.cfg.MaxTunnelsPerAgent]
@@ -105,13 +110,7 @@ func (h *Hub) Pick(group, profile string, tried ...*Live) (*Live, error) {
 		if l.draining.Load() || slices.Contains(tried, l) {
 			continue
 		}
-		offers, mine := l.Offers(profile), l.inFlight.Load()
-		all := mine
-		for _, o := range h.byAgent[l.agent] {
-			if o != l {
-				all += o.inFlight.Load()
-			}
-		}
+		offers, mine, all := l.Offers(profile), l.inFlight.Load(), l.ofAgent.Load()
 		switch {
 		case best == nil:
 		case offers != bestOffers:

@@ -33,6 +33,7 @@ type Live struct {
 	connected               time.Time
 	draining                atomic.Bool
 	inFlight                atomic.Int64
+	ofAgent                 *atomic.Int64 // in flight on all tunnels of the agent
 	status                  atomic.Pointer[protocol.Status]
 	lanes                   *lanes
 	log                     *slog.Logger
@@ -102,7 +103,7 @@ func (l *Live) Offers(profile string) bool {
 // Do sends one request and returns the answer's head. The request is counted as in flight until the body is closed.
 // The context ends the stream, whatever state it is in. The caller closes the body.
 func (l *Live) Do(req *http.Request) (*http.Response, error) {
-	l.inFlight.Add(1)
+	l.begin()
 	resp, err := l.client.RoundTrip(req.WithContext(context.WithValue(req.Context(), requestKey{}, req.URL.Path)))
 	if err != nil {
 		l.done()
@@ -116,7 +117,7 @@ func (l *Live) Do(req *http.Request) (*http.Response, error) {
 // goes in the same flight. The stream is counted as in flight until it is closed; the context must outlive it.
 func (l *Live) Dial(req *http.Request) (*Dialed, error) {
 	ctx := req.Context()
-	l.inFlight.Add(1)
+	l.begin()
 	s, err := l.lanes.open(ctx, req.URL.Path)
 	if err != nil {
 		l.done()
@@ -184,7 +185,13 @@ func (l *Live) Notify(ctx context.Context, n protocol.Notice) error {
 	return l.post(ctx, protocol.PathNotice, n)
 }
 
+func (l *Live) begin() {
+	l.ofAgent.Add(1)
+	l.inFlight.Add(1)
+}
+
 func (l *Live) done() {
+	l.ofAgent.Add(-1)
 	if l.inFlight.Add(-1) > 0 {
 		return
 	}
