@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/fairleadhq/fairlead/agent/policy"
@@ -142,16 +141,7 @@ func (b *budgets) save(file string) error {
 	if err != nil {
 		return fmt.Errorf("encode budgets: %w", err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(file), ".budgets-*")
-	if err != nil {
-		return fmt.Errorf("save budgets: %w", err)
-	}
-	_, err = tmp.Write(append(data, '\n'))
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
+	if err := config.ReplaceFile(file, append(data, '\n')); err != nil {
 		return fmt.Errorf("save budgets: %w", err)
 	}
 	return nil

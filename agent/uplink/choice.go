@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/config"
 	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 )
@@ -296,17 +296,7 @@ func (c *choices) save() error {
 	if err != nil {
 		return fmt.Errorf("encode choices: %w", err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(c.file), ".uplink-*")
-	if err != nil {
-		return fmt.Errorf("save choices: %w", err)
-	}
-	_, err = tmp.Write(append(b, '\n'))
-	err = errors.Join(err, tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), c.file)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
+	if err := config.ReplaceFile(c.file, append(b, '\n')); err != nil {
 		return fmt.Errorf("save choices: %w", err)
 	}
 	return nil

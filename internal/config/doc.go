@@ -5,6 +5,7 @@
 //     nearest valid one. Nothing is guessed, converted or ignored: an unknown or doubled key, an anchor, an alias, a tag,
 //     a second document, a null and a value of the wrong type are faults.
 //   - ReadFile and SecretRef refuse files that other accounts of the host could have written (or, for secrets, can read).
+//   - ReplaceFile changes a file whole or not at all.
 //   - A Watcher hands on a new file only when it has stopped changing, however it was saved, and finds it even where
 //     the operating system sends no events.
 //

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 )
 
@@ -13,6 +14,24 @@ var ErrInsecure = errors.New("insecure file")
 
 // ReadFile reads a configuration file of at most MaxBytes, after the checks that the package text lists.
 func ReadFile(path string) ([]byte, error) { return readChecked(path, MaxBytes, false) }
+
+// ReplaceFile puts data in the place of a file, whole or not at all, with mode 0600. It is not synced: for what may be lost with a
+// crash, not for what others were promised.
+func ReplaceFile(path string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return fmt.Errorf("replace %s: %w", path, err)
+	}
+	_, err = tmp.Write(data)
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp.Name())
+		return fmt.Errorf("replace %s: %w", path, err)
+	}
+	return nil
+}
 
 // readChecked checks the file that it has open, so that nobody can swap it in between.
 func readChecked(path string, limit int, isSecret bool) ([]byte, error) {
