@@ -417,3 +417,33 @@ func TestEnvironmentIsIgnored(t *testing.T) {
 		t.Errorf("%v %v", a.Err, a.Rows)
 	}
 }
+
+// fakeSession never forgets.
+type fakeSession struct{ readies, closes int }
+
+func (f *fakeSession) query(context.Context, *bound, *stream) error                  { return nil }
+func (f *fakeSession) exec(context.Context, []*bound) ([]protocol.ExecResult, error) { return nil, nil }
+func (f *fakeSession) schema(context.Context) (*protocol.Schema, error)              { return nil, nil }
+func (f *fakeSession) reset(context.Context) bool                                    { return true }
+func (f *fakeSession) ready() bool                                                   { f.readies++; return false }
+func (f *fakeSession) close()                                                        { f.closes++ }
+
+// A session is used again only when it has said that it forgot what was.
+func TestPoolClosesWhatIsNotReady(t *testing.T) {
+	opened := 0
+	p := newPool(2, time.Second, func(context.Context) (session, error) { opened++; return &fakeSession{}, nil })
+	defer p.close()
+	a, err := p.get(t.Context(), "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.put(a)
+	b, err := p.get(t.Context(), "k")
+	if err != nil || b == a || opened != 2 {
+		t.Fatalf("%v, the same session %v, %d opened", err, b == a, opened)
+	}
+	if f := a.session.(*fakeSession); f.readies != 1 || f.closes != 1 || len(p.slots) != 1 {
+		t.Errorf("asked %d times, closed %d times, %d slots are held", f.readies, f.closes, len(p.slots))
+	}
+	p.drop(b)
+}

@@ -234,7 +234,7 @@ func (db *DB) query(ctx context.Context, c *connector.Call, w http.ResponseWrite
 	if e != nil {
 		e.RequestID = c.Request.ID
 	}
-	werr := out.finish(e)
+	werr := out.finish(e, err != nil) // to end a statement at the server can take its time
 	db.settle(s, err)
 	o := protocol.Outcome{Rows: out.rows, Bytes: out.bytes, Truncated: out.truncated}
 	if e != nil {

@@ -361,6 +361,7 @@ func (g *generic) schema(ctx context.Context) (*protocol.Schema, error) {
 
 // reset implements session: the drivers have no way to make a session as new.
 func (g *generic) reset(context.Context) bool { return false }
+func (g *generic) ready() bool                { return false }
 
 // close implements session. The order matters: what runs is cancelled first, then the socket goes, so that no driver waits
 // for the rest of a result or for a server that is gone; open rows must be closed before SQLite's handle.

@@ -29,6 +29,7 @@ type pgSession struct {
 	log     *slog.Logger
 	conn    *pgconn.PgConn
 	catalog *pgCatalog
+	tail    *pgconn.Pipeline // a reset that was sent, whose answer is not read yet; nil: none
 }
 
 func openPG(cfg *Config, log *slog.Logger) (func(context.Context) (session, error), error) {
@@ -172,6 +173,17 @@ func (s *pgSession) rows(ctx context.Context, sql string, args ...string) ([][]s
 // begin opens a transaction and sets what holds in it alone. In a read-only one the settings are read by a query, after
 // which PostgreSQL refuses to change the transaction's mode.
 func (s *pgSession) begin(ctx context.Context, readOnly bool) error {
+	p := s.conn.StartPipeline(ctx)
+	s.sendBegin(ctx, p, readOnly)
+	p.SendPipelineSync()
+	if err := errors.Join(p.Flush(), p.Close()); err != nil {
+		return err
+	}
+	return s.begun()
+}
+
+// sendBegin queues what begin does: two statements.
+func (s *pgSession) sendBegin(ctx context.Context, p *pgconn.Pipeline, readOnly bool) {
 	sql := "begin read write"
 	if readOnly {
 		sql = "begin read only"
@@ -181,16 +193,15 @@ func (s *pgSession) begin(ctx context.Context, readOnly bool) error {
 		limit = time.Until(d)
 	}
 	ms := strconv.FormatInt(max(1, limit.Milliseconds())+500, 10) // ours fires first; this one is the belt
-	b := &pgconn.Batch{}
-	b.ExecParams(sql, nil, nil, nil, nil)
+	settings := pgSettings
 	if s.cfg.Adapter == Redshift {
-		b.ExecParams("select set_config('statement_timeout', $1, true)", [][]byte{[]byte(ms)}, []uint32{25}, nil, nil)
-	} else {
-		b.ExecParams(pgSettings, [][]byte{[]byte(ms)}, []uint32{25}, nil, nil)
+		settings = "select set_config('statement_timeout', $1, true)"
 	}
-	if err := s.conn.ExecBatch(ctx, b).Close(); err != nil {
-		return err
-	}
+	p.SendQueryParams(sql, nil, nil, nil, nil)
+	p.SendQueryParams(settings, [][]byte{[]byte(ms)}, []uint32{25}, nil, nil)
+}
+
+func (s *pgSession) begun() error {
 	if s.conn.TxStatus() != 'T' {
 		return errProtocol
 	}
@@ -210,20 +221,73 @@ func (s *pgSession) end(ctx context.Context, readOnly bool) error {
 	if !readOnly {
 		return s.commit(ctx)
 	}
+	p := s.conn.StartPipeline(ctx)
+	s.sendEnd(p)
+	if err := p.Flush(); err != nil {
+		return err
+	}
+	if err := s.ended(p); err != nil {
+		return err
+	}
+	return p.Close()
+}
+
+// sendEnd queues what ends a read-only transaction, and a sync behind it.
+func (s *pgSession) sendEnd(p *pgconn.Pipeline) {
 	if s.cfg.Adapter != Redshift {
-		v, err := s.value(ctx, "select pg_catalog.current_setting('transaction_read_only')")
+		p.SendQueryParams("select pg_catalog.current_setting('transaction_read_only')", nil, nil, nil, nil)
+	}
+	p.SendQueryParams("rollback", nil, nil, nil, nil)
+	p.SendPipelineSync()
+}
+
+// ended reads what sendEnd has queued.
+func (s *pgSession) ended(p *pgconn.Pipeline) error {
+	if s.cfg.Adapter != Redshift {
+		v, err := pipelined(p)
 		if err != nil {
 			return err
 		}
-		if len(v) != 1 || v[0] != "on" {
+		if len(v) != 1 || len(v[0]) != 1 || string(v[0][0]) != "on" {
 			return errReadOnlyLost
 		}
 	}
-	_, err := s.rows(ctx, "rollback")
-	if err == nil && s.conn.TxStatus() != 'I' {
-		err = errProtocol
+	if _, err := pipelined(p); err != nil {
+		return err
 	}
-	return err
+	if err := synced(p); err != nil {
+		return err
+	}
+	if s.conn.TxStatus() != 'I' {
+		return errProtocol
+	}
+	return nil
+}
+
+// pipelined reads the rows of the next statement of a pipeline.
+func pipelined(p *pgconn.Pipeline) ([][][]byte, error) {
+	r, err := p.GetResults()
+	if err != nil {
+		return nil, err
+	}
+	rr, ok := r.(*pgconn.ResultReader)
+	if !ok {
+		return nil, errProtocol
+	}
+	res := rr.Read()
+	return res.Rows, res.Err
+}
+
+// synced reads the end of what stands before a sync of a pipeline.
+func synced(p *pgconn.Pipeline) error {
+	r, err := p.GetResults()
+	if err != nil {
+		return err
+	}
+	if _, ok := r.(*pgconn.PipelineSync); !ok {
+		return errProtocol
+	}
+	return nil
 }
 
 func (s *pgSession) commit(ctx context.Context) error {
@@ -241,13 +305,39 @@ func (s *pgSession) commit(ctx context.Context) error {
 	return nil
 }
 
-// reset implements session. Redshift has no DISCARD.
-func (s *pgSession) reset(ctx context.Context) bool {
+// reset implements session: the server is told to forget the session, and nobody waits for it before the next call. Redshift
+// has no DISCARD.
+func (s *pgSession) reset(context.Context) bool {
 	if s.cfg.Adapter == Redshift || s.conn.IsClosed() || s.conn.TxStatus() != 'I' {
 		return false
 	}
-	_, err := s.rows(ctx, "discard all")
-	return err == nil
+	p := s.conn.StartPipeline(context.Background()) // it outlives the call
+	p.SendQueryParams("discard all", nil, nil, nil, nil)
+	if p.Sync() != nil {
+		return false
+	}
+	s.tail = p
+	return true
+}
+
+// pgResetTime is how long the server may take to forget a session.
+const pgResetTime = 5 * time.Second
+
+// ready implements session: the server has forgotten what was.
+func (s *pgSession) ready() bool {
+	p := s.tail
+	if s.tail = nil; p == nil {
+		return true
+	}
+	conn := s.conn.Conn()
+	if conn.SetDeadline(time.Now().Add(pgResetTime)) != nil {
+		return false
+	}
+	_, err := pipelined(p)
+	if err == nil {
+		err = p.Close()
+	}
+	return err == nil && s.conn.TxStatus() == 'I' && conn.SetDeadline(time.Time{}) == nil
 }
 
 // pgCancelEvery is how often a cancel request is repeated while the server goes on.
@@ -257,6 +347,7 @@ const pgCancelEvery = 200 * time.Millisecond
 // the closed socket only when it next sends. PostgreSQL drops a cancel request that it gets to between two messages, such as
 // Bind and Execute, and then runs the statement; so the request is repeated until the server has closed its end.
 func (s *pgSession) close() {
+	s.ready() // what it has to forget is soon forgotten; nothing is to be cancelled for that
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	gone := s.conn.CleanupDone() // the driver is at it by itself when a context ended

@@ -18,8 +18,11 @@ type session interface {
 	// exec runs statements in one transaction: all take effect, or none.
 	exec(ctx context.Context, sts []*bound) ([]protocol.ExecResult, error)
 	schema(ctx context.Context) (*protocol.Schema, error)
-	// reset makes the session as if new and reports whether it succeeded. Many adapters cannot; their sessions are closed.
+	// reset makes the session as if new and reports whether it succeeded, or will: then ready tells. Many adapters cannot;
+	// their sessions are closed.
 	reset(ctx context.Context) bool
+	// ready reports whether what reset has begun succeeded. It is called once before the session is used again.
+	ready() bool
 	// close ends the connection. What still runs there is cancelled at the server before close returns, within a few
 	// seconds.
 	close()
@@ -52,7 +55,7 @@ func newPool(size int, queue time.Duration, open func(context.Context) (session,
 // get gives an idle session of the key or a new one. It waits for a free slot until the queue time-out, errQueue, or the
 // end of ctx.
 func (p *pool) get(ctx context.Context, key string) (*pooled, error) {
-	if s := p.takeIdle(key); s != nil {
+	if s := p.takeReady(key); s != nil {
 		return s, nil
 	}
 	select {
@@ -63,7 +66,7 @@ func (p *pool) get(ctx context.Context, key string) (*pooled, error) {
 			return nil, err
 		}
 		// One of this key may have come back meanwhile.
-		if s := p.takeIdle(key); s != nil {
+		if s := p.takeReady(key); s != nil {
 			<-p.slots
 			return s, nil
 		}
@@ -80,6 +83,27 @@ func (p *pool) get(ctx context.Context, key string) (*pooled, error) {
 	}
 	opened = true
 	return &pooled{session: s, key: key, born: time.Now()}, nil
+}
+
+// takeReady takes an idle session whose reset has succeeded; those whose reset has not are closed.
+func (p *pool) takeReady(key string) *pooled {
+	for {
+		s := p.takeIdle(key)
+		if s == nil || s.isReady() {
+			return s
+		}
+		p.drop(s)
+	}
+}
+
+// isReady guards against a driver that panics: such a session is not ready.
+func (s *pooled) isReady() (ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	return s.ready()
 }
 
 func (p *pool) takeIdle(key string) *pooled {

@@ -60,6 +60,20 @@ func (s *stream) tick() {
 
 // flushLocked sends what is buffered. A write error sticks.
 func (s *stream) flushLocked() {
+	if len(s.buf) == 0 {
+		s.armed = false
+		return
+	}
+	if s.writeLocked(); s.err != nil {
+		return
+	}
+	if err := s.rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		s.err = errors.Join(errCaller, err)
+	}
+}
+
+// writeLocked hands over what is buffered; it leaves with the next flush, or when the handler returns.
+func (s *stream) writeLocked() {
 	s.armed = false
 	if len(s.buf) == 0 || s.err != nil {
 		return
@@ -69,8 +83,6 @@ func (s *stream) flushLocked() {
 		s.wrote = true
 	}
 	if _, err := s.w.Write(s.buf); err != nil {
-		s.err = errors.Join(errCaller, err)
-	} else if err := s.rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		s.err = errors.Join(errCaller, err)
 	}
 	s.buf = s.buf[:0]
@@ -120,8 +132,9 @@ func (s *stream) row(line []byte) error {
 	return s.append(line)
 }
 
-// finish writes the end line and sends everything. With e the end is an error.
-func (s *stream) finish(e *protocol.Error) error {
+// finish writes the end line. With e the end is an error. With flush all is sent at once; else it leaves with the end of the
+// answer, which is to come right after, in one piece.
+func (s *stream) finish(e *protocol.Error, flush bool) error {
 	end := protocol.ResultEnd{Error: e}
 	if e == nil {
 		end.End = &protocol.End{Rows: s.rows, Truncated: s.truncated, ElapsedMs: time.Since(s.start).Milliseconds()}
@@ -133,7 +146,11 @@ func (s *stream) finish(e *protocol.Error) error {
 	err = s.append(append(line, '\n'))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flushLocked()
+	if flush {
+		s.flushLocked()
+	} else {
+		s.writeLocked()
+	}
 	return errors.Join(err, s.err)
 }
 
