@@ -70,6 +70,9 @@ type wire struct {
 	whdr     [headerSize]byte
 	joined   bool // whdr waits for its body
 	deadline time.Time
+	held     []byte      // frames that wait for one to go with
+	soon     *time.Timer // sends them if none comes
+	holding  atomic.Bool // held is not empty
 
 	mu       sync.Mutex // guards the fields below
 	recs     map[uint32]*rec

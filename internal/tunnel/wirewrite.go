@@ -27,7 +27,39 @@ func (w *wire) Write(p []byte) (int, error) {
 		w.joined = true
 		return len(p), nil
 	}
+	if w.hold() {
+		return len(p), nil
+	}
 	return len(p), w.send(w.whdr[:], nil)
+}
+
+const (
+	// holdTime is how long a frame that says nothing but "opened" or "accepted" waits for one that it can go with: the first
+	// bytes of the request, or of the answer. Alone it would be a record, a system call and a wake-up of the peer for nothing.
+	holdTime = 3 * time.Millisecond
+	holdMost = 85 * headerSize // more of them go at once
+)
+
+// hold keeps the frame in w.whdr back if it can wait. w.wmu is held.
+func (w *wire) hold() bool {
+	flags := binary.BigEndian.Uint16(w.whdr[2:])
+	if w.whdr[1] != typeWindow || flags&(flagSYN|flagACK) == 0 || flags&^(flagSYN|flagACK) != 0 || len(w.held) >= holdMost {
+		return false
+	}
+	if len(w.held) == 0 {
+		w.holding.Store(true)
+		if w.soon == nil {
+			w.soon = time.AfterFunc(holdTime, func() {
+				if w.holding.Load() {
+					nudge(w.owing)
+				}
+			})
+		} else {
+			w.soon.Reset(holdTime)
+		}
+	}
+	w.held = append(w.held, w.whdr[:]...)
+	return true
 }
 
 // note keeps the books for a frame that leaves, and makes a window update as small as the budget wants it. false: nothing is
@@ -61,7 +93,7 @@ func (w *wire) note(h []byte) bool {
 	return !credit || length > 0 || flags != 0
 }
 
-// flush sends the resets and credit that wait.
+// flush sends the frames, resets and credit that wait.
 func (w *wire) flush() error {
 	w.wmu.Lock()
 	defer w.wmu.Unlock()
@@ -75,12 +107,19 @@ const maxRecord = 16 << 10 // of TLS 1.3
 
 var records = sync.Pool{New: func() any { b := make([]byte, 0, maxRecord); return &b }}
 
-// send writes waiting resets and credit, then one frame, in as few records as can be and one system call. w.wmu is held.
+// send writes what waits (frames held back before the resets, which may be of the same streams), then one frame, in as few
+// records as can be and one system call. w.wmu is held.
 func (w *wire) send(hdr, body []byte) error {
 	pooled := records.Get().(*[]byte)
 	defer records.Put(pooled)
+	first := (*pooled)[:0]
+	if len(w.held) > 0 {
+		first = append(first, w.held...)
+		w.held = w.held[:0]
+		w.holding.Store(false)
+	}
 	w.mu.Lock()
-	first := appendResets((*pooled)[:0], w.resets)
+	first = appendResets(first, w.resets)
 	w.resets = w.resets[:0]
 	first = w.appendCredits(first)
 	w.mu.Unlock()

@@ -99,7 +99,9 @@ func (t *route) try(ctx context.Context, body io.Reader) (*http.Response, error)
 	if err != nil {
 		return nil, err
 	}
-	if n := contentLength(t.req.Header); n >= 0 && body != nil {
+	if whole, ok := body.(*io.SectionReader); ok {
+		req.ContentLength = whole.Size() // head and body leave in one piece, then
+	} else if n := contentLength(t.req.Header); n >= 0 && body != nil {
 		req.ContentLength = n
 	}
 	return t.live.Do(req)
