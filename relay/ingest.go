@@ -207,7 +207,7 @@ func (cur *agentCursor) keep(ctx context.Context, log *audit.Log, recs []audit.R
 	}
 	cur.known = false // until all of it is durable: what a failure leaves, the next batch reads from the log
 	for i := range recs {
-		t, err := log.Append(bodies[i])
+		t, err := log.AppendMarshalled(bodies[i])
 		if err != nil {
 			return cannotKeep(err)
 		}
@@ -271,11 +271,13 @@ func (r *Relay) wrap(workspace, agent string, rec audit.Record) ([]byte, error) 
 	if err := json.Unmarshal(rec.Body, &meta); err != nil || !plainMembers(rec.Body) || meta.Workspace != workspace || meta.Source != agent {
 		return nil, protocol.Errorf(protocol.CodeInvalid, "record %d is not of this agent", rec.Seq)
 	}
-	plain, err := json.Marshal(api.AgentRecord{Agent: agent, Line: rec.Line})
+	// An api.AgentRecord. json.Marshal would go through the line once more, to find that it is what ParseLine has taken.
+	plain, err := json.Marshal(agent)
 	if err != nil {
 		return nil, fmt.Errorf("encode a record: %w", err)
 	}
-	sealed, err := r.dir.SealEvent(workspace, plain)
+	plain = append(append(append(append(make([]byte, 0, len(rec.Line)+64), `{"agent":`...), plain...), `,"line":`...), rec.Line...)
+	sealed, err := r.dir.SealEvent(workspace, append(plain, '}'))
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ func (l *Log) run() {
 			// Callers that the last commit woke are about to append again: let them, and they share this fsync.
 			runtime.Gosched()
 			l.commit()
+			l.reserve()
 			l.prune()
 		case <-checkpoint.C:
 			l.checkpoint(true)
@@ -43,6 +44,9 @@ func (l *Log) finish() {
 	l.changed = make(chan struct{})
 	close(l.changed) // whoever asks later must not wait for ever
 	l.mu.Unlock()
+	if bad == nil && l.file != nil && l.reserved > l.size {
+		_ = l.file.Truncate(l.size) // where it fails, zeros stay, which do no harm
+	}
 	l.closeFiles()
 	l.closeErr = errors.Join(bad, l.lock.Close())
 }
@@ -50,7 +54,7 @@ func (l *Log) finish() {
 func (l *Log) closeFiles() {
 	if l.file != nil {
 		_ = l.disk.close(l.file)
-		l.file = nil
+		l.file, l.reserved = nil, 0
 	}
 	if l.cpFile != nil {
 		_ = l.disk.close(l.cpFile)
@@ -125,17 +129,43 @@ func (l *Log) store(lines []byte, first uint64) (int64, error) {
 	return off, nil
 }
 
+// reserve fills the active segment with zeros ahead of its records: syncing bytes that are there already costs no commit of the
+// file system's journal, for which records would wait. It is done when nobody waits, and it is a courtesy: without room on
+// the disk the log goes on without. Readers take zeros at the end of a segment for its end.
+func (l *Log) reserve() {
+	if l.file == nil || l.cfg.reserve == 0 || l.reserved < 0 || l.reserved-l.size >= l.cfg.reserve/2 {
+		return
+	}
+	from := max(l.size, l.reserved)
+	if err := l.disk.grow(l.file, from, l.size+l.cfg.reserve-from); err != nil {
+		l.cfg.Logger.Warn("the audit log cannot reserve room on the disk ahead of its records; it goes on, with slower syncs", "err", err, "dir", l.cfg.Dir)
+		_ = l.file.Truncate(from)
+		l.reserved = -1 // not again for this segment
+		return
+	}
+	if err := l.disk.sync(l.file); err != nil {
+		l.fail(nil, fmt.Errorf("sync segment: %w", err))
+		return
+	}
+	l.reserved = l.size + l.cfg.reserve
+}
+
 // rotate begins the segment whose first record is first. A checkpoint stands at each boundary, so that what is left after a
 // Release still hangs on something signed.
 func (l *Log) rotate(first uint64) error {
 	if l.file != nil {
+		if l.reserved > l.size { // a segment that is done ends with its last record
+			if err := errors.Join(l.file.Truncate(l.size), l.disk.sync(l.file)); err != nil {
+				return fmt.Errorf("end segment: %w", err)
+			}
+		}
 		_ = l.disk.close(l.file) // all of it is synced
-		l.file = nil
+		l.file, l.reserved = nil, 0
 	}
 	if err := l.writeCheckpoint(true); err != nil {
 		return err
 	}
-	f, err := l.disk.open(segmentPath(l.cfg.Dir, first), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND)
+	f, err := l.disk.open(segmentPath(l.cfg.Dir, first), os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return fmt.Errorf("create segment: %w", err)
 	}

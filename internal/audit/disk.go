@@ -10,7 +10,8 @@ import (
 type disk struct {
 	open    func(path string, flag int) (*os.File, error)
 	write   func(f *os.File, p []byte) error
-	sync    func(f *os.File) error
+	sync    func(f *os.File) error // content and size; times may be lost
+	grow    func(f *os.File, from, n int64) error
 	close   func(f *os.File) error
 	rename  func(from, to string) error
 	remove  func(path string) error
@@ -21,12 +22,24 @@ func realDisk() disk {
 	return disk{
 		open:    func(path string, flag int) (*os.File, error) { return os.OpenFile(path, flag, 0o600) },
 		write:   func(f *os.File, p []byte) error { _, err := f.Write(p); return err },
-		sync:    (*os.File).Sync,
+		sync:    syncData,
+		grow:    grow,
 		close:   (*os.File).Close,
 		rename:  os.Rename,
 		remove:  os.Remove,
 		syncDir: syncDir,
 	}
+}
+
+// grow writes n zero bytes at from, without moving the place of the next write.
+func grow(f *os.File, from, n int64) error {
+	zeros := make([]byte, min(n, 64<<10))
+	for at := from; at < from+n; at += int64(len(zeros)) {
+		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), from+n-at)], at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // replace puts data in the place of path so that a crash leaves the old content or the new, never a mixture.

@@ -69,6 +69,15 @@ func (f *faulty) disk() disk {
 		}
 		return r.write(file, p)
 	}
+	d.grow = func(file *os.File, from, n int64) error {
+		broke := f.hit("grow")
+		touch(file, false) // it takes nothing that was given to it for good
+		if broke {
+			_ = r.grow(file, from, n/2)
+			return errInjected
+		}
+		return r.grow(file, from, n)
+	}
 	d.sync = func(file *os.File) error {
 		broke := f.hit("sync")
 		touch(file, broke)

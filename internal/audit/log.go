@@ -48,13 +48,15 @@ type Config struct {
 	MaxPending    int           // bytes that may wait for the disk, beyond which Append blocks; 4 MiB, at most SegmentBytes
 	AppendTimeout time.Duration // how long Append blocks before it answers ErrBusy; 10 s
 	Logger        *slog.Logger  // faults and recoveries, never contents; nil: none
+
+	reserve int64 // bytes of the active segment that are kept ready ahead of its records, beyond MaxBytes; see withDefaults
 }
 
 // MinBudget is the least MaxBytes.
 const MinBudget = 256 << 10
 
 const (
-	reserveBytes    = 64 << 10 // of MaxBytes that only AppendReserved and checkpoints may use
+	reserveBytes    = 64 << 10 // of MaxBytes that only appendReserved and checkpoints may use
 	checkpointSpare = 16 << 10 // of reserveBytes that only checkpoints may use
 )
 
@@ -77,6 +79,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxBytes > 0 {
 		c.SegmentBytes = min(c.SegmentBytes, c.MaxBytes/8)
 	}
+	c.reserve = min(512<<10, c.SegmentBytes/16) &^ 4095
 	if c.MaxPending <= 0 {
 		c.MaxPending = 4 << 20
 	}
@@ -129,6 +132,7 @@ type Log struct {
 	// Owned by the committer (and by Open before it starts).
 	file       *os.File // active segment; nil: the next commit begins one
 	size       int64    // of the active segment
+	reserved   int64    // where the zeros behind size end; 0: there are none; -1: there is no room for them
 	spare      []byte
 	cpFile     *os.File
 	cpSize     int64
@@ -229,24 +233,35 @@ func open(cfg Config, d disk) (*Log, error) {
 // Append adds a record and returns at once with a ticket, or an error: ErrBody, or one that wraps ErrUnavailable. The order in
 // which calls return is the order in the log. The body is kept compacted, with <, >, &, U+2028 and U+2029 escaped, so that the
 // line passes through encoding/json unchanged. It blocks, for AppendTimeout at most, only while MaxPending bytes wait for the disk.
-func (l *Log) Append(body []byte) (*Ticket, error) { return l.append(body, reserveBytes, false) }
+func (l *Log) Append(body []byte) (*Ticket, error) {
+	body, err := canonical(body)
+	if err != nil {
+		return nil, err
+	}
+	return l.append(body, reserveBytes, false)
+}
 
-// AppendSoon is Append for a record that nobody waits for: it becomes durable with the next one, or after soonTime. A disk that
-// is not busy with it is free for the record that somebody waits for.
-func (l *Log) AppendSoon(body []byte) (*Ticket, error) { return l.append(body, reserveBytes, true) }
+// AppendMarshalled is Append for a body that encoding/json.Marshal or Event.Encode has just made: it has the spelling already,
+// and looking for it again would cost as much as all the rest.
+func (l *Log) AppendMarshalled(body []byte) (*Ticket, error) {
+	return l.append(body, reserveBytes, false)
+}
+
+// appendSoon is AppendMarshalled for a record that nobody waits for: it becomes durable with the next one, or after soonTime. A
+// disk that is not busy with it is free for the record that somebody waits for.
+func (l *Log) appendSoon(body []byte) (*Ticket, error) { return l.append(body, reserveBytes, true) }
 
 // soonTime is how long a record that nobody waits for may wait for others.
 const soonTime = 10 * time.Millisecond
 
-// AppendReserved is Append that may use the reserve of a full log: for the event that says that the log is full.
-func (l *Log) AppendReserved(body []byte) (*Ticket, error) {
+// appendReserved is AppendMarshalled that may use the reserve of a full log: for the event that says that the log is full.
+func (l *Log) appendReserved(body []byte) (*Ticket, error) {
 	return l.append(body, checkpointSpare, false)
 }
 
 func (l *Log) append(body []byte, spare int64, soon bool) (*Ticket, error) {
-	body, err := canonical(body)
-	if err != nil {
-		return nil, err
+	if len(body) == 0 || len(body) > MaxBodyBytes {
+		return nil, ErrBody
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -254,10 +254,10 @@ func TestAppendSoon(t *testing.T) {
 			}
 		}
 	}
-	if _, err := l.AppendSoon([]byte(`{}`)); err != nil || !durable(1) {
+	if _, err := l.appendSoon([]byte(`{}`)); err != nil || !durable(1) {
 		t.Fatal("by itself", err)
 	}
-	if _, err := l.AppendSoon([]byte(`{}`)); err != nil {
+	if _, err := l.appendSoon([]byte(`{}`)); err != nil {
 		t.Fatal(err)
 	}
 	tk, err := l.Append([]byte(`{}`))
@@ -267,7 +267,7 @@ func TestAppendSoon(t *testing.T) {
 	if err != nil || l.Head().Seq != 3 {
 		t.Fatal("with another", err, l.Head().Seq)
 	}
-	tk, err = l.AppendSoon([]byte(`{}`))
+	tk, err = l.appendSoon([]byte(`{}`))
 	if err == nil {
 		err = tk.Wait(t.Context())
 	}

@@ -67,8 +67,16 @@ func lastRecord(path string) (int64, Record, error) {
 	}
 	size := info.Size()
 	tail := make([]byte, min(size, 2*MaxLineBytes+2))
-	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
-		return size, Record{}, fmt.Errorf("read segment: %w", err)
+	for { // zeros are room that was reserved and not used
+		tail = tail[:min(size, int64(cap(tail)))]
+		if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
+			return size, Record{}, fmt.Errorf("read segment: %w", err)
+		}
+		used := len(bytes.TrimRight(tail, "\x00"))
+		zeros := len(tail) - used
+		if size -= int64(zeros); zeros == 0 || size == 0 {
+			break
+		}
 	}
 	end := bytes.LastIndexByte(tail, '\n')
 	if end < 0 {

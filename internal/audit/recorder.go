@@ -55,7 +55,7 @@ func (r *Recorder) Record(e Event) (*Ticket, error) {
 	if wasFull {
 		if _, err := r.put(Event{
 			Kind: KindAuditResume, Workspace: e.Workspace, Detail: map[string]string{"refused": strconv.FormatInt(refused, 10)},
-		}, r.Log.Append); err != nil {
+		}, r.Log.AppendMarshalled); err != nil {
 			r.refuse(err)
 			return nil, err
 		}
@@ -63,9 +63,9 @@ func (r *Recorder) Record(e Event) (*Ticket, error) {
 		r.full, r.refused = false, r.refused-refused
 		r.mu.Unlock()
 	}
-	to := r.Log.Append
+	to := r.Log.AppendMarshalled
 	if e.Kind == KindOutcome { // the act is done, and its intent is durable
-		to = r.Log.AppendSoon
+		to = r.Log.appendSoon
 	}
 	t, err := r.put(e, to)
 	if err == nil {
@@ -74,7 +74,7 @@ func (r *Recorder) Record(e Event) (*Ticket, error) {
 	if first := r.refuse(err); first {
 		// Without room even for this the log stands still all the same; nothing else can be done.
 		_, _ = r.put(Event{Kind: KindAuditFull, Workspace: e.Workspace, Reason: "the audit log has used up its size budget; operations are refused"},
-			r.Log.AppendReserved)
+			r.Log.appendReserved)
 	}
 	return nil, err
 }

@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -145,6 +146,7 @@ func (l *Log) readTail(firsts []uint64, cps []Checkpoint, keep *Head) (logTail, 
 		if err != nil {
 			return t, fmt.Errorf("read segment: %w", err)
 		}
+		data = bytes.TrimRight(data, "\x00") // room that was reserved and not used
 		if firsts[i] != t.head.Seq+1 {
 			return t, &TamperError{Seq: t.head.Seq + 1, File: name, Reason: "a segment is missing before this one"}
 		}
@@ -264,9 +266,13 @@ func (l *Log) rewrite(t logTail) ([]*segment, error) {
 	if err := l.disk.replace(l.cfg.Dir, path, t.data); err != nil {
 		return nil, fmt.Errorf("rewrite last segment: %w", err)
 	}
-	f, err := l.disk.open(path, os.O_WRONLY|os.O_APPEND)
+	f, err := l.disk.open(path, os.O_WRONLY)
 	if err != nil {
 		return nil, fmt.Errorf("open last segment: %w", err)
+	}
+	if _, err := f.Seek(int64(len(t.data)), io.SeekStart); err != nil {
+		_ = l.disk.close(f)
+		return nil, fmt.Errorf("seek in last segment: %w", err)
 	}
 	l.file, l.size = f, int64(len(t.data))
 	last.size = l.size

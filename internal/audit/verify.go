@@ -216,6 +216,11 @@ func (w *walker) lines(src io.Reader, file string) error {
 			return nil
 		}
 		next := w.report.Last.Seq + 1
+		if err == errLine && onlyZeros(r) { // room that was reserved and not used, maybe behind a line that is being written
+			if line = bytes.TrimRight(line, "\x00"); len(line) == 0 {
+				return nil
+			}
+		}
 		if err == errLine {
 			return &TamperError{
 				Seq: next, File: file, Line: n, Reason: "the line is not complete or too long", Torn: len(line) <= MaxLineBytes,
@@ -244,6 +249,21 @@ func (w *walker) lines(src io.Reader, file string) error {
 		if err := w.pass(); err != nil {
 			return err
 		}
+	}
+}
+
+// onlyZeros reports whether nothing but zero bytes is left.
+func onlyZeros(r *bufio.Reader) bool {
+	for {
+		p, err := r.Peek(1)
+		if len(p) == 0 {
+			return err == io.EOF
+		}
+		p, _ = r.Peek(r.Buffered())
+		if len(bytes.TrimLeft(p, "\x00")) > 0 {
+			return false
+		}
+		_, _ = r.Discard(len(p))
 	}
 }
 
