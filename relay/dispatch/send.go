@@ -99,9 +99,7 @@ func (t *route) try(ctx context.Context, body io.Reader) (*http.Response, error)
 	if err != nil {
 		return nil, err
 	}
-	if whole, ok := body.(*io.SectionReader); ok {
-		req.ContentLength = whole.Size() // head and body leave in one piece, then
-	} else if n := contentLength(t.req.Header); n >= 0 && body != nil {
+	if n := contentLength(t.req.Header); n >= 0 && body != nil {
 		req.ContentLength = n
 	}
 	return t.live.Do(req)
@@ -154,7 +152,8 @@ func (p *replay) begin() (io.Reader, bool) {
 		return nil, true
 	}
 	if b, ok := p.src.(*bytes.Reader); ok {
-		return io.NewSectionReader(b, 0, b.Size()), true
+		whole := *b // net/http knows its length and sends it with the head, in one piece
+		return &whole, true
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
