@@ -5,10 +5,16 @@ import (
 	"sync"
 )
 
-// batchSize holds the longest frame, four full TLS records, as it goes out.
-const batchSize = 64<<10 + 256
+const (
+	batchSize  = 64<<10 + 256        // holds the longest frame, four full TLS records, as it goes out
+	aheadSize  = 128 << 10           // is read at most at a time
+	recordMost = 5 + maxRecord + 256 // a TLS 1.3 record is no longer (RFC 8446, 5.2)
+)
 
-var batches = sync.Pool{New: func() any { return new([batchSize]byte) }}
+var (
+	batches = sync.Pool{New: func() any { return new([batchSize]byte) }}
+	aheads  = sync.Pool{New: func() any { return new([aheadSize]byte) }}
+)
 
 // batchConn stands between TLS and the network. TLS reads a record in two system calls and writes each record with one;
 // batchConn reads ahead while more waits, and joins the records of one Write. It holds a buffer only while bytes are in
@@ -18,7 +24,7 @@ var batches = sync.Pool{New: func() any { return new([batchSize]byte) }}
 type batchConn struct {
 	net.Conn
 
-	in     *[batchSize]byte // unread bytes are in[r:w]
+	in     *[aheadSize]byte // unread bytes are in[r:w]
 	r, w   int
 	hungry bool // the last read filled its buffer: more is likely to wait
 
@@ -30,12 +36,12 @@ type batchConn struct {
 
 func (b *batchConn) Read(p []byte) (int, error) {
 	if b.in == nil {
-		if !b.hungry || len(p) >= batchSize {
+		if !b.hungry || len(p) >= aheadSize {
 			n, err := b.Conn.Read(p)
 			b.hungry = n == len(p)
 			return n, err
 		}
-		b.in = batches.Get().(*[batchSize]byte)
+		b.in = aheads.Get().(*[aheadSize]byte)
 		n, err := b.Conn.Read(b.in[:])
 		b.r, b.w = 0, n
 		b.hungry = n > len(p)
@@ -53,9 +59,13 @@ func (b *batchConn) Read(p []byte) (int, error) {
 }
 
 func (b *batchConn) dropIn() {
-	batches.Put(b.in)
+	aheads.Put(b.in)
 	b.in = nil
 }
+
+// ready reports whether a whole record is there, so that a Read of TLS does not wait. It may say no although there is one. It is
+// the reader's to call.
+func (b *batchConn) ready() bool { return b != nil && b.in != nil && b.w-b.r >= recordMost }
 
 // hold collects writes until flush.
 func (b *batchConn) hold() {

@@ -65,6 +65,16 @@ func (s *laneStream) read(p []byte) (int, error) {
 	}
 	n, err := l.conn.Read(p[:min(len(p), l.left)])
 	l.left -= n
+	// TLS gives one record at a time. Those that are here already go along, so that they leave in one piece, too.
+	for err == nil && n < len(p) && l.batch.ready() {
+		if l.left == 0 && l.header() != nil || l.ended {
+			break // the next Read tells
+		}
+		var m int
+		m, err = l.conn.Read(p[n:min(len(p), n+l.left)])
+		n += m
+		l.left -= m
+	}
 	if n > 0 || err == nil {
 		return n, nil
 	}
