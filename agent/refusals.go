@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"sync"
@@ -11,11 +12,15 @@ import (
 )
 
 // Refusals that are recorded and logged one by one: so many at once, and so many a second for long. Beyond these they are
-// counted, and one event a second tells the count. A relay that scans the site's network can so neither fill the audit log
-// nor keep the disk busy, and is seen all the same.
+// counted, and one event a second tells the count; and their answers wait, so that no more than answerRate leave a second. A
+// relay that scans the site's network can so neither fill the audit log, nor keep disk and processor busy (a refusal costs a
+// quarter of a millisecond), and is seen all the same.
 const (
-	refusalBurst = 1000
-	refusalRate  = 50
+	refusalBurst  = 500
+	refusalRate   = 50
+	answerRate    = 200
+	answerLatest  = 10 * time.Second // no answer waits longer
+	answerSpacing = time.Second / answerRate
 )
 
 // refusals decides which refusals are recorded one by one. Safe for concurrent use.
@@ -25,7 +30,8 @@ type refusals struct {
 	mu      sync.Mutex // guards the fields below
 	tokens  float64
 	last    time.Time
-	skipped int64 // since the last tell
+	skipped int64     // since the last tell
+	answer  time.Time // when the next one that waits may be answered
 }
 
 func newRefusals(tell func(count int64)) *refusals {
@@ -47,6 +53,28 @@ func (r *refusals) admit() bool {
 		time.AfterFunc(time.Second, r.flush)
 	}
 	return false
+}
+
+// wait lets a refusal that was not admitted wait for its turn to be answered; false: ctx ended before.
+func (r *refusals) wait(ctx context.Context) bool {
+	r.mu.Lock()
+	now := time.Now()
+	if r.answer.Before(now) {
+		r.answer = now
+	}
+	r.answer = r.answer.Add(answerSpacing)
+	if latest := now.Add(answerLatest); r.answer.After(latest) {
+		r.answer = latest
+	}
+	turn := time.NewTimer(r.answer.Sub(now))
+	r.mu.Unlock()
+	defer turn.Stop()
+	select {
+	case <-turn.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // flush tells how many were skipped; nothing when there were none.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -47,5 +48,43 @@ func TestFloodOfRefusalsIsCounted(t *testing.T) {
 		if !admitted || len(told) != n {
 			t.Error("the flood is over and it still counts")
 		}
+	})
+}
+
+// A28: in a flood answers wait, and leave no faster than answerRate; a caller who goes is not waited for.
+func TestFloodOfRefusalsIsSlowedDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRefusals(func(int64) {})
+		started := time.Now()
+		var wg sync.WaitGroup
+		for range 4 * answerRate {
+			wg.Go(func() {
+				if !r.wait(t.Context()) {
+					t.Error("not answered")
+				}
+			})
+		}
+		wg.Wait()
+		if took := time.Since(started); took < 4*time.Second-time.Millisecond || took > 4*time.Second+time.Millisecond {
+			t.Errorf("%d answers in %s", 4*answerRate, took)
+		}
+		started = time.Now()
+		for range 20 * answerRate { // more than answerLatest is good for
+			wg.Go(func() { r.wait(t.Context()) })
+		}
+		wg.Wait()
+		if took := time.Since(started); took > answerLatest {
+			t.Errorf("an answer came after %s", took)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range answerRate {
+			wg.Go(func() { r.wait(t.Context()) })
+		}
+		synctest.Wait()
+		if r.wait(ctx) {
+			t.Error("answered to nobody")
+		}
+		wg.Wait()
 	})
 }

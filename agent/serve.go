@@ -350,7 +350,9 @@ func (s *trips) refuse(ctx context.Context, w http.ResponseWriter, ev audit.Even
 		ev.Reason = e.Message
 	}
 	if !s.refusals.admit() {
-		writeProblem(w, &e)
+		if s.refusals.wait(ctx) {
+			writeProblem(w, &e)
+		}
 		return
 	}
 	if rerr := s.record(ctx, ev); rerr != nil && rerr.Code == protocol.CodeAuditUnavailable {

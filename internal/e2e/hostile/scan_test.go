@@ -68,15 +68,15 @@ func (l *lan) portScan(t *testing.T) {
 	if n > asked.Load() {
 		t.Errorf("%d refusals recorded, %d asked", n, asked.Load())
 	}
-	if most := 1000 + int64(52*took.Seconds()) + 10; events > most {
+	if most := 500 + int64(52*took.Seconds()) + 10; events > most {
 		t.Errorf("%d events in %s, want at most %d", events, took, most)
 	}
-	if most := 2*4000 + int64(2000*took.Seconds()); answered.Load() > most { // the tunnel's rate of opens
-		t.Errorf("%d dials were let through in %s, want at most %d", answered.Load(), took, most)
+	if most := 550 + int64(255*took.Seconds()); answered.Load() > most {
+		t.Errorf("%d dials were answered in %s, want at most %d", answered.Load(), took, most)
 	}
-	// What a scan costs is bounded by the rate of opens, held above, times what a refusal costs. The share of a processor that
-	// this makes is the machine's: 40 to 70 % of one were seen here, burst included, for 190 to 260 µs each.
-	if each := used / time.Duration(answered.Load()); each > 500*time.Microsecond {
+	// 200 answers a second at a millisecond each would be 20 % of a processor, which the catalog wants. 190 to 260 µs were seen
+	// for a refusal that is counted, 600 in the mean with those that are recorded, beside other work on two cores.
+	if each := used / time.Duration(answered.Load()); each > time.Millisecond {
 		t.Errorf("a refusal took %s of processor", each)
 	}
 	l.canary.silent(t, 0)
