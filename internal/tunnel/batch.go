@@ -3,6 +3,7 @@ package tunnel
 import (
 	"net"
 	"sync"
+	"time"
 )
 
 const (
@@ -32,6 +33,9 @@ type batchConn struct {
 	out  *[batchSize]byte // set between hold and flush
 	n    int
 	held bool
+	// patience is how long a write may go without a byte being taken; 0: the deadline alone counts. A line that is so narrow, or
+	// shared by so many, that it takes longer for a whole frame is slow, not dead.
+	patience time.Duration
 }
 
 func (b *batchConn) Read(p []byte) (int, error) {
@@ -78,14 +82,14 @@ func (b *batchConn) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.held {
-		return b.Conn.Write(p)
+		return b.write(p)
 	}
 	if b.n+len(p) > batchSize {
 		if err := b.send(); err != nil {
 			return 0, err
 		}
 		if len(p) > batchSize {
-			return b.Conn.Write(p)
+			return b.write(p)
 		}
 	}
 	if b.out == nil {
@@ -107,8 +111,32 @@ func (b *batchConn) send() error {
 	if b.out == nil {
 		return nil
 	}
-	_, err := b.Conn.Write(b.out[:b.n])
+	_, err := b.write(b.out[:b.n])
 	batches.Put(b.out)
 	b.out, b.n = nil, 0
 	return err
+}
+
+// write goes on past a deadline as long as bytes are taken. Beneath TLS that is possible: no record is cut off.
+func (b *batchConn) write(p []byte) (n int, err error) {
+	for {
+		m, err := b.Conn.Write(p[n:])
+		n += m
+		if err == nil || m == 0 || b.patience == 0 || !isTimeout(err) {
+			return n, err
+		}
+		if err := b.Conn.SetWriteDeadline(time.Now().Add(b.patience)); err != nil {
+			return n, err
+		}
+	}
+}
+
+// waits sets patience.
+func (b *batchConn) waits(patience time.Duration) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.patience = patience
 }

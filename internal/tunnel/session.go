@@ -105,6 +105,7 @@ func start(ctx context.Context, conn *tls.Conn, client bool, cfg Config, identif
 func (t *session) run(client bool) (*session, error) {
 	cfg := t.cfg
 	batch, _ := t.raw.(*batchConn)
+	batch.waits(cfg.WriteTimeout)
 	t.wire = newWire(t.conn, batch, client, cfg, t.end, t.done)
 	conf := &yamux.Config{
 		AcceptBacklog: cfg.Backlog,
@@ -164,6 +165,7 @@ func (t *session) end(why error) {
 	t.mu.Unlock()
 	if (errors.Is(why, ErrClosed) || errors.Is(why, ErrExpired)) && t.wire.wmu.TryLock() {
 		// Say goodbye, if it costs nothing.
+		t.wire.batch.waits(0)
 		_ = t.conn.SetWriteDeadline(time.Now().Add(250 * time.Millisecond))
 		_ = t.conn.CloseWrite()
 		t.wire.wmu.Unlock()
