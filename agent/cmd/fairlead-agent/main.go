@@ -12,6 +12,7 @@ type grammar struct {
 	Enroll  enrollCommand   `cmd:"" help:"Turn a join token into this agent's identity."`
 	Run     runCommand      `cmd:"" help:"Run the agent until it is stopped."`
 	Check   checkCommand    `cmd:"" help:"Check agent.yaml; says every fault with its line, or what the site offers."`
+	Probe   probeCommand    `cmd:"" help:"Try every way to the relays and tell what passes proxies and firewalls. Exit status 69: a relay is not reached."`
 	Status  statusCommand   `cmd:"" help:"Tell from the data folder who this agent is and how its record stands. Exit status 78: it cannot work as it is."`
 	Explain explainCommand  `cmd:"" help:"Tell which rule of agent.yaml decides an operation, offline. Exit status 77: refused."`
 	Sample  sampleCommand   `cmd:"" help:"Write a sample site: agent.yaml, a small database and a folder, to try things out."`
