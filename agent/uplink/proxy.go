@@ -31,6 +31,8 @@ type Proxy struct {
 	// FromEnvironment takes URL, user and password from HTTPS_PROXY at each dial, unless NO_PROXY names the address. The
 	// environment is never asked without it.
 	FromEnvironment bool
+
+	places *places // of the way without a proxy; nil: none
 }
 
 // Bounds of a proxy's answer to CONNECT.
@@ -57,6 +59,7 @@ func (p Proxy) Dial(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 func (p Proxy) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	known := p.places
 	if p.FromEnvironment {
 		var err error
 		if p, err = p.fromEnvironment(addr); err != nil {
@@ -65,7 +68,7 @@ func (p Proxy) dial(ctx context.Context, network, addr string) (net.Conn, error)
 	}
 	d := net.Dialer{Timeout: 15 * time.Second, KeepAlive: 15 * time.Second}
 	if p.URL == nil {
-		conn, err := d.DialContext(ctx, network, addr)
+		conn, err := known.dial(ctx, &d, network, addr)
 		if err != nil {
 			return nil, fmt.Errorf("%w (is the outgoing port open in the firewall?)", err)
 		}

@@ -76,6 +76,9 @@ type line struct {
 // maxRetry bounds the wait that a relay may ask for: one that was taken over could otherwise keep its agents away for ever.
 const maxRetry = 10 * time.Minute
 
+// maxNameWait bounds the wait after a try that ended at the resolver.
+const maxNameWait = 20 * time.Second
+
 // ErrNotConnected means that no relay is reached at the moment.
 var ErrNotConnected = errors.New("not connected to any relay")
 
@@ -90,6 +93,7 @@ func New(cfg Config) *Uplink {
 	if cfg.QUICTimeout == 0 {
 		cfg.QUICTimeout = DefaultQUICTimeout
 	}
+	cfg.Proxy.places = newPlaces(cfg.Logger)
 	return &Uplink{cfg: cfg, ready: make(chan struct{}), lines: map[slot]*line{}, first: map[string]chan struct{}{}, cycle: make(chan struct{}),
 		ways: newChoices(cfg.Transport, cfg.Choices, cfg.Retest, cfg.QUICRetry, cfg.Logger)}
 }
@@ -197,6 +201,9 @@ func (u *Uplink) keep(ctx context.Context, at slot) {
 		}
 		tries++
 		wait := jitter(u.cfg.MinWait, u.cfg.MaxWait, tries)
+		if errors.As(err, new(*net.DNSError)) { // nobody is hammered by it, and names come back at once
+			wait = min(wait, maxNameWait)
+		}
 		if errors.As(err, &retry) && retry.after > wait {
 			wait = min(retry.after, maxRetry) // a relay may ask for patience, not for silence
 		}
