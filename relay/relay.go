@@ -137,6 +137,8 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	}
 	r.api = api.New(conf)
 	r.tcfg = tunnel.DefaultConfig()
+	agents := mtls.NewVerifier(r.auth.roots, mtls.RoleAgent)
+	r.tcfg.Identify = agents.Identity
 	r.tcfg.Logger, r.tcfg.Congestion = o.Logger, o.Config.Congestion
 	r.tcfg.Backlog = 256 // room for it is held in each of thousands of idle tunnels
 	if err := tunnel.CheckCongestion(o.Config.Congestion); err != nil {
@@ -149,7 +151,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		}
 	}
 	people := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.server.GetCertificate, NextProtos: []string{"h2", "http/1.1"}}
-	tunnels := mtls.TunnelTLS(r.server, r.auth.roots, snap.Installation, r.checkAgent)
+	tunnels := agents.TunnelTLS(r.server, snap.Installation, r.checkAgent)
 	lanes := tunnels.Clone() // who may open a tunnel may open the lanes beside it
 	lanes.NextProtos = []string{protocol.ALPNLane}
 	r.mux = tunnel.Listen(ln, map[string]*tls.Config{
