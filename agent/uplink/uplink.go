@@ -76,6 +76,9 @@ type line struct {
 // maxRetry bounds the wait that a relay may ask for: one that was taken over could otherwise keep its agents away for ever.
 const maxRetry = 10 * time.Minute
 
+// busyWait is the wait after a relay was first found busy, before jitter: it grows as every wait does.
+const busyWait = 4 * time.Second
+
 // ErrNotConnected means that no relay is reached at the moment.
 var ErrNotConnected = errors.New("not connected to any relay")
 
@@ -197,8 +200,13 @@ func (u *Uplink) keep(ctx context.Context, at slot) {
 		}
 		tries++
 		wait := jitter(u.cfg.MinWait, u.cfg.MaxWait, tries)
-		if errors.As(err, &retry) && retry.after > wait {
-			wait = min(retry.after, maxRetry) // a relay may ask for patience, not for silence
+		switch {
+		case errors.As(err, &retry) && retry.after > wait:
+			// A relay may ask for patience, not for silence. Many were told the same: they shall not come together.
+			wait = min(retry.after, maxRetry)
+			wait += rand.N(max(wait/2, 1))
+		case isBusy(err):
+			wait = jitter(busyWait, u.cfg.MaxWait, tries)
 		}
 		u.cfg.Logger.Warn("no tunnel to the relay; trying again", "relay", addr, "way", way, "wait", wait.Round(time.Millisecond), "try", tries, "reason", explain(err))
 		select {
