@@ -193,7 +193,8 @@ func (m *Mux) callIn(now time.Time) (began []*pending, late []net.Conn, next tim
 			if of == nil {
 				return true
 			}
-			ok, in := m.makeRoom(of, m.cfg.MaxHandshakesPerSource, now)
+			// A site whose agents all begin at once would have them wait for each other, and look as if they hung.
+			ok, in := m.makeRoom(of, min(m.cfg.MaxHandshakesPerSource, m.cfg.HandshakesAtOnce), now)
 			if !ok {
 				next = min(next, in)
 			}

@@ -90,6 +90,7 @@ type Config struct {
 	MaxHandshakes          int           // Mux, QUICListener: connections whose handshake is not done
 	MaxHandshakesPerSource int           // Mux, QUICListener: of these, from one IPv4 address or IPv6 /64
 	HandshakeGrace         time.Duration // Mux: age from which an unfinished handshake makes way when there is no room
+	HandshakesAtOnce       int           // Mux: from one source, begun while more of it wait
 	MaxWaiting             int           // Mux: connections that wait for room for their handshake
 	HandshakeWait          time.Duration // Mux: how long they wait at most; less than peers have patience
 	RetryAbove             int           // QUICListener: unfinished handshakes from which clients must prove their address
@@ -112,7 +113,7 @@ func DefaultConfig() Config {
 		KeepAlive: 10 * time.Second, PingTimeout: 10 * time.Second, LatePing: time.Minute, WriteTimeout: 20 * time.Second,
 		CloseTimeout:     30 * time.Second,
 		HandshakeTimeout: 10 * time.Second, MaxHandshakes: 1024, MaxHandshakesPerSource: 256,
-		HandshakeGrace: 2 * time.Second, MaxWaiting: 8192, HandshakeWait: 8 * time.Second, RetryAbove: 64,
+		HandshakeGrace: 2 * time.Second, HandshakesAtOnce: 64, MaxWaiting: 8192, HandshakeWait: 8 * time.Second, RetryAbove: 64,
 	}
 }
 
@@ -134,6 +135,7 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxHandshakes, d.MaxHandshakes)
 	set(&c.MaxHandshakesPerSource, d.MaxHandshakesPerSource)
 	set(&c.HandshakeGrace, d.HandshakeGrace)
+	set(&c.HandshakesAtOnce, d.HandshakesAtOnce)
 	set(&c.MaxWaiting, d.MaxWaiting)
 	set(&c.HandshakeWait, d.HandshakeWait)
 	set(&c.RetryAbove, d.RetryAbove)
