@@ -87,7 +87,9 @@ func (v *Verifier) remembered(sent []*x509.Certificate, now time.Time) []*x509.C
 	v.mu.Lock()
 	for n, c := range sent[1:min(len(sent), 4)] {
 		if i := v.issuers[sha256.Sum256(c.Raw)]; i != nil && bytes.Equal(i.cert.Raw, c.Raw) {
-			sent[n+1] = i.cert
+			if sent[n+1] != i.cert {
+				sent[n+1] = i.cert
+			}
 			known = append(known, i)
 		}
 	}
