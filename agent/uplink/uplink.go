@@ -157,7 +157,7 @@ func (u *Uplink) keep(ctx context.Context, at slot) {
 	addr := at.addr
 	var draining sync.WaitGroup
 	defer draining.Wait()
-	tries := 0
+	tries, busy := 0, 0      // failures in a row; of these, the last ones for the relay was busy
 	var retire func()        // drains the tunnel of the generation before, once the next one is welcomed
 	var better tunnel.Tunnel // over QUIC, dialled beside the one before
 	defer func() {
@@ -204,9 +204,13 @@ func (u *Uplink) keep(ctx context.Context, at slot) {
 		case errors.As(err, &retry) && retry.after > wait:
 			// A relay may ask for patience, not for silence. Many were told the same: they shall not come together.
 			wait = min(retry.after, maxRetry)
-			wait += rand.N(max(wait/2, 1))
-		case isBusy(err):
-			wait = jitter(busyWait, u.cfg.MaxWait, tries)
+			wait += rand.N(wait/8 + 1)
+		case isBusy(err): // counted by itself: how often the relay was away before says nothing of how full it is
+			busy++
+			wait = jitter(busyWait, u.cfg.MaxWait, busy)
+		}
+		if !isBusy(err) {
+			busy = 0
 		}
 		u.cfg.Logger.Warn("no tunnel to the relay; trying again", "relay", addr, "way", way, "wait", wait.Round(time.Millisecond), "try", tries, "reason", explain(err))
 		select {

@@ -21,7 +21,7 @@ type trimmer struct {
 
 // Of the trimmer.
 const (
-	trimTick     = 500 * time.Millisecond
+	trimTick     = 400 * time.Millisecond
 	trimQuiet    = 3               // ticks
 	trimPause    = 5 * time.Second // between two, at least
 	trimShare    = 50              // and so many times what the last one took

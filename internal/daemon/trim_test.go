@@ -12,7 +12,7 @@ func TestTrimAfterABurstOnly(t *testing.T) {
 	run := func(t *trimmer, h heap, rate uint64, ticks int, from time.Time) (trims int, end time.Time) {
 		for range ticks {
 			from = from.Add(trimTick)
-			h.allocated += rate / 2 // two ticks a second
+			h.allocated += rate * 2 / 5 // a tick is 400 ms
 			if t.due(h, from) {
 				trims++
 				t.trimmed(from, 20*time.Millisecond)
@@ -44,7 +44,7 @@ func TestTrimAfterABurstOnly(t *testing.T) {
 			t.Fatalf("%d times within the pause", n)
 		}
 		tr.trimmed(now, time.Second) // a great heap
-		if n, _ := run(&tr, quietHeap, 100<<10, 2*trimShare-2, now); n != 0 {
+		if n, _ := run(&tr, quietHeap, 100<<10, 2*trimShare, now); n != 0 {
 			t.Errorf("%d times though one takes a second", n)
 		}
 	})
