@@ -95,9 +95,11 @@ func New(o Options) (*Agent, error) {
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	a := &Agent{opt: o, cfg: cfg, id: id, reloader: mtls.NewReloader(id.Keypair), instance: hex.EncodeToString(b[:]), started: time.Now(), renewNow: make(chan struct{}, 1)}
 	a.site.Store(s)
-	up := uplink.Config{Addresses: cfg.Relay.Addresses, TLS: mtls.AgentTLS(a.reloader, id.Roots, id.Installation), Tunnel: tunnel.DefaultConfig(),
+	relays := mtls.NewVerifier(id.Roots, mtls.RoleRelay)
+	up := uplink.Config{Addresses: cfg.Relay.Addresses, TLS: relays.AgentTLS(a.reloader, id.Installation), Tunnel: tunnel.DefaultConfig(),
 		Transport: cfg.Relay.Transport, Choices: filepath.Join(o.DataDir, ChoicesFile),
 		Hello: a.hello, Handler: http.HandlerFunc(a.serve), Welcomed: a.welcomed, Logger: o.Logger, Dial: o.Dial, Lanes: cfg.Relay.Lanes, Tunnels: cfg.Relay.Tunnels}
+	up.Tunnel.Identify = relays.Identity
 	up.Tunnel.Logger, up.Tunnel.Congestion = o.Logger, cfg.Relay.Congestion
 	// A way through a proxy, and TLS twice, take their time on a slow line.
 	up.Tunnel.HandshakeTimeout = 2 * up.Tunnel.HandshakeTimeout

@@ -106,7 +106,8 @@ func (c *commitWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return c.pace.conn(conn), rw, nil
+	p := c.pace // a copy: the stream outlives the request
+	return p.conn(conn), rw, nil
 }
 
 // Unwrap lets http.ResponseController find Flush.

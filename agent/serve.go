@@ -203,8 +203,22 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		call.Body = nil
 	}
 
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
+	// What the trip holds, last first. A raw dial goes on when this returns, and then takes it along.
+	var later func() protocol.Outcome
+	var held []func()
+	release := func() {
+		for i := range held {
+			held[len(held)-1-i]()
+		}
+	}
+	defer func() {
+		if later == nil {
+			release()
+		}
+	}()
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
+	stop := context.AfterFunc(r.Context(), func() { cancel(context.Canceled) })
+	held = append(held, func() { stop(); cancel(nil) })
 	t := &trip{op: op, cancel: cancel}
 	// Admitted before the site is taken: a reload either comes before, and the new site is taken, or finds the trip and
 	// decides it again.
@@ -213,9 +227,9 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(r.Context(), w, ev, err)
 		return
 	}
-	defer s.end(t)
+	held = append(held, func() { s.end(t) })
 	site := s.acquire()
-	defer site.release()
+	held = append(held, site.release)
 
 	d := site.policy.Decide(op)
 	ev.Rule, ev.Reason, ev.Statement = d.Rule, d.Reason, d.Fingerprint
@@ -256,7 +270,7 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(ctx, w, ev, e)
 		return
 	}
-	defer lease.End()
+	held = append(held, lease.End)
 
 	// No act without a record: the intent is durable before the target is touched.
 	ev.Kind, ev.Decision = audit.KindIntent, "allow"
@@ -269,7 +283,9 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	limit := d.Limits.Timeout
-	if limit > 0 && req.Operation != protocol.OpDial {
+	if req.Operation == protocol.OpDial {
+		call.Later = func(rest func() protocol.Outcome) { later = rest }
+	} else if limit > 0 {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeout(ctx, limit)
 		defer stop()
@@ -277,6 +293,11 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(protocol.HeaderRule, d.Rule)
 	cw := &commitWriter{ResponseWriter: w, committed: &committed, pace: pacer{ctx, lease, func(err error) { cancel(err) }}}
 	out, err := conn.Do(ctx, call, cw)
+	if later != nil {
+		stop() // the request ends with this call, the dial does not: its end comes by the stream, or by cancel
+		go s.serveRest(&ev, started, later, release)
+		return
+	}
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		var e *protocol.Error
 		switch {
@@ -307,18 +328,7 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		err = e
 	}
-	ev.Kind, ev.Status = audit.KindOutcome, "done"
-	if out.Code != "" {
-		ev.Status = "failed"
-	}
-	ev.Code, ev.Rows, ev.Bytes, ev.BytesIn, ev.Truncated = string(out.Code), out.Rows, out.Bytes, out.BytesIn, out.Truncated != ""
-	if out.Status != 0 {
-		ev.Detail = map[string]string{"status_code": strconv.Itoa(out.Status)}
-	}
-	ev.DurationMs = time.Since(started).Milliseconds()
-	if _, rerr := s.rec.Record(ev); rerr != nil {
-		s.log.Error("the outcome could not be recorded", "request_id", req.ID, "error", rerr)
-	}
+	s.conclude(&ev, started, out)
 	switch {
 	case err == nil:
 		out.Rule = d.Rule

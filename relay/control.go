@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -66,14 +65,24 @@ func (r *Relay) acceptTunnels(ctx context.Context, ln net.Listener) {
 			continue
 		}
 		r.tunnels.Go(func() {
-			t, err := tunnel.Server(ctx, tc, r.tcfg)
-			if err != nil {
-				r.opt.Logger.Debug("tunnel refused", "from", conn.RemoteAddr().String(), "error", err)
-				return
+			if t := r.takeTunnel(ctx, tc); t != nil {
+				r.ServeTunnel(ctx, t)
 			}
-			r.ServeTunnel(ctx, t)
 		})
 	}
+}
+
+// takeTunnel makes a tunnel of a connection; nil: it was refused. It is no part of what serves the tunnel, nor are begin and
+// finish: what stands below an idle goroutine costs its stack, a thousand times.
+//
+//go:noinline
+func (r *Relay) takeTunnel(ctx context.Context, tc *tls.Conn) tunnel.Tunnel {
+	t, err := tunnel.Server(ctx, tc, r.tcfg)
+	if err != nil {
+		r.opt.Logger.Debug("tunnel refused", "from", tc.RemoteAddr().String(), "error", err)
+		return nil
+	}
+	return t
 }
 
 // acceptLanes gives each lane to the tunnel that asked for it.
@@ -105,12 +114,19 @@ func (r *Relay) acceptLanes(ctx context.Context, ln net.Listener) {
 // ServeTunnel serves one tunnel until it ends: the agent's control requests, and, once it has said hello, operations
 // through the hub. It closes the tunnel. Tests call it with a memory tunnel.
 func (r *Relay) ServeTunnel(ctx context.Context, t tunnel.Tunnel) {
+	l := r.newControl(ctx, t)
+	_ = l.srv.Serve(tunnel.NewListener(t)) // ends with the tunnel
+	l.finish(ctx)
+}
+
+//go:noinline
+func (r *Relay) newControl(ctx context.Context, t tunnel.Tunnel) *control {
 	l := &control{relay: r, tunnel: t, helloed: make(chan struct{}), turns: make(chan struct{}, maxControl)}
-	srv := &http.Server{Handler: l, ReadTimeout: time.Minute, WriteTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(r.opt.Logger.Handler(), slog.LevelDebug), Protocols: new(http.Protocols)}
-	srv.Protocols.SetHTTP1(true)
+	l.srv = &http.Server{Handler: l, ReadTimeout: time.Minute, WriteTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: r.controlLog, Protocols: new(http.Protocols)}
+	l.srv.Protocols.SetHTTP1(true)
 	// No goroutine waits for the tunnel beside the one that accepts: there are thousands of idle ones.
-	late := time.AfterFunc(helloTimeout, func() {
+	l.late = time.AfterFunc(helloTimeout, func() {
 		select {
 		case <-l.helloed:
 		default:
@@ -118,20 +134,26 @@ func (r *Relay) ServeTunnel(ctx context.Context, t tunnel.Tunnel) {
 			t.Close()
 		}
 	})
-	stop := context.AfterFunc(ctx, func() { t.Close() })
-	_ = srv.Serve(tunnel.NewListener(t)) // ends with the tunnel
-	late.Stop()
-	stop()
-	t.Close()
-	srv.Close()
+	l.stop = context.AfterFunc(ctx, func() { t.Close() })
+	return l
+}
+
+// finish ends what belonged to the tunnel.
+//
+//go:noinline
+func (c *control) finish(ctx context.Context) {
+	c.late.Stop()
+	c.stop()
+	c.tunnel.Close()
+	c.srv.Close()
 	select {
-	case <-l.helloed:
+	case <-c.helloed:
 		if ctx.Err() == nil {
-			r.opt.Logger.Info("agent's tunnel ended", "agent", t.Peer().ID, "reason", t.Err())
+			c.relay.opt.Logger.Info("agent's tunnel ended", "agent", c.tunnel.Peer().ID, "reason", c.tunnel.Err())
 		}
 	default:
 	}
-	l.leave()
+	c.leave()
 }
 
 // control serves what an agent asks of the relay inside its tunnel. Who asks is the tunnel's verified peer, whatever a
@@ -141,6 +163,9 @@ type control struct {
 	tunnel  tunnel.Tunnel
 	helloed chan struct{}
 	turns   chan struct{} // one for each request that is worked on
+	srv     *http.Server
+	late    *time.Timer // until hello
+	stop    func() bool
 
 	mu   sync.Mutex // guards the fields below
 	live *hub.Live  // nil before Hello

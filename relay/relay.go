@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -63,14 +64,16 @@ type Relay struct {
 	mux      *tunnel.Mux
 	quic     *tunnel.QUICListener // nil: none
 	tcfg     tunnel.Config
-	metrics  *metrics
-	ingest   ingest
-	pace     recordPace
-	ready    chan struct{}
-	stopping chan struct{}
-	tunnels  sync.WaitGroup
-	requests inFlight
-	renewals renewals
+	// controlLog is of the HTTP servers of all tunnels.
+	controlLog *log.Logger
+	metrics    *metrics
+	ingest     ingest
+	pace       recordPace
+	ready      chan struct{}
+	stopping   chan struct{}
+	tunnels    sync.WaitGroup
+	requests   inFlight
+	renewals   renewals
 	// enrolling has one for each enrolment under way.
 	enrolling chan struct{}
 }
@@ -91,7 +94,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r = &Relay{opt: o, dir: dir, ready: make(chan struct{}), stopping: make(chan struct{}), enrolling: make(chan struct{}, maxEnrolling)}
+	r = &Relay{opt: o, dir: dir, controlLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug), ready: make(chan struct{}), stopping: make(chan struct{}), enrolling: make(chan struct{}, maxEnrolling)}
 	opened := r // "return nil, err" has emptied r when the deferred function runs
 	defer func() {
 		if err != nil {
@@ -137,6 +140,8 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	}
 	r.api = api.New(conf)
 	r.tcfg = tunnel.DefaultConfig()
+	agents := mtls.NewVerifier(r.auth.roots, mtls.RoleAgent)
+	r.tcfg.Identify = agents.Identity
 	r.tcfg.Logger, r.tcfg.Congestion = o.Logger, o.Config.Congestion
 	r.tcfg.Backlog = 256 // room for it is held in each of thousands of idle tunnels
 	if err := tunnel.CheckCongestion(o.Config.Congestion); err != nil {
@@ -149,7 +154,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		}
 	}
 	people := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.server.GetCertificate, NextProtos: []string{"h2", "http/1.1"}}
-	tunnels := mtls.TunnelTLS(r.server, r.auth.roots, snap.Installation, r.checkAgent)
+	tunnels := agents.TunnelTLS(r.server, snap.Installation, r.checkAgent)
 	lanes := tunnels.Clone() // who may open a tunnel may open the lanes beside it
 	lanes.NextProtos = []string{protocol.ALPNLane}
 	r.mux = tunnel.Listen(ln, map[string]*tls.Config{

@@ -36,6 +36,10 @@ const (
 // softSigns is how many cuts in a row make auto try WebSocket: one alone may be a relay that restarts.
 const softSigns = 2
 
+// busySigns is how many times in a row a relay may be busy before auto tries WebSocket: what says so need not be the relay, and
+// one that is would only get more to do.
+const busySigns = 8
+
 // quicProven is how long a tunnel over QUIC must have lived for earlier failures to count no more.
 const quicProven = time.Hour
 
@@ -67,6 +71,7 @@ type round struct {
 	first  string
 	second bool   // it is the other's turn
 	soft   int    // soft signs in a row
+	busy   int    // times in a row that the relay was busy
 	reason string // why the other is tried
 	tcp    bool   // TCP comes first, whatever is remembered
 	noQUIC string // why QUIC is left alone for a while, once TCP has worked
@@ -195,9 +200,13 @@ func (c *choices) failed(addr, way string, err error) bool {
 		if r.soft++; r.soft < softSigns {
 			return false
 		}
+	case signBusy:
+		if r.busy++; r.busy < busySigns {
+			return false
+		}
 	case signHard:
 	}
-	r.soft, r.second, r.reason = 0, true, clip(err.Error(), 200)
+	r.soft, r.busy, r.second, r.reason = 0, 0, true, clip(err.Error(), 200)
 	return true
 }
 

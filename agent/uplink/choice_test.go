@@ -24,7 +24,8 @@ import (
 var quiet = slog.New(slog.DiscardHandler)
 
 var (
-	errAlert = fmt.Errorf("TLS handshake: %w", &net.OpError{Op: "remote error", Err: errors.New("tls: no application protocol")})
+	errBusyRelay = &net.OpError{Op: "remote error", Err: errors.New("tls: internal error")}
+	errAlert     = fmt.Errorf("TLS handshake: %w", &net.OpError{Op: "remote error", Err: errors.New("tls: no application protocol")})
 	// What a test can make on every system.
 	errReset = fmt.Errorf("TLS handshake: %w", io.ErrUnexpectedEOF)
 )
@@ -48,6 +49,8 @@ func TestSignsOfTheMiddle(t *testing.T) {
 		"no TLS":                    {fmt.Errorf("TLS handshake: %w", tls.RecordHeaderError{}), signHard},
 		"TLS 1.2":                   {fmt.Errorf("TLS handshake: %w", errors.New("tls: protocol version not supported")), signHard},
 		"no ALPN":                   {fmt.Errorf("%w: negotiated TLS 1.3 with ALPN \"\"", tunnel.ErrProtocol), signHard},
+		"busy":                      {fmt.Errorf("TLS handshake: %w", errBusyRelay), signBusy},
+		"busy, at hello":            {helloError{errors.New("say hello"), fmt.Errorf("%w: %w", tunnel.ErrPeerClosed, errBusyRelay)}, signNone},
 		"reset":                     {errReset, signSoft},
 		"write timed out":           {fmt.Errorf("TLS handshake: %w", os.ErrDeadlineExceeded), signSoft},
 		"closed":                    {fmt.Errorf("TLS handshake: %w", io.EOF), signSoft},
@@ -85,7 +88,7 @@ func steps(t *testing.T, c *choices, list ...string) {
 			c.lost("r:1", way, time.Minute, map[string]error{"silent": fmt.Errorf("tunnel lost: %w", tunnel.ErrPeerLost), "ends": tunnel.ErrPeerClosed}[what])
 			continue
 		}
-		err := map[string]error{"alert": errAlert, "reset": errReset, "refused": outError{syscall.ECONNREFUSED}, "fails": errors.New("x"), "denied": fmt.Errorf("say hello: %w", protocol.Errorf(protocol.CodeDenied, "no"))}[what]
+		err := map[string]error{"busy": errBusyRelay, "alert": errAlert, "reset": errReset, "refused": outError{syscall.ECONNREFUSED}, "fails": errors.New("x"), "denied": fmt.Errorf("say hello: %w", protocol.Errorf(protocol.CodeDenied, "no"))}[what]
 		if got := c.failed("r:1", way, err); got != at {
 			t.Fatalf("step %d (%s): at once %v", i+1, s, got)
 		}
@@ -99,6 +102,8 @@ func TestAutoChoosesAndRemembers(t *testing.T) {
 		"a strange certificate":           {"tcp alert now", "websocket ok", "websocket ok"},
 		"one cut is a restart":            {"tcp reset", "tcp ok", "tcp reset", "tcp ok"},
 		"cuts with silence between":       {"tcp reset", "tcp refused", "tcp reset", "tcp refused"},
+		"a busy relay":                    {"tcp busy", "tcp busy", "tcp busy", "tcp busy", "tcp ok", "tcp reset", "tcp ok"},
+		"busy for ever is something else": {"tcp busy", "tcp busy", "tcp busy", "tcp busy", "tcp busy", "tcp busy", "tcp busy", "tcp busy now", "websocket ok"},
 		"two cuts in a row":               {"tcp reset", "tcp reset now", "websocket ok", "websocket ok"},
 		"both fail, each round anew":      {"tcp alert now", "websocket fails", "tcp alert now", "websocket fails", "tcp ok"},
 		"the remembered way fails":        {"tcp alert now", "websocket ok", "websocket fails now", "tcp ok", "tcp ok"},

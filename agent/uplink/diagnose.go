@@ -21,6 +21,7 @@ type sign int
 const (
 	signNone sign = iota // the network, a proxy's word, or the relay's own
 	signSoft             // cut, or silence: a relay that restarts looks the same
+	signBusy             // the relay has no time, or somebody says so
 	signHard             // somebody else answers, or speaks TLS and not our protocol
 )
 
@@ -40,6 +41,8 @@ func readSign(err error) sign {
 			return signSoft
 		}
 		return signNone
+	case isBusy(err):
+		return signBusy
 	case errors.Is(err, mtls.ErrUntrusted), errors.As(err, &unknown), errors.As(err, &record), errors.Is(err, tunnel.ErrProtocol), isAlert(err):
 		return signHard
 	case isCut(err):
@@ -49,7 +52,7 @@ func readSign(err error) sign {
 }
 
 // Blocked reports whether a failed handshake looks like the work of something on the way that lets only HTTP pass.
-func Blocked(err error) bool { return readSign(err) != signNone }
+func Blocked(err error) bool { s := readSign(err); return s != signNone && s != signBusy }
 
 // isAlert finds a TLS alert of the peer, or TLS that cannot be agreed on. crypto/tls has no exported type for either.
 func isAlert(err error) bool {
@@ -63,6 +66,13 @@ func isAlert(err error) bool {
 		}
 	}
 	return false
+}
+
+// isBusy finds the alert by which a relay says, before a handshake, that too many wait for one. It is not proven who said it:
+// it may cost a wait, and no more.
+func isBusy(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error" && op.Err.Error() == "tls: internal error"
 }
 
 func isCut(err error) bool {
@@ -90,6 +100,8 @@ func explain(err error) string {
 		return "tunnel closed"
 	case errors.As(err, &out):
 		return err.Error() // says it already
+	case isBusy(err):
+		return err.Error() + " — the relay has no time for another handshake now, as after a restart; it lets its agents in one after the other"
 	case errors.As(err, &unknown):
 		return err.Error() + " — the certificate shown is not of this relay's own CA: a proxy or firewall on the way intercepts TLS; ask its admin to pass this destination through untouched"
 	case errors.As(err, &record):

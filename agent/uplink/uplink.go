@@ -79,6 +79,9 @@ const maxRetry = 10 * time.Minute
 // maxNameWait bounds the wait after a try that ended at the resolver.
 const maxNameWait = 20 * time.Second
 
+// busyWait is the wait after a relay was first found busy, before jitter: it grows as every wait does.
+const busyWait = 4 * time.Second
+
 // ErrNotConnected means that no relay is reached at the moment.
 var ErrNotConnected = errors.New("not connected to any relay")
 
@@ -158,7 +161,7 @@ func (u *Uplink) keep(ctx context.Context, at slot) {
 	addr := at.addr
 	var draining sync.WaitGroup
 	defer draining.Wait()
-	tries := 0
+	tries, busy := 0, 0      // failures in a row; of these, the last ones for the relay was busy
 	var retire func()        // drains the tunnel of the generation before, once the next one is welcomed
 	var better tunnel.Tunnel // over QUIC, dialled beside the one before
 	defer func() {
@@ -201,11 +204,19 @@ func (u *Uplink) keep(ctx context.Context, at slot) {
 		}
 		tries++
 		wait := jitter(u.cfg.MinWait, u.cfg.MaxWait, tries)
-		if errors.As(err, new(*net.DNSError)) { // nobody is hammered by it, and names come back at once
+		switch {
+		case errors.As(err, new(*net.DNSError)): // nobody is hammered by it, and names come back at once
 			wait = min(wait, maxNameWait)
+		case errors.As(err, &retry) && retry.after > wait:
+			// A relay may ask for patience, not for silence. Many were told the same: they shall not come together.
+			wait = min(retry.after, maxRetry)
+			wait += rand.N(wait/8 + 1)
+		case isBusy(err): // counted by itself: how often the relay was away before says nothing of how full it is
+			busy++
+			wait = jitter(busyWait, u.cfg.MaxWait, busy)
 		}
-		if errors.As(err, &retry) && retry.after > wait {
-			wait = min(retry.after, maxRetry) // a relay may ask for patience, not for silence
+		if !isBusy(err) {
+			busy = 0
 		}
 		u.cfg.Logger.Warn("no tunnel to the relay; trying again", "relay", addr, "way", way, "wait", wait.Round(time.Millisecond), "try", tries, "reason", explain(err))
 		select {

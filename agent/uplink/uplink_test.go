@@ -2,11 +2,16 @@ package uplink
 
 import (
 	"context"
+	"crypto/tls"
+	"io"
 	"log/slog"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/mtls"
+	"github.com/fairleadhq/fairlead/internal/mtls/mtlstest"
 	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 )
@@ -31,4 +36,63 @@ func TestRelayCannotSendTheAgentAwayForever(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+// Nobody proves that it was the relay who said that it is busy: whoever does delays the agent, and no more.
+func TestBusyRelayIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		dials := 0
+		u := New(Config{Addresses: []string{"relay:1"}, Logger: slog.New(slog.DiscardHandler), Dial: func(context.Context, string) (tunnel.Tunnel, error) {
+			dials++
+			return nil, errBusyRelay
+		}})
+		done := make(chan struct{})
+		go func() { defer close(done); _ = u.Run(ctx) }()
+		time.Sleep(20 * time.Minute)
+		cancel()
+		<-done
+		if dials < 20 || dials > 200 {
+			t.Errorf("%d tries in 20 minutes", dials)
+		}
+	})
+}
+
+// What a relay's port says when its line is full is what the agent takes for busy, and says nothing of it to the admin as if
+// something on the way were at fault.
+func TestFullPortIsReadAsBusy(t *testing.T) {
+	root := mtlstest.New(t)
+	serve := mtls.TunnelTLS(root.Leaf(t, mtlstest.Relay, nil).Reloader(t), root.Pool(), "in_test", nil)
+	client := mtls.AgentTLS(root.Workspace(t, "in_test", "ws_test").Leaf(t, mtlstest.Agent, nil).Reloader(t), root.Pool(), "in_test")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := tunnel.DefaultConfig()
+	cfg.MaxHandshakesPerSource, cfg.HandshakeGrace, cfg.HandshakeWait = 1, time.Hour, 100*time.Millisecond
+	m := tunnel.Listen(ln, map[string]*tls.Config{protocol.ALPNTunnel: serve}, cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- m.Serve(ctx) }()
+	defer func() { cancel(); <-done }()
+	hung, err := net.Dial("tcp", m.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hung.Close()
+	for range 3 {
+		tn, err := tunnel.Dial(ctx, m.Addr().String(), client, nil, cfg)
+		if err == nil {
+			tn.Close()
+			t.Fatal("let in where there is no room")
+		}
+		if readSign(err) != signBusy || Blocked(err) {
+			t.Errorf("got %v, sign %d", err, readSign(err))
+		}
+	}
+	// Who hangs holds the room until its own time is over, and is told nothing.
+	_ = hung.SetReadDeadline(time.Now())
+	if n, err := hung.Read(make([]byte, 1)); n != 0 || err == io.EOF {
+		t.Errorf("read %d, %v", n, err)
+	}
 }

@@ -97,12 +97,17 @@ func manyAgents(ctx context.Context, b *bench, _ string, _ *instance, s *Sample)
 	}
 	s.Values["agent_process"] = before[1]
 	n := b.opt.Agents
-	swarm, err := b.startRole(site.dir, "swarm", "swarm", swarmOptions{Config: site.path("swarm.yaml"), Dir: site.path("swarm"), Agents: n}, b.startNear)
-	if err != nil {
-		return err
+	watched := []*process{site.relay, site.agent}
+	for first := 0; first < n; first += swarmShare {
+		o := swarmOptions{Config: site.path("swarm.yaml"), Dir: site.path("swarm"), First: first, Agents: min(swarmShare, n-first)}
+		swarm, err := b.startRole(site.dir, fmt.Sprintf("swarm-%d", first), "swarm", o, b.startNear)
+		if err != nil {
+			return err
+		}
+		defer swarm.kill()
+		watched = append(watched, swarm)
 	}
-	defer swarm.kill()
-	if err := every(ctx, 5*time.Minute, func(ctx context.Context) error { return site.connected(ctx, n+1) }, swarm, site.relay, site.agent); err != nil {
+	if err := every(ctx, 5*time.Minute, func(ctx context.Context) error { return site.connected(ctx, n+1) }, watched...); err != nil {
 		return fmt.Errorf("%d agents connect: %w", n, err)
 	}
 	after, err := b.settled(ctx, []*process{site.relay})
@@ -110,11 +115,11 @@ func manyAgents(ctx context.Context, b *bench, _ string, _ *instance, s *Sample)
 		return err
 	}
 	s.Values["agent_relay"] = (after[0] - before[0]) / float64(n)
-	return b.storm(ctx, site, swarm, s)
+	return b.storm(ctx, site, watched[2:], s)
 }
 
 // storm kills the relay under all its agents and starts it again.
-func (b *bench) storm(ctx context.Context, site *site, swarm *process, s *Sample) error {
+func (b *bench) storm(ctx context.Context, site *site, swarm []*process, s *Sample) error {
 	all := b.opt.Agents + 1
 	most := all - all/100
 	begin := time.Now()
@@ -146,7 +151,7 @@ func (b *bench) storm(ctx context.Context, site *site, swarm *process, s *Sample
 		figure string
 		want   int
 	}{{"storm_99", most}, {"storm_all", all}} {
-		if err := every(ctx, 5*time.Minute, func(ctx context.Context) error { return site.connected(ctx, step.want) }, swarm, site.relay, site.agent); err != nil {
+		if err := every(ctx, 5*time.Minute, func(ctx context.Context) error { return site.connected(ctx, step.want) }, append(swarm, site.relay, site.agent)...); err != nil {
 			return fmt.Errorf("%d agents come back: %w", step.want, err)
 		}
 		s.Values[step.figure] = time.Since(begin).Seconds()
@@ -250,10 +255,13 @@ func (s *site) enrolSwarm(ctx context.Context) error {
 
 func swarmName(k int) string { return fmt.Sprintf("agent-%05d", k) }
 
+// swarmShare is how many agents one process runs: each holds some five files.
+const swarmShare = 2500
+
 // swarmOptions is the argument of the role "swarm".
 type swarmOptions struct {
-	Config, Dir string
-	Agents      int
+	Config, Dir   string
+	First, Agents int
 }
 
 // runSwarm runs many agents in one process until ctx ends, each with its own identity and audit log.
@@ -264,7 +272,7 @@ func runSwarm(ctx context.Context, o swarmOptions) error {
 	starting := make(chan struct{}, 64)
 	for k := range o.Agents {
 		starting <- struct{}{}
-		a, err := agent.New(agent.Options{ConfigFile: o.Config, DataDir: filepath.Join(o.Dir, swarmName(k)), Version: "bench", Poll: time.Hour})
+		a, err := agent.New(agent.Options{ConfigFile: o.Config, DataDir: filepath.Join(o.Dir, swarmName(o.First+k)), Version: "bench", Poll: time.Hour})
 		if err != nil {
 			cancel(err)
 			break

@@ -37,8 +37,9 @@ type Log struct {
 
 // RunLogged is Run with a log. A Windows service has no stderr that anybody reads: started by its manager, and without a
 // file of its own, it writes to NAME.log in its data folder. SIGHUP opens the file anew, then calls Reload. Why the program
-// ended stands in the file, too. early is an error that is known already (a configuration that was refused): service
-// manager and log hear of it, and fn is not called.
+// ended stands in the file, too. While fn runs, memory that a burst has left is given back, and a small heap has room before it
+// is collected. early is an error that is known already (a configuration that was refused): service manager and log hear of
+// it, and fn is not called.
 func (s Service) RunLogged(ctx context.Context, l Log, early error, fn func(ctx context.Context, log *slog.Logger, ready func()) error) error {
 	if l.File == "" && s.Managed && runtime.GOOS == "windows" {
 		l.File = filepath.Join(s.DataDir, s.Name+".log")
@@ -63,7 +64,13 @@ func (s Service) RunLogged(ctx context.Context, l Log, early error, fn func(ctx 
 	return s.Run(ctx, func(ctx context.Context, ready func()) error {
 		err := early
 		if err == nil {
+			tctx, stop := context.WithCancel(ctx)
+			var trimming sync.WaitGroup
+			trimming.Go(func() { runTrim(tctx) })
+			trimming.Go(func() { runCollector(tctx) })
 			err = fn(ctx, log, ready)
+			stop()
+			trimming.Wait()
 		}
 		if err != nil && file != nil { // stderr has it from the command line
 			log.Error(s.Name+" ends", "error", err)

@@ -36,13 +36,18 @@ func base(alpn string) *tls.Config {
 // same installation. Names are not checked: an address is only a way to a relay, never its identity. RootCAs is set to
 // roots for RelayIdentity.
 func AgentTLS(r *Reloader, roots *x509.CertPool, installation string) *tls.Config {
+	return NewVerifier(roots, RoleRelay).AgentTLS(r, installation)
+}
+
+// AgentTLS is AgentTLS with the memory of v, a verifier of relays.
+func (v *Verifier) AgentTLS(r *Reloader, installation string) *tls.Config {
 	c := base(protocol.ALPNTunnel)
 	c.GetClientCertificate = r.GetClientCertificate
-	c.RootCAs = roots
+	c.RootCAs = v.roots
 	// crypto/tls can check a chain only together with a DNS name. VerifyConnection does all it skips here.
 	c.InsecureSkipVerify = true
 	c.VerifyConnection = func(cs tls.ConnectionState) error {
-		i, _, err := RelayIdentity(cs, roots)
+		i, _, err := v.Identity(cs)
 		if err != nil {
 			return err
 		}
@@ -63,8 +68,25 @@ func TunnelTLS(r *Reloader, roots *x509.CertPool, installation string,
 	c.GetCertificate = r.GetCertificate
 	c.ClientAuth = tls.RequireAndVerifyClientCert
 	c.ClientCAs = roots
-	c.VerifyConnection = func(cs tls.ConnectionState) error {
-		i, leaf, err := PeerIdentity(cs)
+	c.VerifyConnection = agentOf(PeerIdentity, installation, check)
+	return c
+}
+
+// TunnelTLS is TunnelTLS with the memory of v, a verifier of agents. crypto/tls verifies no chain here, v does in the
+// handshake: PeerIdentity refuses such a connection, ask v.Identity who the peer is.
+func (v *Verifier) TunnelTLS(r *Reloader, installation string, check func(Identity, *x509.Certificate) error) *tls.Config {
+	c := base(protocol.ALPNTunnel)
+	c.GetCertificate = r.GetCertificate
+	c.ClientAuth = tls.RequireAnyClientCert
+	c.VerifyConnection = agentOf(v.Identity, installation, check)
+	return c
+}
+
+// agentOf lets in agents of the installation that check does not refuse.
+func agentOf(identity func(tls.ConnectionState) (Identity, *x509.Certificate, error), installation string,
+	check func(Identity, *x509.Certificate) error) func(tls.ConnectionState) error {
+	return func(cs tls.ConnectionState) error {
+		i, leaf, err := identity(cs)
 		if err != nil {
 			return err
 		}
@@ -79,7 +101,6 @@ func TunnelTLS(r *Reloader, roots *x509.CertPool, installation string,
 		}
 		return check(i, leaf)
 	}
-	return c
 }
 
 // EnrollServerTLS is the relay's side of an enrolment: the agent has no certificate yet.
@@ -123,24 +144,9 @@ func RelayIdentity(cs tls.ConnectionState, roots *x509.CertPool) (Identity, *x50
 	if len(cs.PeerCertificates) == 0 || roots == nil {
 		return Identity{}, nil, fmt.Errorf("%w: no certificate to check, or no root to check it against", ErrUntrusted)
 	}
-	opts := x509.VerifyOptions{
-		Roots:         roots,
-		Intermediates: x509.NewCertPool(),
-		CurrentTime:   time.Now(),
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	for _, c := range cs.PeerCertificates[1:] {
-		opts.Intermediates.AddCert(c)
-	}
-	chains, err := cs.PeerCertificates[0].Verify(opts)
+	chains, err := verify(cs, roots, RoleRelay, time.Now())
 	if err != nil {
-		var invalid x509.CertificateInvalidError
-		if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-			return Identity{}, nil, fmt.Errorf("%w: relay's is valid from %s to %s, this host's clock says %s", ErrValidity,
-				invalid.Cert.NotBefore.UTC().Format(time.RFC3339), invalid.Cert.NotAfter.UTC().Format(time.RFC3339),
-				opts.CurrentTime.UTC().Format(time.RFC3339))
-		}
-		return Identity{}, nil, fmt.Errorf("%w: %s: %w", ErrUntrusted, interception(cs), err)
+		return Identity{}, nil, err
 	}
 	i, leaf, err := identify(chains)
 	if err == nil && i.Role != RoleRelay {

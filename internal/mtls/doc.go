@@ -14,5 +14,8 @@
 // Tunnels and enrolment speak TLS 1.3 only, without session tickets or 0-RTT: each connection proves its peer anew, so
 // that nothing outlives a revocation. TLS checks a peer once; package tunnel ends what outlives its certificate.
 //
+// A Verifier remembers what chains were good by, so that many peers of one installation cost little: bytes and signatures,
+// never time or revocation.
+//
 // The package never stores, issues or revokes: that is relay/enroll and its callers.
 package mtls

@@ -189,6 +189,28 @@ func TestRelayRefusesAgent(t *testing.T) {
 			}
 		})
 	}
+	// The same from a verifier that has seen good agents of each workspace before, and each of the strangers.
+	v := mtls.NewVerifier(s.root.Pool(), mtls.RoleAgent)
+	checked := false
+	warm := v.TunnelTLS(s.relay.Reloader(t), "in_test", func(mtls.Identity, *x509.Certificate) error { checked = true; return nil })
+	for range 2 {
+		for _, good := range []*mtlstest.Cert{s.agent, victim, otherWS.Leaf(t, mtls.Identity{Installation: "in_test", Role: mtls.RoleAgent, Workspace: "ws_other", Group: "g", ID: "a"}, nil)} {
+			if ce, se := meet(t, s.client(t, good), warm); ce != nil || se != nil {
+				t.Fatalf("client %v, server %v", ce, se)
+			}
+		}
+		for name, c := range cases {
+			t.Run("remembered: "+name, func(t *testing.T) {
+				checked = false
+				if ce, se := meet(t, c, warm); ce == nil || se == nil {
+					t.Errorf("client %v, server %v", ce, se)
+				}
+				if checked && name != "D27 victim's leaf without its key" {
+					t.Error("it got as far as the revocation check")
+				}
+			})
+		}
+	}
 	t.Run("D27 real leaf, victim's certificate as filler is the real leaf", func(t *testing.T) {
 		var seen mtls.Identity
 		server := mtls.TunnelTLS(s.relay.Reloader(t), s.root.Pool(), "in_test",
@@ -231,16 +253,24 @@ func TestAgentRefusesRelay(t *testing.T) {
 			Installation: "in_other", Role: mtls.RoleRelay, ID: "rel_x"}, nil)), mtls.ErrUntrusted},
 		"no identity": {s.server(t, leaf(func(c *x509.Certificate) { c.URIs = nil; c.DNSNames = []string{"relay.example"} })), nil},
 	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			ce, se := meet(t, s.client(t, s.agent), c.cert)
-			if ce == nil || se == nil {
+	warm := s.client(t, s.agent)
+	for _, client := range []*tls.Config{s.client(t, s.agent), warm} {
+		if client == warm { // it has seen the good relay
+			if ce, se := meet(t, warm, s.server(t, s.relay)); ce != nil || se != nil {
 				t.Fatalf("client %v, server %v", ce, se)
 			}
-			if c.want != nil && !errors.Is(ce, c.want) {
-				t.Fatalf("client %v, want %v", ce, c.want)
-			}
-		})
+		}
+		for name, c := range cases {
+			t.Run(name, func(t *testing.T) {
+				ce, se := meet(t, client, c.cert)
+				if ce == nil || se == nil {
+					t.Fatalf("client %v, server %v", ce, se)
+				}
+				if c.want != nil && !errors.Is(ce, c.want) {
+					t.Fatalf("client %v, want %v", ce, c.want)
+				}
+			})
+		}
 	}
 	t.Run("D1 TLS 1.2", func(t *testing.T) {
 		c := s.server(t, s.relay)

@@ -113,7 +113,7 @@ func DialLane(ctx context.Context, addr string, tlsConf *tls.Config,
 // opens a stream. On an error the connection is closed.
 func ServeLane(ctx context.Context, conn *tls.Conn, cfg Config) (l *Lane, ticket []byte, err error) {
 	cfg = cfg.withDefaults()
-	l, err = newLane(ctx, conn, cfg, mtls.PeerIdentity, true)
+	l, err = newLane(ctx, conn, cfg, cfg.identifier(mtls.PeerIdentity), true)
 	if err == nil {
 		stop := context.AfterFunc(ctx, func() { _ = l.raw.Close() })
 		defer stop()

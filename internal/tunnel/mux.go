@@ -8,14 +8,21 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/fairleadhq/fairlead/protocol"
 )
 
 // Mux splits one TCP port by ALPN: each protocol has its own TLS settings and its own listener, whose connections have
 // their handshake done. Handshakes are bounded in number, in all and for each source, and in time; one that hangs makes
 // way for one that comes. So a client that sends nothing costs no one.
+//
+// When more come than there is room for, they wait in line, and no more handshakes compute at a time than there are cores: a
+// storm of thousands is served one after the other, as fast as can be, while what runs goes on. Who would wait for too long is
+// refused before anything was computed for it.
 //
 // The listeners of Conns give *tls.Conn itself, which http.Server needs to speak HTTP/2: serve the people's listener with
 // srv.Serve(m.Conns("")), leave srv.TLSConfig nil, and have "h2" and "http/1.1" in NextProtos of the default settings.
@@ -28,7 +35,11 @@ type Mux struct {
 	done  chan struct{}
 	tasks sync.WaitGroup
 
+	turns   turns
+	arrived chan struct{} // wakes usher
+
 	mu      sync.Mutex // guards the fields below
+	line    line
 	pending *list.List // of *pending, oldest first
 	sources map[netip.Prefix]*list.List
 	freed   chan struct{} // closed and replaced when a handshake ends
@@ -37,7 +48,8 @@ type Mux struct {
 type pending struct {
 	conn    net.Conn
 	source  netip.Prefix
-	since   time.Time
+	since   time.Time // when its time began to run; what it waited for us is added
+	stopped time.Time // since when its time stands still; zero: it runs
 	all, of *list.Element
 	choose  func(*tls.ClientHelloInfo) (*tls.Config, error) // of Hand; nil: Mux.choose
 }
@@ -48,6 +60,7 @@ func Listen(ln net.Listener, confs map[string]*tls.Config, cfg Config) *Mux {
 	m := &Mux{
 		ln: ln, confs: confs, cfg: cfg.withDefaults(), out: map[string]*conns{}, done: make(chan struct{}),
 		pending: list.New(), sources: map[netip.Prefix]*list.List{}, freed: make(chan struct{}),
+		turns: turns{free: runtime.GOMAXPROCS(0)}, arrived: make(chan struct{}, 1), line: line{of: map[netip.Prefix][]waiting{}},
 	}
 	for alpn, c := range confs {
 		if alpn != "" && !slices.Contains(c.NextProtos, alpn) {
@@ -84,6 +97,7 @@ func (m *Mux) Serve(ctx context.Context) error {
 		m.abort()
 		m.tasks.Wait()
 	}()
+	m.tasks.Go(func() { m.usher(ctx) })
 	var delay time.Duration
 	for {
 		conn, err := m.ln.Accept()
@@ -103,12 +117,7 @@ func (m *Mux) Serve(ctx context.Context) error {
 			continue
 		}
 		delay = 0
-		p := m.admit(ctx, conn)
-		if p == nil {
-			_ = conn.Close()
-			continue
-		}
-		m.tasks.Go(func() { m.handshake(ctx, p) })
+		m.arrive(conn)
 	}
 }
 
@@ -123,52 +132,93 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// admit finds room for a handshake. When a source has used up its share, its own oldest makes way if it hangs, else the
-// newcomer is refused. When all room is used up, whoever hangs longest makes way; if none hangs, the kernel's queue waits:
-// cutting handshakes that move would let a storm of honest agents end none.
+// admit finds room for the handshake of a connection that does not stand in line. When a source has used up its share, its own
+// oldest makes way if it hangs, else the newcomer is refused. When all room is used up, it waits.
 func (m *Mux) admit(ctx context.Context, conn net.Conn) *pending {
-	p := &pending{conn: conn, source: sourceOf(conn), since: time.Now()}
+	p := &pending{conn: conn, source: sourceOf(conn)}
 	for {
 		m.mu.Lock()
 		now := time.Now()
-		of := m.sources[p.source]
-		if of != nil && of.Len() >= m.cfg.MaxHandshakesPerSource {
-			oldest := of.Front().Value.(*pending)
-			if now.Sub(oldest.since) < m.cfg.HandshakeGrace {
+		if of := m.sources[p.source]; of != nil {
+			if ok, _ := m.makeRoom(of, m.cfg.MaxHandshakesPerSource, now); !ok {
 				m.mu.Unlock()
 				return nil
 			}
-			m.drop(oldest)
-			of = m.sources[p.source]
 		}
-		if m.pending.Len() >= m.cfg.MaxHandshakes {
-			oldest := m.pending.Front().Value.(*pending)
-			if age := now.Sub(oldest.since); age < m.cfg.HandshakeGrace {
-				freed := m.freed
-				m.mu.Unlock()
-				t := time.NewTimer(m.cfg.HandshakeGrace - age)
-				select {
-				case <-freed:
-				case <-t.C:
-				case <-ctx.Done():
-					t.Stop()
-					return nil
-				}
-				t.Stop()
-				continue
-			}
-			m.drop(oldest)
-			of = m.sources[p.source]
+		ok, in := m.makeRoom(m.pending, m.cfg.MaxHandshakes, now)
+		if ok {
+			m.enter(p, now)
+			m.mu.Unlock()
+			return p
 		}
-		if of == nil {
-			of = list.New()
-			m.sources[p.source] = of
-		}
-		p.since = now
-		p.all, p.of = m.pending.PushBack(p), of.PushBack(p)
+		freed := m.freed
 		m.mu.Unlock()
-		return p
+		t := time.NewTimer(in)
+		select {
+		case <-freed:
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		}
+		t.Stop()
 	}
+}
+
+// makeRoom reports whether one more fits into a list of handshakes, and ends one that hangs if that is what it takes: cutting
+// handshakes that move would let a storm of honest agents end none. in is when one may hang that does not yet. m.mu is held.
+func (m *Mux) makeRoom(l *list.List, most int, now time.Time) (ok bool, in time.Duration) {
+	if l.Len() < most {
+		return true, 0
+	}
+	in = m.cfg.HandshakeGrace
+	for e := l.Front(); e != nil; e = e.Next() {
+		p := e.Value.(*pending)
+		if !p.stopped.IsZero() {
+			continue // it waits for us
+		}
+		left := m.cfg.HandshakeGrace - now.Sub(p.since)
+		if left <= 0 {
+			m.drop(p)
+			return true, 0
+		}
+		in = min(in, left)
+	}
+	return false, in
+}
+
+// enter counts a handshake. m.mu is held.
+func (m *Mux) enter(p *pending, now time.Time) {
+	of := m.sources[p.source]
+	if of == nil {
+		of = list.New()
+		m.sources[p.source] = of
+	}
+	p.since = now
+	p.all, p.of = m.pending.PushBack(p), of.PushBack(p)
+}
+
+// stop and resume hold a handshake's time still while it waits for us.
+func (m *Mux) stop(p *pending) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p.stopped = time.Now()
+}
+
+func (m *Mux) resume(p *pending) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !p.stopped.IsZero() {
+		p.since = p.since.Add(time.Since(p.stopped))
+		p.stopped = time.Time{}
+	}
+}
+
+// until is when a handshake's time is over.
+func (m *Mux) until(p *pending) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return p.since.Add(m.cfg.HandshakeTimeout)
 }
 
 // drop takes p out of the books and ends its handshake. m.mu is held.
@@ -199,6 +249,9 @@ func (m *Mux) abort() {
 	for m.pending.Len() > 0 {
 		m.drop(m.pending.Front().Value.(*pending))
 	}
+	for _, conn := range m.line.all() {
+		_ = conn.Close()
+	}
 }
 
 func (m *Mux) handshake(ctx context.Context, p *pending) {
@@ -207,10 +260,31 @@ func (m *Mux) handshake(ctx context.Context, p *pending) {
 	if choose == nil {
 		choose = m.choose
 	}
-	conn := tls.Server(&batchConn{Conn: p.conn}, &tls.Config{GetConfigForClient: choose, MinVersion: tls.VersionTLS12})
-	hctx, cancel := context.WithTimeout(ctx, m.cfg.HandshakeTimeout)
+	hctx, cancel := context.WithTimeout(ctx, m.cfg.HandshakeTimeout+m.cfg.HandshakeWait)
 	defer cancel()
+	turn := &turnConn{Conn: p.conn, m: m, p: p, done: hctx.Done()}
+	batch := &batchConn{Conn: turn}
+	conn := tls.Server(batch, &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		conf, err := choose(hello)
+		if err != nil {
+			return nil, err
+		}
+		class := classBegun
+		if slices.Contains(conf.NextProtos, protocol.ALPNTunnel) {
+			class = classTunnel
+		}
+		turn.begun = true
+		if !turn.take(class) {
+			return nil, net.ErrClosed
+		}
+		return conf, nil
+	}})
 	err := conn.HandshakeContext(hctx)
+	turn.give()
+	if err == nil {
+		batch.Conn = p.conn
+		err = p.conn.SetReadDeadline(time.Time{})
+	}
 	m.mu.Lock()
 	m.release(p)
 	m.mu.Unlock()

@@ -130,9 +130,9 @@ func dialQUIC(ctx context.Context, addr netip.AddrPort, tlsConf *tls.Config, cfg
 		}
 		return nil, fmt.Errorf("QUIC handshake with %s: %w", addr, err)
 	}
-	t, err := startQUIC(conn, true, cfg, func(cs tls.ConnectionState) (mtls.Identity, *x509.Certificate, error) {
+	t, err := startQUIC(conn, true, cfg, cfg.identifier(func(cs tls.ConnectionState) (mtls.Identity, *x509.Certificate, error) {
 		return mtls.RelayIdentity(cs, tlsConf.RootCAs)
-	}, release)
+	}), release)
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func (l *QUICListener) Accept(ctx context.Context) (Tunnel, error) {
 		l.drop(p)
 		l.mu.Unlock()
 	}
-	t, err := startQUIC(conn, false, l.cfg, mtls.PeerIdentity, nil)
+	t, err := startQUIC(conn, false, l.cfg, l.cfg.identifier(mtls.PeerIdentity), nil)
 	if err != nil {
 		return nil, fmt.Errorf("tunnel from %s: %w", conn.RemoteAddr(), err)
 	}

@@ -53,15 +53,15 @@ func dialTLS(ctx context.Context, addr string, tlsConf *tls.Config,
 		tlsConf.ServerName = host // for routers on the way; the certificate is not judged by it
 	}
 	tune(raw, cfg.Congestion)
-	return tls.Client(&batchConn{Conn: raw}, tlsConf), func(cs tls.ConnectionState) (mtls.Identity, *x509.Certificate, error) {
+	return tls.Client(&batchConn{Conn: raw}, tlsConf), cfg.identifier(func(cs tls.ConnectionState) (mtls.Identity, *x509.Certificate, error) {
 		return mtls.RelayIdentity(cs, tlsConf.RootCAs)
-	}, nil
+	}), nil
 }
 
 // Server makes a tunnel of a connection from an agent, whose TLS settings are mtls.TunnelTLS's. It does the handshake if
 // that is not done. On an error the connection is closed.
 func Server(ctx context.Context, conn *tls.Conn, cfg Config) (Tunnel, error) {
-	t, err := start(ctx, conn, false, cfg.withDefaults(), mtls.PeerIdentity)
+	t, err := start(ctx, conn, false, cfg.withDefaults(), cfg.identifier(mtls.PeerIdentity))
 	if err != nil {
 		return nil, fmt.Errorf("tunnel from %s: %w", conn.RemoteAddr(), err)
 	}

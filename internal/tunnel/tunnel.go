@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -89,7 +90,14 @@ type Config struct {
 	MaxHandshakes          int           // Mux, QUICListener: connections whose handshake is not done
 	MaxHandshakesPerSource int           // Mux, QUICListener: of these, from one IPv4 address or IPv6 /64
 	HandshakeGrace         time.Duration // Mux: age from which an unfinished handshake makes way when there is no room
+	HandshakesAtOnce       int           // Mux: from one source, begun while more of it wait
+	MaxWaiting             int           // Mux: connections that wait for room for their handshake
+	HandshakeWait          time.Duration // Mux: how long they wait at most; less than peers have patience
 	RetryAbove             int           // QUICListener: unfinished handshakes from which clients must prove their address
+
+	// Identify verifies the peer's chain and says who it is, once the handshake is done: (*mtls.Verifier).Identity of the verifier
+	// that made the TLS settings. nil: mtls.RelayIdentity for who dials, mtls.PeerIdentity for who is dialled.
+	Identify func(tls.ConnectionState) (mtls.Identity, *x509.Certificate, error)
 
 	Congestion string // TCP congestion control: CongestionAuto, CongestionSystem, or a name that the kernel knows; "": auto
 
@@ -105,7 +113,7 @@ func DefaultConfig() Config {
 		KeepAlive: 10 * time.Second, PingTimeout: 10 * time.Second, LatePing: time.Minute, WriteTimeout: 20 * time.Second,
 		CloseTimeout:     30 * time.Second,
 		HandshakeTimeout: 10 * time.Second, MaxHandshakes: 1024, MaxHandshakesPerSource: 256,
-		HandshakeGrace: 2 * time.Second, RetryAbove: 64,
+		HandshakeGrace: 2 * time.Second, HandshakesAtOnce: 64, MaxWaiting: 8192, HandshakeWait: 8 * time.Second, RetryAbove: 64,
 	}
 }
 
@@ -127,12 +135,23 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxHandshakes, d.MaxHandshakes)
 	set(&c.MaxHandshakesPerSource, d.MaxHandshakesPerSource)
 	set(&c.HandshakeGrace, d.HandshakeGrace)
+	set(&c.HandshakesAtOnce, d.HandshakesAtOnce)
+	set(&c.MaxWaiting, d.MaxWaiting)
+	set(&c.HandshakeWait, d.HandshakeWait)
 	set(&c.RetryAbove, d.RetryAbove)
 	c.Window = min(max(c.Window, minWindow), 16<<20)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return c
+}
+
+// identifier verifies a peer's chain and gives who it is.
+func (c Config) identifier(without identifier) identifier {
+	if c.Identify != nil {
+		return c.Identify
+	}
+	return without
 }
 
 const minWindow = 256 << 10 // yamux's first window, before the first update

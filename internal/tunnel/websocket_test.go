@@ -162,7 +162,7 @@ func TestHandedConnectionsPassTheSameGate(t *testing.T) {
 	})
 	t.Run("one source has its share", func(t *testing.T) {
 		cfg := tunnel.DefaultConfig()
-		cfg.MaxHandshakesPerSource, cfg.HandshakeGrace, cfg.HandshakeTimeout = 2, time.Hour, time.Hour
+		cfg.MaxHandshakesPerSource, cfg.HandshakeGrace, cfg.HandshakeTimeout, cfg.HandshakeWait = 2, time.Hour, time.Hour, 100*time.Millisecond
 		m := newWorld(t).webSocketWorld(t, cfg)
 		dial(t, m)
 		dial(t, m)

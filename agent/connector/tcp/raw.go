@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -71,17 +72,29 @@ func (r *Raw) Do(ctx context.Context, c *connector.Call, w http.ResponseWriter) 
 	if c.Request.Operation != protocol.OpDial {
 		return protocol.Outcome{}, protocol.Errorf(protocol.CodeUnsupported, "a raw target does not know operation %s", c.Request.Operation)
 	}
+	var ends []func() // of what the dial holds, last first
+	end := func() {
+		for i := range ends {
+			ends[len(ends)-1-i]()
+		}
+	}
+	later := false
+	defer func() {
+		if !later {
+			end()
+		}
+	}()
 	select {
 	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
+		ends = append(ends, func() { <-r.slots })
 	default:
 		return protocol.Outcome{}, &protocol.Error{Code: protocol.CodeRateLimited, Origin: protocol.OriginAgent,
 			Message: fmt.Sprintf("the profile has its %d connections open", r.cfg.MaxConns), RetryAfterMs: 1000,
 			Hint: "close one, or ask the site's admin to raise limits.concurrent of the profile in agent.yaml"}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(r.ctx, func() { cancel(errClosed) })()
+	stop := context.AfterFunc(r.ctx, func() { cancel(errClosed) })
+	ends = append(ends, func() { stop(); cancel(nil) })
 
 	host, port := r.cfg.Host, r.cfg.Port
 	if host == "" {
@@ -94,7 +107,7 @@ func (r *Raw) Do(ctx context.Context, c *connector.Call, w http.ResponseWriter) 
 		}
 		return protocol.Outcome{}, err
 	}
-	defer target.Close()
+	ends = append(ends, func() { target.Close() })
 	if a, err := netip.ParseAddrPort(target.RemoteAddr().String()); err == nil && c.Connected != nil {
 		c.Connected(netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
 	}
@@ -107,7 +120,7 @@ func (r *Raw) Do(ctx context.Context, c *connector.Call, w http.ResponseWriter) 
 	if err != nil {
 		return protocol.Outcome{}, fmt.Errorf("take over the stream: %w", err)
 	}
-	defer caller.Close()
+	ends = append(ends, func() { caller.Close() })
 	p := &pipe{caller: caller, target: target, idle: r.cfg.Idle, maxBytes: c.Decision.Limits.MaxBytes}
 	if err := caller.SetDeadline(time.Time{}); err == nil {
 		_, err = io.WriteString(caller, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+protocol.UpgradeDial+"\r\n\r\n")
@@ -117,12 +130,26 @@ func (r *Raw) Do(ctx context.Context, c *connector.Call, w http.ResponseWriter) 
 	}
 	// What came in the same flight as the request stands in the server's buffer.
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	early = bytes.Clone(early) // the buffer goes
+	if c.Later == nil {
+		return p.rest(ctx, early), nil
+	}
+	later = true
+	c.Later(func() protocol.Outcome {
+		defer end()
+		return p.rest(ctx, early)
+	})
+	return protocol.Outcome{}, nil
+}
+
+// rest copies until the dial has ended.
+func (p *pipe) rest(ctx context.Context, early []byte) protocol.Outcome {
 	p.run(ctx, early)
 	out := protocol.Outcome{Bytes: p.out.Load(), BytesIn: p.in.Load(), Status: http.StatusSwitchingProtocols, Code: p.code()}
 	if out.Code == protocol.CodeTooLarge {
 		out.Truncated = "max_bytes"
 	}
-	return out, nil
+	return out
 }
 
 // ends of a pipe that are not an end of file.
