@@ -97,7 +97,7 @@ type tokensCommands struct {
 
 type tokensCreate struct {
 	Name    string   `arg:"" help:"What or whom the token is for."`
-	Role    []string `required:"" placeholder:"ROLE" help:"Role of the token: admin, operator or analyst. May be given several times."`
+	Role    []string `required:"" placeholder:"ROLE" help:"Role of the token: owner, admin, operator or analyst. May be given several times."`
 	Expires lifetime `placeholder:"90d" help:"How long it is valid: 12h, 90d. Without it, until it is revoked."`
 	cli.Output
 }
