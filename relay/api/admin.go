@@ -124,6 +124,11 @@ func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Actio
 			if st := hc.Status(); st >= 200 && st < 400 {
 				ev.Status = "done"
 			}
+			if _, err := a.cfg.Directory.Snapshot().Workspace(ev.Workspace); err != nil && action == authz.WorkspaceOwn && ev.Status == "done" {
+				// Its key is gone, so nothing more can be sealed into its log. The intent stands there.
+				a.cfg.Logger.Warn("a workspace was destroyed", "request_id", ev.RequestID, "workspace", ev.Workspace, "by", ev.Principal)
+				return
+			}
 			if _, err := a.cfg.Dispatch.Record(ev); err != nil {
 				a.cfg.Logger.Error("the outcome could not be recorded", "request_id", ev.RequestID, "error", err)
 			}
@@ -273,7 +278,7 @@ func (a *API) admin() {
 		return &out[client.List[client.Token]]{l}, nil
 	})
 	route(a, "POST", ws+"/tokens", authz.TokensManage, "Create an API token; its text is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewToken]) (*out[client.CreatedToken], error) {
-		n := directory.NewToken{Name: i.Body.Name, Life: seconds(i.Body.ExpiresInSeconds), At: v.at()}
+		n := directory.NewToken{Name: i.Body.Name, Life: seconds(i.Body.ExpiresInSeconds), At: v.at(), Connections: i.Body.Connections}
 		if len(i.Body.Roles) == 0 {
 			return nil, invalid("/roles: want at least one", "owner, admin, operator or analyst")
 		}

@@ -157,6 +157,8 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	do("PUT "+ws+"/budget", own+"/budget", `{}`, 200)
 	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t","roles":["analyst"],"expires_in_seconds":60}`, 201)
 	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t2","roles":[]}`, 400)
+	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t2","roles":["analyst"],"connections":["gone"]}`, 404)
+	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t3","roles":["analyst"],"connections":["till"]}`, 201)
 	do("GET "+ws+"/tokens", own+"/tokens", "", 200)
 	do("DELETE "+ws+"/tokens/{id}", own+"/tokens/"+id, "", 204)
 	do("GET "+ws+"/allowlist", own+"/allowlist", "", 200)

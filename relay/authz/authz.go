@@ -120,7 +120,7 @@ func NewPrincipal(id, workspace, name string, kind Kind, grants []Grant) Princip
 	p := Principal{ID: id, Workspace: workspace, Name: name, Kind: kind,
 		rights: &rights{environments: map[Environment]*holding{}, connections: map[string]*holding{}}}
 	for _, g := range sorted(grants) {
-		if g.Workspace != workspace || workspace == "" || g.Set() == (Set{}) {
+		if g.Workspace != workspace || g.Set() == (Set{}) {
 			continue
 		}
 		h := held{set: g.Set(), until: endless, id: g.ID}
@@ -218,10 +218,7 @@ func (h *holding) add(one held, from []netip.Prefix) {
 	if h.from == nil {
 		h.from = map[netip.Prefix][]held{}
 	}
-	for _, p := range from {
-		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
-			continue // it would match nothing
-		}
+	for _, p := range from { // one that is not in its plain form matches nothing
 		h.from[p] = adding(h.from[p], one)
 		if l := &h.bits[family(p.Addr())]; !slices.Contains(*l, p.Bits()) {
 			*l = append(*l, p.Bits())
@@ -263,8 +260,8 @@ func (h *holding) allows(action int, now int64, source netip.Addr) (id string, o
 		return "", false
 	}
 	good := func(list []held) bool {
-		one, found := longest(list, action)
-		if !found || one.until != endless && (now <= 0 || now >= one.until) {
+		one, _ := longest(list, action) // what is not found is over at any time
+		if one.until != endless && (now <= 0 || now >= one.until) {
 			return false
 		}
 		id = one.id
@@ -286,11 +283,8 @@ func (h *holding) allows(action int, now int64, source netip.Addr) (id string, o
 
 // NewGateway is whoever comes in through a gateway: it may dial the one connection that the gateway is of, and nothing else.
 func NewGateway(id, workspace, connection, name string) Principal {
-	p := Principal{ID: id, Workspace: workspace, Name: name, Kind: Gateway, rights: &rights{}}
-	if id != "" && workspace != "" && connection != "" {
-		p.rights.connections = map[string]*holding{connection: {anywhere: []held{{Set{}.with(table[Dial]), endless, id}}}}
-	}
-	return p
+	dial := &holding{anywhere: []held{{Set{}.with(table[Dial]), endless, id}}}
+	return Principal{ID: id, Workspace: workspace, Name: name, Kind: Gateway, rights: &rights{connections: map[string]*holding{connection: dial}}}
 }
 
 // Roles lists the roles that the principal was given on its whole workspace, whatever their limits: system roles, the widest
@@ -327,15 +321,11 @@ func Decide(p Principal, a Action, s Scope, at At) Decision {
 		return Decision{Allow: true, Grant: id, Reason: "granted on the workspace"}
 	}
 	if Actions[action].Level != OnWorkspace {
-		if s.Environment != "" {
-			if id, ok := p.rights.environments[s.Environment].allows(action, now, at.Source); ok {
-				return Decision{Allow: true, Grant: id, Reason: "granted on the environment"}
-			}
+		if id, ok := p.rights.environments[s.Environment].allows(action, now, at.Source); ok {
+			return Decision{Allow: true, Grant: id, Reason: "granted on the environment"}
 		}
-		if s.Connection != "" {
-			if id, ok := p.rights.connections[s.Connection].allows(action, now, at.Source); ok {
-				return Decision{Allow: true, Grant: id, Reason: "granted on the connection"}
-			}
+		if id, ok := p.rights.connections[s.Connection].allows(action, now, at.Source); ok {
+			return Decision{Allow: true, Grant: id, Reason: "granted on the connection"}
 		}
 	}
 	return Decision{Reason: "no grant allows " + string(a)}

@@ -10,16 +10,13 @@ import (
 // g gives it, so that nobody grants above their own, and a right that is limited is passed on no less limited. on is the scope
 // of g, which for a connection also names the environment that it stands in for good.
 func MayGive(p Principal, g Grant, on Scope, via Action, at At) bool {
-	set, s := g.Set(), on
-	if row, ok := Find(via); !ok || row.Level == OnWorkspace {
-		s = Scope{Workspace: on.Workspace}
-	}
+	set := g.Set()
 	switch {
 	case set == (Set{}) || g.Workspace != on.Workspace || g.Connection != on.Connection:
 		return false
 	case g.Environment != "" && g.Connection != "" || g.Connection == "" && g.Environment != on.Environment:
 		return false
-	case !Decide(p, via, s, at).Allow:
+	case !Decide(p, via, on, at).Allow:
 		return false
 	}
 	narrow := on.Environment != "" || on.Connection != ""

@@ -187,6 +187,7 @@ type Token struct {
 type NewToken struct {
 	Name             string   `json:"name"`
 	Roles            []string `json:"roles"`
+	Connections      []string `json:"connections,omitempty"` // names or ids that the roles are given on; empty: the whole workspace
 	ExpiresInSeconds int64    `json:"expires_in_seconds,omitempty"`
 }
 
