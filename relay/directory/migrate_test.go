@@ -3,6 +3,7 @@ package directory_test
 import (
 	"database/sql"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -101,4 +102,69 @@ func TestStateOfTheReleaseBefore(t *testing.T) {
 			t.Error("an owner again:", got)
 		}
 	})
+}
+
+// Who was cut off before the upgrade does not come back as owner by it.
+func TestADisabledFounderBecomesNoOwner(t *testing.T) {
+	dir := t.TempDir()
+	c := directory.DefaultConfig(dir)
+	in, err := directory.Init(t.Context(), directory.InitConfig{Config: c})
+	must(t, err)
+	d, err := directory.Open(t.Context(), c)
+	must(t, err)
+	_, err = d.CreateGrant(t.Context(), directory.By{ID: in.Principal}, "default", directory.NewGrant{Principal: in.Principal, Role: "admin"})
+	must(t, err)
+	_, _, err = d.CreateOwnerToken(t.Context(), "default", "second", 0)
+	must(t, err)
+	must(t, d.SetPrincipalDisabled(t.Context(), "default", in.Principal, true))
+	must(t, d.Close())
+	backTo3(t, dir)
+	w, err := reopen(t, c).Snapshot().Workspace("default")
+	must(t, err)
+	if slices.ContainsFunc(w.Grants, func(g *directory.Grant) bool { return g.Role == authz.Owner }) || !w.Principal(in.Principal).Disabled {
+		t.Error("an owner was made")
+	}
+}
+
+// A row that is changed by hand while the relay runs is noticed as one that was changed before it started.
+func TestGrantsChangedByHandWhileItRunsAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	c := directory.DefaultConfig(dir)
+	in, err := directory.Init(t.Context(), directory.InitConfig{Config: c})
+	must(t, err)
+	c.Poll, c.StaleAfter = 5*time.Millisecond, 30*time.Millisecond
+	d := reopen(t, c)
+	tok, _, err := d.CreateToken(t.Context(), authz.Principal{ID: in.Principal}, "default", directory.NewToken{Name: "low", Roles: []authz.Role{authz.Analyst}})
+	must(t, err)
+	g, err := d.CreateGrant(t.Context(), directory.By{ID: in.Principal}, "default", directory.NewGrant{Principal: tok.Principal.ID, Role: "operator",
+		Environment: authz.Test, Until: time.Now().Add(time.Hour), From: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+	must(t, err)
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, store.File)+"?_pragma=busy_timeout(5000)")
+	must(t, err)
+	defer db.Close()
+	for name, change := range map[string][2]string{
+		"role": {"role = 'admin'", "role = 'operator'"}, "environment": {"environment = ''", "environment = 'test'"},
+		"holder":   {"principal = '" + in.Principal + "'", "principal = '" + tok.Principal.ID + "'"},
+		"end":      {"until = until + 1000", "until = until - 1000"},
+		"networks": {"sealed = zeroblob(40)", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var sealed []byte
+			must(t, db.QueryRow("SELECT sealed FROM grants WHERE id = ?", g.ID).Scan(&sealed))
+			set := func(what string, args ...any) {
+				_, err := db.Exec("UPDATE grants SET "+what+" WHERE id = '"+g.ID+"'", args...)
+				must(t, err)
+				_, err = db.Exec("UPDATE generation SET value = value + 1")
+				must(t, err)
+			}
+			set(change[0])
+			eventually(t, "P14 nobody is let in", func() bool { return d.Snapshot().Stale })
+			if change[1] == "" {
+				set("sealed = ?", sealed)
+			} else {
+				set(change[1])
+			}
+			eventually(t, "it recovers", func() bool { return !d.Snapshot().Stale })
+		})
+	}
 }

@@ -151,7 +151,7 @@ func (s *Snapshot) addRoles(v *vault.Vault, st *store.State, prev *Snapshot) err
 			return err
 		}
 		c := prev.before(r.Workspace).roles[r.ID]
-		if c == nil || !bytes.Equal(c.sealed, r.Sealed) || c.Version != r.Version {
+		if c == nil || !bytes.Equal(c.sealed, r.Sealed) {
 			var body roleBody
 			if err := open(v, place(r.Workspace, "roles", r.ID, r.Version), r.Sealed, &body); err != nil {
 				return err
@@ -327,12 +327,9 @@ func (d *Directory) adoptOwners(ctx context.Context) error {
 	})
 }
 
-// founder is who becomes the owner of a workspace that has none, nil if that is not known.
+// founder is who becomes the owner of a workspace of a release without owners, nil if that is not known.
 func (w *Workspace) founder() (first *Principal) {
 	for _, p := range w.Principals {
-		if p.Owns() {
-			return nil
-		}
 		plain := func(g authz.Grant) bool {
 			return g.Role == authz.Admin && g.Environment == "" && g.Connection == "" && g.Until.IsZero() && len(g.From) == 0
 		}
