@@ -340,6 +340,14 @@ func TestJ4TheLastAdminCannotBeRemoved(t *testing.T) {
 	})
 	_, _, err := d.CreateAdminToken(ctx, "default", "an admin", 0)
 	must(t, err)
+	t.Run("J4 nor the last admin, where there is no owner", func(t *testing.T) {
+		o, err := d.CreateWorkspace(ctx, "ownerless")
+		must(t, err)
+		tok, _, err := d.CreateAdminToken(ctx, o.ID, "only", 0)
+		must(t, err)
+		want(t, d.RevokeToken(ctx, o.ID, tok.ID), protocol.CodeConflict)
+		want(t, d.DeleteGrant(ctx, directory.By{ID: tok.Principal.ID}, o.ID, tok.Principal.Grants[0].ID), protocol.CodeConflict)
+	})
 	t.Run("J4 nor the last owner, where there are admins", func(t *testing.T) {
 		want(t, d.RevokeToken(ctx, "default", in.TokenID), protocol.CodeConflict)
 		want(t, d.SetPrincipalDisabled(ctx, "default", first.ID, true), protocol.CodeConflict)

@@ -432,3 +432,26 @@ func TestGivingRacesTaking(t *testing.T) {
 		must(t, r.d.DeleteGrant(ctx, r.owner, "default", made.ID))
 	}
 }
+
+// J4: what another process took is not given on by one that has not seen it yet.
+func TestGivingIsJudgedByTheNewestState(t *testing.T) {
+	c := directory.DefaultConfig(t.TempDir())
+	in, err := directory.Init(t.Context(), directory.InitConfig{Config: c})
+	must(t, err)
+	quick := reopen(t, c)
+	c.Poll, c.StaleAfter = time.Hour, time.Hour
+	slow := reopen(t, c)
+	owner := directory.By{ID: in.Principal}
+	tok, _, err := slow.CreateToken(t.Context(), authz.Principal{ID: in.Principal}, "default", directory.NewToken{Name: "second", Roles: []authz.Role{authz.Admin}})
+	must(t, err)
+	eventually(t, "the other sees the token", func() bool {
+		w, err := quick.Snapshot().Workspace("default")
+		return err == nil && len(w.Tokens) == 2
+	})
+	must(t, quick.DeleteGrant(t.Context(), owner, "default", tok.Principal.Grants[0].ID))
+	if w, err := slow.Snapshot().Workspace("default"); err != nil || len(w.Principal(tok.Principal.ID).Grants) != 1 {
+		t.Fatal("it has seen it already: the test is void")
+	}
+	_, err = slow.CreateGrant(t.Context(), directory.By{ID: tok.Principal.ID}, "default", directory.NewGrant{Principal: in.Principal, Role: "analyst"})
+	want(t, err, protocol.CodeDenied)
+}
