@@ -118,16 +118,20 @@ func Init(ctx context.Context, o InitOptions) (*Initialised, error) {
 	return out, nil
 }
 
-// AdminToken makes an admin token for who holds the relay's machine and key file. A relay that serves the same state
-// takes it within a second or two.
-func AdminToken(ctx context.Context, c Config, workspace, name string, life time.Duration) (secret.Bytes, error) {
+// AdminToken makes a token of a new admin, or of a new owner, for who holds the relay's machine and key file. A relay that serves
+// the same state takes it within a second or two.
+func AdminToken(ctx context.Context, c Config, workspace, name string, owner bool, life time.Duration) (secret.Bytes, error) {
 	dc := directoryConfig(c, nil)
 	dc.Logger = directory.DefaultConfig(c.Data).Logger
 	dir, err := directory.Open(ctx, dc)
 	if err != nil {
 		return secret.Bytes{}, err
 	}
-	_, token, err := dir.CreateAdminToken(ctx, workspace, name, life)
+	create := dir.CreateAdminToken
+	if owner {
+		create = dir.CreateOwnerToken
+	}
+	_, token, err := create(ctx, workspace, name, life)
 	return token, errors.Join(err, dir.Close())
 }
 

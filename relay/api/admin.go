@@ -53,7 +53,7 @@ func route[I, O any](a *API, method, path string, action authz.Action, summary s
 	a.routes = append(a.routes, Route{method, path, string(action)})
 	op := huma.Operation{Method: method, Path: path, Summary: summary, DefaultStatus: status, MaxBodyBytes: maxAdminBody,
 		OperationID: strings.ToLower(method) + strings.NewReplacer("/", "-", "{", "", "}", "", "workspaces-workspace-", "").Replace("/"+strings.TrimPrefix(path, "/workspaces/{workspace}/")),
-		Tags:        []string{strings.Split(strings.TrimPrefix(strings.TrimPrefix(path, "/workspaces/{workspace}"), "/"), "/")[0]}}
+		Tags:        []string{tagOf(path)}}
 	op.Middlewares = huma.Middlewares{func(hc huma.Context, next func(huma.Context)) { a.guard(hc, next, action, method != http.MethodGet) }}
 	huma.Register(a.huma, op, func(ctx context.Context, i *I) (*O, error) {
 		v, _ := ctx.Value(keyVisit).(*visit)
@@ -71,6 +71,15 @@ func route[I, O any](a *API, method, path string, action authz.Action, summary s
 		}
 		return o, nil
 	})
+}
+
+// tagOf groups a route by what stands behind the workspace.
+func tagOf(path string) string {
+	first, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(path, "/workspaces/{workspace}"), "/"), "/")
+	if first == "" {
+		return "workspace"
+	}
+	return first
 }
 
 // guard lets the caller in, records what is about to change, and records how it ended.
@@ -115,6 +124,11 @@ func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Actio
 			if st := hc.Status(); st >= 200 && st < 400 {
 				ev.Status = "done"
 			}
+			if _, err := a.cfg.Directory.Snapshot().Workspace(ev.Workspace); err != nil && action == authz.WorkspaceOwn && ev.Status == "done" {
+				// Its key is gone, so nothing more can be sealed into its log. The intent stands there.
+				a.cfg.Logger.Warn("a workspace was destroyed", "request_id", ev.RequestID, "workspace", ev.Workspace, "by", ev.Principal)
+				return
+			}
 			if _, err := a.cfg.Dispatch.Record(ev); err != nil {
 				a.cfg.Logger.Error("the outcome could not be recorded", "request_id", ev.RequestID, "error", err)
 			}
@@ -127,9 +141,7 @@ func (a *API) admin() {
 	const ws = "/workspaces/{workspace}"
 	route(a, "GET", "/whoami", "", "Who the relay takes the caller for", 200, func(_ context.Context, v *visit, _ *none) (*out[client.Whoami], error) {
 		b := client.Whoami{Principal: v.principal.ID, Name: v.principal.Name, Workspace: v.workspace.Name, SourceAddress: v.source.String()}
-		for _, r := range v.principal.Roles() {
-			b.Roles = append(b.Roles, string(r))
-		}
+		b.Roles = roleNames(v.workspace, v.principal)
 		return &out[client.Whoami]{b}, nil
 	})
 
@@ -209,7 +221,7 @@ func (a *API) admin() {
 	route(a, "GET", ws+"/connections", authz.ConnectionsRead, "List connections that the caller may see", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Connection]], error) {
 		l := client.List[client.Connection]{Items: []client.Connection{}}
 		for _, c := range v.workspace.Connections {
-			if authz.Decide(v.principal, authz.ConnectionsRead, authz.Scope{Workspace: v.workspace.ID, Connection: c.ID}).Allow {
+			if authz.Decide(v.principal, authz.ConnectionsRead, c.Scope(), v.at()).Allow {
 				l.Items = append(l.Items, a.connection(v, c))
 			}
 		}
@@ -220,13 +232,16 @@ func (a *API) admin() {
 		if err != nil {
 			return nil, err
 		}
-		if d := authz.Decide(v.principal, authz.ConnectionsRead, authz.Scope{Workspace: v.workspace.ID, Connection: c.ID}); !d.Allow {
+		if d := authz.Decide(v.principal, authz.ConnectionsRead, c.Scope(), v.at()); !d.Allow {
 			return nil, dispatch.NotFound("connection") // who may not see it is not told that it is there
 		}
 		return &out[client.Connection]{a.connection(v, c)}, nil
 	})
 	route(a, "POST", ws+"/connections", authz.ConnectionsManage, "Create a connection to a profile, or to a target of the site's allow list", 201, func(ctx context.Context, v *visit, i *in[client.NewConnection]) (*out[client.Connection], error) {
-		b := directory.ConnectionBody{Name: i.Body.Name, Profile: i.Body.Profile}
+		b := directory.ConnectionBody{Name: i.Body.Name, Profile: i.Body.Profile, Environment: environment(i.Body.Environment)}
+		if err := a.may(ctx, v, authz.ConnectionsManage, authz.Scope{Workspace: v.workspace.ID, Environment: b.Environment}); err != nil {
+			return nil, err
+		}
 		if t := i.Body.Target; t != nil {
 			b.Host, b.Port = t.Host, t.Port
 		}
@@ -240,22 +255,32 @@ func (a *API) admin() {
 		return &out[client.Connection]{a.connection(v, c)}, nil
 	})
 	route(a, "DELETE", ws+"/connections/{name}", authz.ConnectionsManage, "Delete a connection; what runs on it is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
-		return nil, a.cfg.Directory.DeleteConnection(ctx, v.workspace.ID, i.Name)
+		c, err := v.workspace.Connection(i.Name)
+		if err != nil {
+			return nil, err
+		}
+		if !authz.Decide(v.principal, authz.ConnectionsRead, c.Scope(), v.at()).Allow {
+			return nil, dispatch.NotFound("connection")
+		}
+		if err := a.may(ctx, v, authz.ConnectionsManage, c.Scope()); err != nil {
+			return nil, err
+		}
+		return nil, a.cfg.Directory.DeleteConnection(ctx, v.workspace.ID, c.ID)
 	})
 
 	route(a, "GET", ws+"/tokens", authz.TokensRead, "List API tokens", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Token]], error) {
 		l := client.List[client.Token]{Items: []client.Token{}}
 		for _, t := range v.workspace.Tokens {
 			if t.Revoked.IsZero() {
-				l.Items = append(l.Items, token(t))
+				l.Items = append(l.Items, token(v.workspace, t))
 			}
 		}
 		return &out[client.List[client.Token]]{l}, nil
 	})
 	route(a, "POST", ws+"/tokens", authz.TokensManage, "Create an API token; its text is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewToken]) (*out[client.CreatedToken], error) {
-		n := directory.NewToken{Name: i.Body.Name, Life: seconds(i.Body.ExpiresInSeconds)}
+		n := directory.NewToken{Name: i.Body.Name, Life: seconds(i.Body.ExpiresInSeconds), At: v.at(), Connections: i.Body.Connections}
 		if len(i.Body.Roles) == 0 {
-			return nil, invalid("/roles: want at least one", "admin, operator or analyst")
+			return nil, invalid("/roles: want at least one", "owner, admin, operator or analyst")
 		}
 		for _, s := range i.Body.Roles {
 			role, err := authz.ParseRole(s)
@@ -266,16 +291,16 @@ func (a *API) admin() {
 		}
 		t, text, err := a.cfg.Directory.CreateToken(ctx, v.principal, v.workspace.ID, n)
 		if err != nil {
-			return nil, err
+			return nil, a.recorded(ctx, v, err)
 		}
-		o := client.CreatedToken{ID: t.ID, Name: t.Name, Token: text.ExposeString(), Roles: i.Body.Roles}
+		o := client.CreatedToken{ID: t.ID, Name: t.Name, Principal: t.Principal.ID, Token: text.ExposeString(), Roles: i.Body.Roles}
 		if !t.Expires.IsZero() {
 			o.ExpiresAt = &t.Expires
 		}
 		return &out[client.CreatedToken]{o}, nil
 	})
 	route(a, "DELETE", ws+"/tokens/{id}", authz.TokensManage, "Revoke an API token; what runs with it is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
-		return nil, a.cfg.Directory.RevokeToken(ctx, v.workspace.ID, i.ID)
+		return nil, a.recorded(ctx, v, a.cfg.Directory.RevokeTokenBy(ctx, v.by(), v.workspace.ID, i.ID))
 	})
 
 	route(a, "GET", ws+"/allowlist", authz.AllowlistRead, "The prefixes that callers may come from", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.Allowlist], error) {
@@ -352,7 +377,7 @@ func agent(ws *directory.Workspace, ag *directory.Agent, live []hub.Info) client
 }
 
 func (a *API) connection(v *visit, c *directory.Connection) client.Connection {
-	o := client.Connection{ID: c.ID, Name: c.Name, Group: groupName(v.workspace, c.Group), Profile: c.Profile, Gateway: a.gateway(v, c), CreatedAt: c.Created}
+	o := client.Connection{ID: c.ID, Name: c.Name, Group: groupName(v.workspace, c.Group), Profile: c.Profile, Environment: string(c.Environment), Gateway: a.gateway(v, c), CreatedAt: c.Created}
 	if c.Profile == "" {
 		o.Target, o.Kind = &client.Target{Host: c.Host, Port: c.Port}, protocol.KindTCP
 		_, err := a.cfg.Hub.Pick(c.Group, "")
@@ -376,11 +401,8 @@ func groupName(ws *directory.Workspace, id string) string {
 	return id
 }
 
-func token(t *directory.Token) client.Token {
-	o := client.Token{ID: t.ID, Name: t.Name, CreatedAt: t.Created, Roles: []string{}}
-	for _, r := range t.Principal.Principal.Roles() {
-		o.Roles = append(o.Roles, string(r))
-	}
+func token(ws *directory.Workspace, t *directory.Token) client.Token {
+	o := client.Token{ID: t.ID, Name: t.Name, Principal: t.Principal.ID, CreatedAt: t.Created, Roles: roleNames(ws, t.Principal.Principal)}
 	if !t.Expires.IsZero() {
 		o.ExpiresAt = &t.Expires
 	}

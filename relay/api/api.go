@@ -84,6 +84,8 @@ func New(cfg Config) *API {
 	a.admin()
 	a.gatewayRoutes()
 	a.budgetRoutes()
+	a.rightsRoutes()
+	a.grantRoutes()
 	a.auditRoutes()
 	a.data()
 	a.tunnelRoute()

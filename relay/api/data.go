@@ -93,7 +93,7 @@ func (a *API) dispatch(w http.ResponseWriter, r *http.Request, v *visit, req pro
 	v.scope = authz.Scope{Workspace: v.principal.Workspace}
 	if ws, err := v.snap.Workspace(v.principal.Workspace); err == nil {
 		if c, err := ws.Connection(r.PathValue("connection")); err == nil {
-			v.scope.Connection = c.ID
+			v.scope = c.Scope()
 		}
 	}
 	ctx, leave := a.open.admit(r.Context(), v)

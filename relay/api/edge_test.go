@@ -163,7 +163,7 @@ func TestBodiesAreBoundedAndStrict(t *testing.T) {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 	})
-	if ws, err := g.dir.Snapshot().Workspace("default"); err != nil || len(ws.Groups) != 2 || len(ws.Tokens) != 3 {
+	if ws, err := g.dir.Snapshot().Workspace("default"); err != nil || len(ws.Groups) != 2 || len(ws.Tokens) != 4 {
 		t.Errorf("a refused body left something: %d groups, %d tokens, %v", len(ws.Groups), len(ws.Tokens), err)
 	}
 }

@@ -96,10 +96,28 @@ func (a *API) enter(r *http.Request, workspace string, action authz.Action, deci
 	if row.Level == authz.OnConnection {
 		return v, nil // a list: each item is decided by itself
 	}
-	if d := authz.Decide(v.principal, action, v.scope); !d.Allow {
+	d := authz.Decide(v.principal, action, v.scope, v.at())
+	if row.Level == authz.OnScope { // the handler decides on the scope that it is about
+		d = authz.Somewhere(v.principal, action, ws.ID, v.at())
+	}
+	if !d.Allow {
 		return nil, a.denied(r, v, mayNot(action, d))
 	}
 	return v, nil
+}
+
+// at is when and from where the visitor asks.
+func (v *visit) at() authz.At { return authz.At{Time: time.Now(), Source: v.source} }
+
+// by is the visitor as one who changes rights.
+func (v *visit) by() directory.By { return directory.By{ID: v.principal.ID, At: v.at()} }
+
+// may decides an action on a scope of the workspace, for routes whose action is about whatever scope is named.
+func (a *API) may(ctx context.Context, v *visit, action authz.Action, s authz.Scope) error {
+	if d := authz.Decide(v.principal, action, s, v.at()); !d.Allow {
+		return a.deniedIn(ctx, v, mayNot(action, d))
+	}
+	return nil
 }
 
 func mayNot(action authz.Action, d authz.Decision) *protocol.Error {
@@ -255,7 +273,7 @@ func stillAllowed(a *API, snap *directory.Snapshot, v *visit) error {
 			return dispatch.NotFound("connection")
 		}
 	}
-	if d := authz.Decide(p, v.action, v.scope); !d.Allow {
+	if d := authz.Decide(p, v.action, v.scope, v.at()); !d.Allow {
 		return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "your rights changed: " + d.Reason}
 	}
 	return nil

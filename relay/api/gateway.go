@@ -52,7 +52,7 @@ func (a *API) gatewayRoutes() {
 
 // createWithGateway makes a connection and its gateway, or neither.
 func (a *API) createWithGateway(ctx context.Context, v *visit, group string, b directory.ConnectionBody, s client.SetGateway) (*out[client.Connection], error) {
-	if d := authz.Decide(v.principal, authz.GatewaysManage, authz.Scope{Workspace: v.workspace.ID}); !d.Allow {
+	if d := authz.Decide(v.principal, authz.GatewaysManage, authz.Scope{Workspace: v.workspace.ID}, v.at()); !d.Allow {
 		return nil, a.deniedIn(ctx, v, mayNot(authz.GatewaysManage, d))
 	}
 	g, err := gatewayBody("/gateway", s)
@@ -107,7 +107,7 @@ func (a *API) gateway(v *visit, c *directory.Connection) *client.Gateway {
 		return nil
 	}
 	o := &client.Gateway{ID: g.ID, Address: g.Address.String(), TLS: g.TLS, ProxyProtocol: g.ProxyProtocol, State: client.GatewayOpen}
-	if authz.Decide(v.principal, authz.AllowlistRead, authz.Scope{Workspace: v.workspace.ID}).Allow {
+	if authz.Decide(v.principal, authz.AllowlistRead, authz.Scope{Workspace: v.workspace.ID}, v.at()).Allow {
 		o.Allow, o.ClientCA = prefixes(g.Allow).Prefixes, string(g.ClientCA)
 	}
 	st := a.cfg.Gateways.Status(c.ID)

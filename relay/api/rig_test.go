@@ -41,7 +41,7 @@ type rig struct {
 	dir       *directory.Directory
 	own       *directory.Workspace
 	other     *directory.Workspace
-	admin     authz.Principal
+	admin     authz.Principal       // who owns the workspace
 	token     map[authz.Role]string // of the own workspace
 	foreign   string                // of an admin of the other
 	proxies   []netip.Prefix
@@ -79,9 +79,9 @@ func newRig(t testing.TB, proxies ...string) *rig {
 	g.other, err = g.dir.Snapshot().Workspace("other")
 	must(t, err)
 	g.admin = g.own.Principal(first.Principal).Principal
-	g.token[authz.Admin] = first.Token.ExposeString()
-	for _, r := range []authz.Role{authz.Operator, authz.Analyst} {
-		g.token[r] = g.newToken(string(r), time.Hour, r)
+	g.token[authz.Owner] = first.Token.ExposeString()
+	for _, r := range []authz.Role{authz.Admin, authz.Operator, authz.Analyst} {
+		g.token[r] = g.newToken("a "+string(r), time.Hour, r)
 	}
 	_, text, err := g.dir.CreateAdminToken(ctx, "other", "theirs", time.Hour)
 	must(t, err)

@@ -11,8 +11,10 @@ type Level int
 const (
 	// OnWorkspace actions need a grant on the whole workspace.
 	OnWorkspace Level = iota
-	// OnConnection actions are about one connection: a grant on it or on its workspace will do.
+	// OnConnection actions are about one connection: a grant on it, on its environment or on its workspace will do.
 	OnConnection
+	// OnScope actions are about whatever scope is named: a grant on it or on what it lies in will do.
+	OnScope
 )
 
 const (
@@ -47,64 +49,116 @@ const (
 	AuditRead         Action = "audit.read"
 	BudgetsRead       Action = "budgets.read"
 	BudgetsManage     Action = "budgets.manage"
+	RolesRead         Action = "roles.read"
+	RolesManage       Action = "roles.manage"
+	GrantsRead        Action = "grants.read"
+	GrantsManage      Action = "grants.manage"
+	TeamsRead         Action = "teams.read"
+	TeamsManage       Action = "teams.manage"
+	WorkspaceOwn      Action = "workspace.own"
 )
 
 // Permission is a row of the permission table.
 type Permission struct {
 	Action Action
 	Level  Level
+	Asset  Asset
+	Verb   Verb
 	Guards string // the operation or the routes below /api/v1/workspaces/{workspace}
 	roles  roleSet
 }
 
-// Actions is the permission table. A route or operation that stands in no row is refused.
-var Actions = []Permission{
-	{Query, OnConnection, "POST /connections/{connection}/query", all},
-	{Schema, OnConnection, "GET /connections/{connection}/schema", all},
-	{List, OnConnection, "GET /connections/{connection}/list", all},
-	{Stat, OnConnection, "GET /connections/{connection}/stat, HEAD /connections/{connection}/files/{path}", all},
-	{Read, OnConnection, "GET /connections/{connection}/files/{path}", all},
-	{RequestGet, OnConnection, "GET HEAD OPTIONS /connections/{connection}/http/{path}", all},
-	{Exec, OnConnection, "POST /connections/{connection}/exec", operators},
-	{Transaction, OnConnection, "POST /connections/{connection}/transaction", operators},
-	{Write, OnConnection, "PUT /connections/{connection}/files/{path}", operators},
-	{Delete, OnConnection, "DELETE /connections/{connection}/files/{path}", operators},
-	{Move, OnConnection, "POST /connections/{connection}/move", operators},
-	{Mkdir, OnConnection, "POST /connections/{connection}/mkdir", operators},
-	{Request, OnConnection, "any other method /connections/{connection}/http/{path}", operators},
-	{Dial, OnConnection, "POST /connections/{connection}/dial", operators | gateways},
+// Asset is a kind of thing that is guarded.
+type Asset string
 
-	{ConnectionsRead, OnConnection, "GET /connections (each item), GET /connections/{connection}, POST /tunnel (each stream in it is decided as the dial that it is)", all},
-	{ConnectionsManage, OnWorkspace, "POST /connections, DELETE /connections/{connection}", operators},
-	{GatewaysManage, OnWorkspace, "PUT /connections/{connection}/gateway, DELETE /connections/{connection}/gateway, POST /connections with a gateway", admins},
-	{AgentsRead, OnWorkspace, "GET /agents, GET /agents/{agent}", operators},
-	{AgentsManage, OnWorkspace, "POST /agents/{agent}/disable, POST /agents/{agent}/enable, DELETE /agents/{agent}", operators},
-	{GroupsRead, OnWorkspace, "GET /groups", operators},
-	{GroupsManage, OnWorkspace, "POST /groups, DELETE /groups/{group}", operators},
-	{JoinTokensRead, OnWorkspace, "GET /join-tokens", operators},
-	{JoinTokensManage, OnWorkspace, "POST /join-tokens, DELETE /join-tokens/{id}", operators},
-	{AuditRead, OnWorkspace, "GET /audit/events, GET /audit/log, GET /audit/checkpoints, GET /audit/key", operators},
-	{BudgetsRead, OnWorkspace, "GET /budget, GET /connections/{connection}/budget", operators},
-	{BudgetsManage, OnWorkspace, "PUT /budget, PUT /connections/{connection}/budget", admins},
-	{AllowlistRead, OnWorkspace, "GET /allowlist", operators},
-	{AllowlistManage, OnWorkspace, "PUT /allowlist", admins},
-	{TokensRead, OnWorkspace, "GET /tokens", admins},
-	{TokensManage, OnWorkspace, "POST /tokens, DELETE /tokens/{id}", admins},
+const (
+	Workspaces  Asset = "workspace"
+	Connections Asset = "connection"
+	Gateways    Asset = "gateway"
+	Agents      Asset = "agent"
+	Groups      Asset = "agent group"
+	JoinTokens  Asset = "join token"
+	Tokens      Asset = "API token"
+	Allowlists  Asset = "allowlist"
+	AuditLogs   Asset = "audit log"
+	Budgets     Asset = "budget"
+	CustomRoles Asset = "role"
+	Grants      Asset = "grant"
+	Teams       Asset = "team"
+)
+
+// Verb is what is done to an asset. Manage stands for every change to it: create, edit and delete.
+type Verb string
+
+const (
+	View    Verb = "view"
+	Edit    Verb = "edit"
+	Create  Verb = "create"
+	Destroy Verb = "delete"
+	Use     Verb = "use"
+	Manage  Verb = "manage"
+)
+
+// Actions is the permission table. A route or operation that stands in no row is refused. A row's place is the bit that a
+// Set holds it by while the program runs; nothing is stored by it.
+var Actions = []Permission{
+	{Query, OnConnection, Connections, Use, "POST /connections/{connection}/query", all},
+	{Schema, OnConnection, Connections, Use, "GET /connections/{connection}/schema", all},
+	{List, OnConnection, Connections, Use, "GET /connections/{connection}/list", all},
+	{Stat, OnConnection, Connections, Use, "GET /connections/{connection}/stat, HEAD /connections/{connection}/files/{path}", all},
+	{Read, OnConnection, Connections, Use, "GET /connections/{connection}/files/{path}", all},
+	{RequestGet, OnConnection, Connections, Use, "GET HEAD OPTIONS /connections/{connection}/http/{path}", all},
+	{Exec, OnConnection, Connections, Use, "POST /connections/{connection}/exec", operators},
+	{Transaction, OnConnection, Connections, Use, "POST /connections/{connection}/transaction", operators},
+	{Write, OnConnection, Connections, Use, "PUT /connections/{connection}/files/{path}", operators},
+	{Delete, OnConnection, Connections, Use, "DELETE /connections/{connection}/files/{path}", operators},
+	{Move, OnConnection, Connections, Use, "POST /connections/{connection}/move", operators},
+	{Mkdir, OnConnection, Connections, Use, "POST /connections/{connection}/mkdir", operators},
+	{Request, OnConnection, Connections, Use, "any other method /connections/{connection}/http/{path}", operators},
+	{Dial, OnConnection, Connections, Use, "POST /connections/{connection}/dial", operators},
+
+	{ConnectionsRead, OnConnection, Connections, View, "GET /connections (each item), GET /connections/{connection}, POST /tunnel (each stream in it is decided as the dial that it is)", all},
+	{ConnectionsManage, OnScope, Connections, Manage, "POST /connections (in its environment), DELETE /connections/{connection}", operators},
+	{GatewaysManage, OnWorkspace, Gateways, Manage, "PUT /connections/{connection}/gateway, DELETE /connections/{connection}/gateway, POST /connections with a gateway", admins},
+	{AgentsRead, OnWorkspace, Agents, View, "GET /agents, GET /agents/{agent}", operators},
+	{AgentsManage, OnWorkspace, Agents, Manage, "POST /agents/{agent}/disable, POST /agents/{agent}/enable, DELETE /agents/{agent}", operators},
+	{GroupsRead, OnWorkspace, Groups, View, "GET /groups", operators},
+	{GroupsManage, OnWorkspace, Groups, Manage, "POST /groups, DELETE /groups/{group}", operators},
+	{JoinTokensRead, OnWorkspace, JoinTokens, View, "GET /join-tokens", operators},
+	{JoinTokensManage, OnWorkspace, JoinTokens, Manage, "POST /join-tokens, DELETE /join-tokens/{id}", operators},
+	{AuditRead, OnWorkspace, AuditLogs, View, "GET /audit/events, GET /audit/log, GET /audit/checkpoints, GET /audit/key", operators},
+	{BudgetsRead, OnWorkspace, Budgets, View, "GET /budget, GET /connections/{connection}/budget", operators},
+	{BudgetsManage, OnWorkspace, Budgets, Manage, "PUT /budget, PUT /connections/{connection}/budget", admins},
+	{AllowlistRead, OnWorkspace, Allowlists, View, "GET /allowlist", operators},
+	{AllowlistManage, OnWorkspace, Allowlists, Manage, "PUT /allowlist", admins},
+	{TokensRead, OnWorkspace, Tokens, View, "GET /tokens", admins},
+	{TokensManage, OnWorkspace, Tokens, Manage, "POST /tokens, DELETE /tokens/{id} (of an owner: workspace.own too)", admins},
+
+	{RolesRead, OnWorkspace, CustomRoles, View, "GET /roles, GET /roles/{role}", admins},
+	{RolesManage, OnWorkspace, CustomRoles, Manage, "POST /roles, PUT /roles/{role}, DELETE /roles/{role}", admins},
+	{GrantsRead, OnScope, Grants, View, "GET /grants (each item), GET /explain", admins},
+	{GrantsManage, OnScope, Grants, Manage, "POST /grants, DELETE /grants/{id} (each on the grant's own scope; of the role owner: workspace.own too)", admins},
+	{TeamsRead, OnWorkspace, Teams, View, "GET /teams, GET /teams/{team}", admins},
+	{TeamsManage, OnWorkspace, Teams, Manage, "POST /teams, DELETE /teams/{team}, PUT /teams/{team}/members/{principal}, DELETE /teams/{team}/members/{principal}", admins},
+	{WorkspaceOwn, OnWorkspace, Workspaces, Manage, "DELETE /workspaces/{workspace}; and, beside the action of the route, whatever gives or takes the role owner", owners},
 }
 
-// table is Actions by name, filled once when the program starts.
-var table = func() map[Action]Permission {
-	m := make(map[Action]Permission, len(Actions))
-	for _, p := range Actions {
-		m[p.Action] = p
+// table finds an action's place in Actions, filled once when the program starts.
+var table = func() map[Action]int {
+	m := make(map[Action]int, len(Actions))
+	for i, p := range Actions {
+		m[p.Action] = i
 	}
 	return m
 }()
 
 // Find gives the row of an action.
 func Find(a Action) (Permission, bool) {
-	p, ok := table[a]
-	return p, ok
+	i, ok := table[a]
+	if !ok {
+		return Permission{}, false
+	}
+	return Actions[i], true
 }
 
 // ForOperation is the action that guards an operation; method is the HTTP method of a request operation and else ignored. An
@@ -142,53 +196,4 @@ func ForOperation(op protocol.Operation, method string) Action {
 		return Request
 	}
 	return ""
-}
-
-// Role is a set of actions.
-type Role string
-
-// Roles. Admin does everything; Operator runs agents, groups, connections and join tokens, reads the audit log and uses
-// connections; Analyst uses connections for reading.
-const (
-	Admin    Role = "admin"
-	Operator Role = "operator"
-	Analyst  Role = "analyst"
-)
-
-// Roles lists every role, the widest first.
-var Roles = []Role{Admin, Operator, Analyst}
-
-// ParseRole refuses what is not exactly the name of a role.
-func ParseRole(s string) (Role, error) {
-	if r := Role(s); r.bit() != 0 {
-		return r, nil
-	}
-	return "", &protocol.Error{Code: protocol.CodeInvalid, Message: "no such role", Hint: "use admin, operator or analyst"}
-}
-
-// Allows reports whether the role holds an action. Unknown roles and actions never do.
-func (r Role) Allows(a Action) bool {
-	p, ok := table[a]
-	return ok && p.roles&r.bit() != 0
-}
-
-type roleSet uint8
-
-const (
-	admins    roleSet = 1
-	operators         = admins | 2
-	all               = operators | 4
-	gateways  roleSet = 8 // of no role that can be given: see NewGateway
-)
-
-func (r Role) bit() roleSet {
-	switch r {
-	case Admin:
-		return 1
-	case Operator:
-		return 2
-	case Analyst:
-		return 4
-	}
-	return 0
 }

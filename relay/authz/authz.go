@@ -1,5 +1,13 @@
 package authz
 
+import (
+	"cmp"
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+)
+
 // Kind says what a principal is.
 type Kind string
 
@@ -9,12 +17,64 @@ const (
 	Gateway Kind = "gateway"
 )
 
-// Grant gives a role on a workspace, or on one connection of it.
+// Environment is a division of a workspace. Each connection stands in one.
+type Environment string
+
+const (
+	Development Environment = "development"
+	Test        Environment = "test"
+	Production  Environment = "production"
+)
+
+// Environments lists them all.
+var Environments = []Environment{Development, Test, Production}
+
+// Scope is what an action is about, or what a grant is given on. Ids, not names. Scopes lie in each other: a connection in
+// its environment, that in its workspace. A level that comes later (project, folder, recipe) is one more field here, one more
+// map in rights and one more line in scopesOf.
+type Scope struct {
+	Workspace   string
+	Environment Environment // empty: the whole workspace
+	Connection  string      // empty for what is about the workspace or the environment
+}
+
+// Grant gives a role on a scope: on a workspace, on an environment of it (Connection empty), or on one connection of it
+// (Environment empty: a connection is itself, wherever it stands).
 type Grant struct {
-	ID         string
-	Role       Role
-	Workspace  string
-	Connection string // empty: the whole workspace
+	ID          string
+	Role        Role
+	Custom      Set // what a custom role holds; not looked at when Role is a system role
+	Workspace   string
+	Environment Environment
+	Connection  string
+	Team        string         // id of the team through which it is held; empty: given to the principal itself
+	Until       time.Time      // zero: without end
+	From        []netip.Prefix // empty: from everywhere
+}
+
+// Equal reports whether two grants are the same in everything.
+func (g Grant) Equal(o Grant) bool {
+	return g.ID == o.ID && g.Role == o.Role && g.Custom == o.Custom && g.Workspace == o.Workspace && g.Environment == o.Environment &&
+		g.Connection == o.Connection && g.Team == o.Team && g.Until.Equal(o.Until) && slices.Equal(g.From, o.From)
+}
+
+// Set gives the actions that the grant's role holds.
+func (g Grant) Set() Set {
+	if g.Role.bit() != 0 {
+		return g.Role.Set()
+	}
+	return g.Custom
+}
+
+// Scope is what the grant is given on.
+func (g Grant) Scope() Scope {
+	return Scope{Workspace: g.Workspace, Environment: g.Environment, Connection: g.Connection}
+}
+
+// At is when and from where somebody asks. Of the zero value, no grant counts that has an end or a source.
+type At struct {
+	Time   time.Time
+	Source netip.Addr // unmapped
 }
 
 // Principal is who asks. It belongs to one workspace; grants on others are void. Make it by NewPrincipal; the zero value may
@@ -25,59 +85,215 @@ type Principal struct {
 	Name      string
 	Kind      Kind
 	Token     string // id of the token that it came with, empty when none
-	grants    map[string]granted
+	rights    *rights
 }
 
-// granted is what is given on one scope (a connection's id, "" for the workspace).
-type granted struct {
-	roles roleSet
-	ids   [4]string // a grant's id for each role, in the order of Roles, and the gateway's
+// rights is what a principal holds, by scope.
+type rights struct {
+	workspace    *holding
+	environments map[Environment]*holding
+	connections  map[string]*holding
+	roles        []Role // on the whole workspace
 }
 
-// NewPrincipal gathers what a principal may do. Grants of another workspace and of unknown roles give nothing.
+// holding is what is given on one scope.
+type holding struct {
+	anywhere []held                  // by grants without source
+	from     map[netip.Prefix][]held // by grants with: under each of their prefixes
+	bits     [2][]int                // the lengths of these prefixes, IPv4 and IPv6, the longest first
+}
+
+// held is a grant, or what is left of it beside others: in each list the one that lasts longest comes first, and one that adds
+// no action to those before it is left out. So a list is never longer than the permission table, however many grants there are,
+// and the first that holds an action is the one that holds it longest.
+type held struct {
+	set   Set
+	until int64 // Unix milliseconds; endless when there is no end
+	id    string
+}
+
+const endless = math.MaxInt64
+
+// NewPrincipal gathers what a principal may do. Grants of another workspace, of unknown roles, on an environment that there is
+// not, and on an environment and a connection at once give nothing.
 func NewPrincipal(id, workspace, name string, kind Kind, grants []Grant) Principal {
-	p := Principal{ID: id, Workspace: workspace, Name: name, Kind: kind, grants: make(map[string]granted, len(grants))}
-	for _, g := range grants {
-		b := g.Role.bit()
-		if b == 0 || g.Workspace != workspace || workspace == "" {
+	p := Principal{ID: id, Workspace: workspace, Name: name, Kind: kind,
+		rights: &rights{environments: map[Environment]*holding{}, connections: map[string]*holding{}}}
+	for _, g := range sorted(grants) {
+		if g.Workspace != workspace || g.Set() == (Set{}) {
 			continue
 		}
-		s := p.grants[g.Connection]
-		s.roles |= b
-		for i, r := range Roles {
-			if r == g.Role && (s.ids[i] == "" || g.ID < s.ids[i]) {
-				s.ids[i] = g.ID
-			}
+		h := held{set: g.Set(), until: endless, id: g.ID}
+		if !g.Until.IsZero() {
+			h.until = g.Until.UnixMilli()
 		}
-		p.grants[g.Connection] = s
+		if at := p.rights.place(g); at != nil {
+			at.add(h, g.From)
+		}
+		if g.Environment == "" && g.Connection == "" && !slices.Contains(p.rights.roles, g.Role) {
+			p.rights.roles = append(p.rights.roles, g.Role)
+		}
 	}
+	p.rights.each(func(h *holding) {
+		for _, lengths := range h.bits {
+			slices.SortFunc(lengths, func(a, b int) int { return b - a })
+		}
+	})
+	slices.SortFunc(p.rights.roles, func(a, b Role) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
+	})
 	return p
+}
+
+// rank orders system roles before custom ones, the widest first.
+func rank(r Role) int {
+	if i := slices.Index(Roles, r); i >= 0 {
+		return i
+	}
+	return len(Roles)
+}
+
+// sorted puts grants in the order that held wants: what lasts longest first; of equals the narrowest, which is the most telling
+// to name.
+func sorted(grants []Grant) []Grant {
+	out := slices.Clone(grants)
+	slices.SortFunc(out, func(a, b Grant) int {
+		switch {
+		case a.Until.IsZero() != b.Until.IsZero():
+			if a.Until.IsZero() {
+				return -1
+			}
+			return 1
+		case !a.Until.Equal(b.Until):
+			return b.Until.Compare(a.Until)
+		}
+		return cmp.Or(cmp.Compare(a.Set().Len(), b.Set().Len()), cmp.Compare(a.ID, b.ID))
+	})
+	return out
+}
+
+// place is where a grant counts, nil for nowhere.
+func (r *rights) place(g Grant) *holding {
+	fresh := func(h *holding) *holding {
+		if h == nil {
+			h = &holding{}
+		}
+		return h
+	}
+	switch {
+	case g.Environment != "" && g.Connection != "":
+		return nil
+	case g.Connection != "":
+		h := fresh(r.connections[g.Connection])
+		r.connections[g.Connection] = h
+		return h
+	case g.Environment == "":
+		r.workspace = fresh(r.workspace)
+		return r.workspace
+	case slices.Contains(Environments, g.Environment):
+		h := fresh(r.environments[g.Environment])
+		r.environments[g.Environment] = h
+		return h
+	}
+	return nil
+}
+
+func (r *rights) each(f func(*holding)) {
+	if r.workspace != nil {
+		f(r.workspace)
+	}
+	for _, h := range r.environments {
+		f(h)
+	}
+	for _, h := range r.connections {
+		f(h)
+	}
+}
+
+func (h *holding) add(one held, from []netip.Prefix) {
+	if len(from) == 0 {
+		h.anywhere = adding(h.anywhere, one)
+		return
+	}
+	if h.from == nil {
+		h.from = map[netip.Prefix][]held{}
+	}
+	for _, p := range from { // one that is not in its plain form matches nothing
+		h.from[p] = adding(h.from[p], one)
+		if l := &h.bits[family(p.Addr())]; !slices.Contains(*l, p.Bits()) {
+			*l = append(*l, p.Bits())
+		}
+	}
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
+func adding(list []held, one held) []held {
+	left := one.set
+	for _, h := range list {
+		left = left.Without(h.set)
+	}
+	if left == (Set{}) {
+		return list
+	}
+	return append(list, one)
+}
+
+// longest finds the grant that gives the action at this place in a list for longest.
+func longest(list []held, action int) (held, bool) {
+	for _, h := range list {
+		if h.set.has(action) {
+			return h, true
+		}
+	}
+	return held{}, false
+}
+
+// allows finds a grant by which the action may be done now and from there.
+func (h *holding) allows(action int, now int64, source netip.Addr) (id string, ok bool) {
+	if h == nil {
+		return "", false
+	}
+	good := func(list []held) bool {
+		one, _ := longest(list, action) // what is not found is over at any time
+		if one.until != endless && (now <= 0 || now >= one.until) {
+			return false
+		}
+		id = one.id
+		return true
+	}
+	if good(h.anywhere) {
+		return id, true
+	}
+	if h.from == nil || !source.IsValid() || source.Zone() != "" || source.Is4In6() {
+		return "", false
+	}
+	for _, n := range h.bits[family(source)] {
+		if p, err := source.Prefix(n); err == nil && good(h.from[p]) {
+			return id, true
+		}
+	}
+	return "", false
 }
 
 // NewGateway is whoever comes in through a gateway: it may dial the one connection that the gateway is of, and nothing else.
 func NewGateway(id, workspace, connection, name string) Principal {
-	p := Principal{ID: id, Workspace: workspace, Name: name, Kind: Gateway, grants: map[string]granted{}}
-	if id != "" && workspace != "" && connection != "" {
-		p.grants[connection] = granted{roles: gateways, ids: [4]string{3: id}}
-	}
-	return p
+	dial := &holding{anywhere: []held{{Set{}.with(table[Dial]), endless, id}}}
+	return Principal{ID: id, Workspace: workspace, Name: name, Kind: Gateway, rights: &rights{connections: map[string]*holding{connection: dial}}}
 }
 
-// Roles lists the roles that the principal holds on its whole workspace, the widest first.
+// Roles lists the roles that the principal was given on its whole workspace, whatever their limits: system roles, the widest
+// first, then custom ones.
 func (p Principal) Roles() []Role {
-	var out []Role
-	for _, r := range Roles {
-		if p.grants[""].roles&r.bit() != 0 {
-			out = append(out, r)
-		}
+	if p.rights == nil {
+		return nil
 	}
-	return out
-}
-
-// Scope is what an action is about. Both are ids, not names.
-type Scope struct {
-	Workspace  string
-	Connection string // empty for what is about the workspace
+	return slices.Clone(p.rights.roles)
 }
 
 // Decision is an answer with its ground. Grant is the grant that allowed; Reason is safe to show to the caller.
@@ -87,63 +303,46 @@ type Decision struct {
 	Reason string
 }
 
-// Decide answers whether p may do a on s. Everything that is not granted is denied, and so is every unknown action, a scope in
-// another workspace, and an action on a connection that names none.
-func Decide(p Principal, a Action, s Scope) Decision {
-	row, ok := table[a]
+// Decide answers whether p may do a on s, at that time and from there. Everything that is not granted is denied, and so is every
+// unknown action, a scope in another workspace, and an action on a connection that names none. What has an end is over when it
+// is reached.
+func Decide(p Principal, a Action, s Scope, at At) Decision {
+	action, ok := table[a]
 	switch {
 	case !ok:
 		return Decision{Reason: "no such action"}
-	case p.ID == "" || s.Workspace == "" || p.Workspace != s.Workspace:
+	case p.ID == "" || p.rights == nil || s.Workspace == "" || p.Workspace != s.Workspace:
 		return Decision{Reason: "not of this workspace"}
-	case row.Level == OnConnection && s.Connection == "":
+	case Actions[action].Level == OnConnection && s.Connection == "":
 		return Decision{Reason: "the action is about a connection and none is named"}
 	}
-	if id, ok := p.grants[""].by(row.roles); ok {
+	now := at.Time.UnixMilli()
+	if id, ok := p.rights.workspace.allows(action, now, at.Source); ok {
 		return Decision{Allow: true, Grant: id, Reason: "granted on the workspace"}
 	}
-	if row.Level == OnConnection {
-		if id, ok := p.grants[s.Connection].by(row.roles); ok {
+	if Actions[action].Level != OnWorkspace {
+		if id, ok := p.rights.environments[s.Environment].allows(action, now, at.Source); ok {
+			return Decision{Allow: true, Grant: id, Reason: "granted on the environment"}
+		}
+		if id, ok := p.rights.connections[s.Connection].allows(action, now, at.Source); ok {
 			return Decision{Allow: true, Grant: id, Reason: "granted on the connection"}
 		}
 	}
 	return Decision{Reason: "no grant allows " + string(a)}
 }
 
-// by finds the narrowest role of want that is granted.
-func (g granted) by(want roleSet) (string, bool) {
-	have := g.roles & want
-	if have == 0 {
-		return "", false
+// Somewhere reports whether p may do a on some scope of the workspace: what may be done nowhere can be refused before it is
+// known what it is about. It allows nothing by itself.
+func Somewhere(p Principal, a Action, workspace string, at At) Decision {
+	action, ok := table[a]
+	d := Decide(p, a, Scope{Workspace: workspace}, at)
+	if d.Allow || !ok || p.ID == "" || p.rights == nil || workspace == "" || p.Workspace != workspace || Actions[action].Level == OnWorkspace {
+		return d
 	}
-	for i := len(g.ids) - 1; i >= 0; i-- {
-		if have&(1<<i) != 0 {
-			return g.ids[i], true
+	p.rights.each(func(h *holding) {
+		if id, ok := h.allows(action, at.Time.UnixMilli(), at.Source); ok && !d.Allow {
+			d = Decision{Allow: true, Grant: id, Reason: "granted on a part of the workspace"}
 		}
-	}
-	return "", false
-}
-
-// MayGrant reports whether p may give a role on a scope: it must hold every action of the role there itself, so that nobody
-// grants above their own.
-func MayGrant(p Principal, r Role, s Scope) bool {
-	if r.bit() == 0 || !Decide(p, TokensManage, Scope{Workspace: s.Workspace}).Allow {
-		return false
-	}
-	for _, row := range Actions {
-		if row.roles&r.bit() == 0 {
-			continue
-		}
-		need := s
-		if row.Level == OnConnection && s.Connection == "" {
-			if _, ok := p.grants[""].by(row.roles); !ok {
-				return false
-			}
-			continue
-		}
-		if !Decide(p, row.Action, need).Allow {
-			return false
-		}
-	}
-	return true
+	})
+	return d
 }

@@ -2,11 +2,11 @@ package authz_test
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-
-	"pgregory.net/rapid"
+	"time"
 
 	"github.com/fairleadhq/fairlead/protocol"
 	. "github.com/fairleadhq/fairlead/relay/authz"
@@ -30,41 +30,50 @@ var analyst = []Action{Query, Schema, List, Stat, Read, RequestGet, ConnectionsR
 var operator = append([]Action{Exec, Transaction, Write, Delete, Move, Mkdir, Request, Dial, ConnectionsManage, AgentsRead, AgentsManage,
 	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead, BudgetsRead}, analyst...)
 
-var admin = append([]Action{GatewaysManage, BudgetsManage, AllowlistManage, TokensRead, TokensManage}, operator...)
+var admin = append([]Action{GatewaysManage, BudgetsManage, AllowlistManage, TokensRead, TokensManage, RolesRead, RolesManage, GrantsRead,
+	GrantsManage, TeamsRead, TeamsManage}, operator...)
+
+var owner = append([]Action{WorkspaceOwn}, admin...)
+
+// now is a moment and here a source; no grant below ends or is bound to a network unless it says so.
+var (
+	now  = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	here = At{Time: now, Source: netip.MustParseAddr("192.0.2.7")}
+)
 
 func TestRoleMatrix(t *testing.T) {
-	if len(Actions) != len(admin) {
-		t.Fatalf("the table has %d actions, the matrix %d", len(Actions), len(admin))
+	if len(Actions) != len(owner) {
+		t.Fatalf("the table has %d actions, the matrix %d", len(Actions), len(owner))
 	}
 	seen := map[Action]bool{}
 	for _, row := range Actions {
-		if seen[row.Action] || row.Guards == "" {
+		if seen[row.Action] || row.Guards == "" || row.Asset == "" || row.Verb == "" {
 			t.Errorf("%s: twice, or guards nothing", row.Action)
 		}
 		seen[row.Action] = true
-		for role, set := range map[Role][]Action{Admin: admin, Operator: operator, Analyst: analyst} {
+		for role, set := range map[Role][]Action{Owner: owner, Admin: admin, Operator: operator, Analyst: analyst} {
 			t.Run(fmt.Sprintf("J1 %s %s", role, row.Action), func(t *testing.T) {
 				may := slices.Contains(set, row.Action)
 				onWS, onCon := principal(Grant{Role: role}), principal(Grant{Role: role, Connection: "con_1"})
 				s := Scope{Workspace: ws, Connection: "con_1"}
-				if got := Decide(onWS, row.Action, s); got.Allow != may || may != role.Allows(row.Action) {
+				if got := Decide(onWS, row.Action, s, here); got.Allow != may || may != role.Allows(row.Action) {
 					t.Fatalf("by the workspace: %+v, want %v", got, may)
 				}
-				if got := Decide(onCon, row.Action, s); got.Allow != (may && row.Level == OnConnection) {
+				if got := Decide(onCon, row.Action, s, here); got.Allow != (may && row.Level != OnWorkspace) {
 					t.Fatalf("by the connection: %+v", got)
 				}
-				if got := Decide(onCon, row.Action, Scope{Workspace: ws, Connection: "con_2"}); got.Allow {
+				if got := Decide(onCon, row.Action, Scope{Workspace: ws, Connection: "con_2"}, here); got.Allow {
 					t.Fatalf("on another connection: %+v", got)
 				}
 				for _, other := range []Scope{{}, {Workspace: "ws_b"}, {Workspace: "ws_b", Connection: "con_1"}, {Connection: "con_1"}} {
-					if got := Decide(onWS, row.Action, other); got.Allow {
+					if got := Decide(onWS, row.Action, other, here); got.Allow {
 						t.Fatalf("P9 in another workspace %+v: %+v", other, got)
 					}
 				}
-				if got := Decide(onCon, row.Action, Scope{Workspace: ws}); got.Allow {
+				if got := Decide(onCon, row.Action, Scope{Workspace: ws}, here); got.Allow {
 					t.Fatalf("a grant on a connection reaches the workspace: %+v", got)
 				}
-				if got := Decide(onWS, row.Action, Scope{Workspace: ws}); got.Allow != (may && row.Level == OnWorkspace) {
+				if got := Decide(onWS, row.Action, Scope{Workspace: ws}, here); got.Allow != (may && row.Level != OnConnection) {
 					t.Fatalf("with no connection named: %+v", got)
 				}
 			})
@@ -76,18 +85,18 @@ func TestRoleMatrix(t *testing.T) {
 func TestGatewayMayDialItsConnectionAlone(t *testing.T) {
 	own := Scope{Workspace: ws, Connection: "con_1"}
 	p := NewGateway("gwy_1", ws, "con_1", "10.0.0.5:5432")
-	if d := Decide(p, Dial, own); !d.Allow || d.Grant != "gwy_1" {
+	if d := Decide(p, Dial, own, here); !d.Allow || d.Grant != "gwy_1" {
 		t.Fatalf("%+v", d)
 	}
 	for _, row := range Actions {
 		for _, s := range []Scope{own, {Workspace: ws}, {Workspace: ws, Connection: "con_2"}, {Workspace: "ws_b", Connection: "con_1"}, {Connection: "con_1"}, {}} {
-			if (row.Action != Dial || s != own) && Decide(p, row.Action, s).Allow {
+			if (row.Action != Dial || s != own) && Decide(p, row.Action, s, here).Allow {
 				t.Errorf("%s on %+v is allowed", row.Action, s)
 			}
 		}
 	}
 	for _, none := range []Principal{NewGateway("", ws, "con_1", ""), NewGateway("gwy_1", "", "con_1", ""), NewGateway("gwy_1", ws, "", "")} {
-		if Decide(none, Dial, own).Allow || Decide(none, Dial, Scope{Workspace: ws}).Allow {
+		if Decide(none, Dial, own, here).Allow || Decide(none, Dial, Scope{Workspace: ws}, here).Allow {
 			t.Errorf("%+v may dial", none)
 		}
 	}
@@ -97,7 +106,7 @@ func TestGatewayMayDialItsConnectionAlone(t *testing.T) {
 			t.Errorf("%s is a role", name)
 		}
 	}
-	if len(p.Roles()) != 0 || MayGrant(p, Analyst, own) {
+	if len(p.Roles()) != 0 || mayGive(p, Analyst, own) {
 		t.Error("it holds a role")
 	}
 }
@@ -116,14 +125,14 @@ func TestDefaultDeny(t *testing.T) {
 		"on a prefix of an id": principal(Grant{Role: Admin, Connection: "con_"}, Grant{Role: Admin, Connection: "con_11"}),
 	} {
 		for _, row := range Actions {
-			if d := Decide(p, row.Action, full); d.Allow || d.Grant != "" || d.Reason == "" {
+			if d := Decide(p, row.Action, full, here); d.Allow || d.Grant != "" || d.Reason == "" {
 				t.Errorf("%s: %s: %+v", name, row.Action, d)
 			}
 		}
 	}
 	root := principal(Grant{Role: Admin})
 	for _, a := range []Action{"", "connection", "connection.QUERY", "connection.query ", "*", "tokens.*", "audit"} {
-		if d := Decide(root, a, full); d.Allow {
+		if d := Decide(root, a, full, here); d.Allow {
 			t.Errorf("unknown action %q is allowed", a)
 		}
 		if Admin.Allows(a) {
@@ -159,89 +168,6 @@ func TestEveryOperationHasAnAction(t *testing.T) {
 	}
 }
 
-func genGrant(t *rapid.T, label string) Grant {
-	return Grant{
-		ID:         rapid.StringMatching(`gra_[a-f]{2}`).Draw(t, label+" id"),
-		Role:       rapid.SampledFrom([]Role{Admin, Operator, Analyst, "", "root"}).Draw(t, label+" role"),
-		Workspace:  rapid.SampledFrom([]string{ws, ws, ws, "ws_b", ""}).Draw(t, label+" workspace"),
-		Connection: rapid.SampledFrom([]string{"", "con_1", "con_2", "con_3"}).Draw(t, label+" connection"),
-	}
-}
-
-// Against a model that just tries every grant: the same answer, adding never takes away, removing never adds, order is nothing.
-func TestGrantsOnlyAdd(t *testing.T) {
-	model := func(gs []Grant, a Action, s Scope) bool {
-		row, ok := Find(a)
-		if !ok || s.Workspace != ws || row.Level == OnConnection && s.Connection == "" {
-			return false
-		}
-		for _, g := range gs {
-			covers := g.Connection == "" || row.Level == OnConnection && g.Connection == s.Connection
-			if g.Workspace == ws && covers && g.Role.Allows(a) {
-				return true
-			}
-		}
-		return false
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		gs := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Grant { return genGrant(t, "g") }), 0, 6).Draw(t, "grants")
-		extra := genGrant(t, "extra")
-		a := Actions[rapid.IntRange(0, len(Actions)-1).Draw(t, "action")].Action
-		s := Scope{Workspace: rapid.SampledFrom([]string{ws, ws, "ws_b", ""}).Draw(t, "ws"),
-			Connection: rapid.SampledFrom([]string{"", "con_1", "con_2"}).Draw(t, "con")}
-		p := NewPrincipal("usr_1", ws, "p", User, gs)
-		d := Decide(p, a, s)
-		if d.Allow != model(gs, a, s) {
-			t.Fatalf("%v on %+v: %+v", a, s, d)
-		}
-		if d.Allow {
-			i := slices.IndexFunc(gs, func(g Grant) bool { return g.ID == d.Grant && g.Role.Allows(a) && g.Workspace == ws })
-			if i < 0 {
-				t.Fatalf("the grant named does not allow it: %+v", d)
-			}
-		}
-		more := Decide(NewPrincipal("usr_1", ws, "p", User, append(slices.Clone(gs), extra)), a, s)
-		if d.Allow && !more.Allow {
-			t.Fatal("a grant more takes away")
-		}
-		for i := range gs {
-			if less := Decide(NewPrincipal("usr_1", ws, "p", User, slices.Delete(slices.Clone(gs), i, i+1)), a, s); less.Allow && !d.Allow {
-				t.Fatal("a grant less adds")
-			}
-		}
-		back := slices.Clone(gs)
-		slices.Reverse(back)
-		if Decide(NewPrincipal("usr_1", ws, "p", User, back), a, s) != d {
-			t.Fatal("the order of grants matters")
-		}
-	})
-}
-
-func TestNobodyGrantsAboveTheirOwn(t *testing.T) {
-	here, con := Scope{Workspace: ws}, Scope{Workspace: ws, Connection: "con_1"}
-	for _, r := range Roles {
-		t.Run("J4 "+string(r), func(t *testing.T) {
-			for _, s := range []Scope{here, con} {
-				if !MayGrant(principal(Grant{Role: Admin}), r, s) {
-					t.Error("an admin may not", s)
-				}
-				for _, p := range []Principal{principal(Grant{Role: Operator}), principal(Grant{Role: Analyst}), principal(),
-					principal(Grant{Role: Admin, Connection: "con_1"}), {}} {
-					if MayGrant(p, r, s) {
-						t.Error("may grant without being admin", p.Roles(), s)
-					}
-				}
-			}
-			if MayGrant(principal(Grant{Role: Admin}), r, Scope{Workspace: "ws_b"}) || MayGrant(principal(Grant{Role: Admin}), r, Scope{}) {
-				t.Error("in another workspace")
-			}
-		})
-	}
-	if MayGrant(principal(Grant{Role: Admin}), "root", here) {
-		t.Error("an unknown role")
-	}
-}
-
 func TestParseRole(t *testing.T) {
 	for _, r := range Roles {
 		if got, err := ParseRole(string(r)); err != nil || got != r {
@@ -251,31 +177,6 @@ func TestParseRole(t *testing.T) {
 	for _, s := range []string{"", "Admin", " admin", "root", "admin,operator", strings.Repeat("a", 1000)} {
 		if got, err := ParseRole(s); err == nil || got != "" || strings.Contains(err.Error(), "aaaa") {
 			t.Error(s, err)
-		}
-	}
-}
-
-func BenchmarkDecide10000Grants(b *testing.B) {
-	gs := make([]Grant, 10_000)
-	for i := range gs {
-		gs[i] = Grant{ID: fmt.Sprint("gra_", i), Role: Roles[1+i%2], Workspace: ws, Connection: fmt.Sprint("con_", i)}
-	}
-	p := NewPrincipal("usr_1", ws, "p", User, gs)
-	s := Scope{Workspace: ws, Connection: "con_9999"}
-	b.ReportAllocs()
-	for b.Loop() {
-		if !Decide(p, Query, s).Allow {
-			b.Fatal("denied")
-		}
-	}
-}
-
-func BenchmarkDecideDeny(b *testing.B) {
-	p := principal(Grant{Role: Analyst})
-	b.ReportAllocs()
-	for b.Loop() {
-		if Decide(p, Exec, Scope{Workspace: ws, Connection: "con_1"}).Allow {
-			b.Fatal("allowed")
 		}
 	}
 }

@@ -322,7 +322,15 @@ func (c *Client) do(ctx context.Context, method, escaped string, query url.Value
 
 // doLong is do without the time limit: the site's work may take long.
 func (c *Client) doLong(ctx context.Context, method, escaped string, query url.Values, in, out any) error {
+	return c.doIf(ctx, method, escaped, query, "", in, out)
+}
+
+// doIf is doLong for the version of a thing that etag names, when it is not empty.
+func (c *Client) doIf(ctx context.Context, method, escaped string, query url.Values, etag string, in, out any) error {
 	k := call{method: method, escaped: escaped, query: query, header: http.Header{"Accept": {"application/json, " + ContentProblem}}}
+	if etag != "" {
+		k.header.Set("If-Match", etag)
+	}
 	if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {

@@ -149,31 +149,34 @@ type Target struct {
 
 // Connection is a named asset: a profile of an agent group, or a target of the group's allow list.
 type Connection struct {
-	ID        string        `json:"id"`
-	Name      string        `json:"name"`
-	Group     string        `json:"group"`
-	Profile   string        `json:"profile,omitempty"`
-	Target    *Target       `json:"target,omitempty"`
-	Kind      protocol.Kind `json:"kind,omitempty"` // as live agents offer it; "" when none is connected
-	Adapter   string        `json:"adapter,omitempty"`
-	Available bool          `json:"available"` // a live agent of the group offers it
-	Gateway   *Gateway      `json:"gateway,omitempty"`
-	CreatedAt time.Time     `json:"created_at"`
+	ID          string        `json:"id"`
+	Name        string        `json:"name"`
+	Group       string        `json:"group"`
+	Profile     string        `json:"profile,omitempty"`
+	Environment string        `json:"environment,omitempty"` // development, test or production
+	Target      *Target       `json:"target,omitempty"`
+	Kind        protocol.Kind `json:"kind,omitempty"` // as live agents offer it; "" when none is connected
+	Adapter     string        `json:"adapter,omitempty"`
+	Available   bool          `json:"available"` // a live agent of the group offers it
+	Gateway     *Gateway      `json:"gateway,omitempty"`
+	CreatedAt   time.Time     `json:"created_at"`
 }
 
 // NewConnection asks for a connection. Exactly one of Profile and Target is set.
 type NewConnection struct {
-	Name    string      `json:"name"`
-	Group   string      `json:"group"`
-	Profile string      `json:"profile,omitempty"`
-	Target  *Target     `json:"target,omitempty"`
-	Gateway *SetGateway `json:"gateway,omitempty"` // made with it, or neither is
+	Name        string      `json:"name"`
+	Group       string      `json:"group"`
+	Profile     string      `json:"profile,omitempty"`
+	Environment string      `json:"environment,omitempty"` // development, test or production, which is the default
+	Target      *Target     `json:"target,omitempty"`
+	Gateway     *SetGateway `json:"gateway,omitempty"` // made with it, or neither is
 }
 
 // Token is an API token, without its secret.
 type Token struct {
 	ID         string     `json:"id"`
 	Name       string     `json:"name"`
+	Principal  string     `json:"principal,omitempty"` // id of whom it is for
 	Roles      []string   `json:"roles"`
 	CreatedAt  time.Time  `json:"created_at"`
 	ExpiresAt  *time.Time `json:"expires_at,omitempty"` // nil: until revoked
@@ -184,6 +187,7 @@ type Token struct {
 type NewToken struct {
 	Name             string   `json:"name"`
 	Roles            []string `json:"roles"`
+	Connections      []string `json:"connections,omitempty"` // names or ids that the roles are given on; empty: the whole workspace
 	ExpiresInSeconds int64    `json:"expires_in_seconds,omitempty"`
 }
 
@@ -191,7 +195,8 @@ type NewToken struct {
 type CreatedToken struct {
 	ID        string     `json:"id"`
 	Name      string     `json:"name"`
-	Token     string     `json:"token"` // flt_…
+	Principal string     `json:"principal,omitempty"` // id of whom it is for
+	Token     string     `json:"token"`               // flt_…
 	Roles     []string   `json:"roles"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 }

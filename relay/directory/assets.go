@@ -14,6 +14,7 @@ import (
 	"github.com/fairleadhq/fairlead/internal/allowlist"
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/store"
 	"github.com/fairleadhq/fairlead/relay/vault"
 )
@@ -130,7 +131,12 @@ func (d *Directory) createConnection(ctx context.Context, workspace, group strin
 	if err := checkName(b.Name); err != nil {
 		return nil, err
 	}
+	if b.Environment == "" {
+		b.Environment = authz.Production
+	}
 	switch {
+	case !slices.Contains(authz.Environments, b.Environment):
+		return nil, noEnvironment()
 	case b.Profile != "" && (b.Host != "" || b.Port != 0):
 		return nil, invalid("a connection is a profile or a target, not both", "give the profile, or the target's host and port")
 	case b.Profile != "":

@@ -123,19 +123,19 @@ func TestP9WorkspacesAreApart(t *testing.T) {
 	_, err3 := o.Agent(a.ID)
 	_, _, err4 := d.CreateToken(ctx, theirAdmin, "other", directory.NewToken{Name: "n", Principal: myAdmin.ID})
 	_, _, err5 := d.CreateToken(ctx, theirAdmin, "other", directory.NewToken{Name: "n", Roles: []authz.Role{authz.Analyst}, Connections: []string{mine.ID}})
-	_, err6 := d.CreateGrant(ctx, theirAdmin, "other", myAdmin.ID, authz.Analyst, "")
-	_, err7 := d.CreateGrant(ctx, theirAdmin, "other", theirAdmin.ID, authz.Analyst, mine.ID)
+	_, err6 := d.CreateGrant(ctx, directory.By{ID: theirAdmin.ID}, "other", directory.NewGrant{Principal: myAdmin.ID, Role: string(authz.Analyst)})
+	_, err7 := d.CreateGrant(ctx, directory.By{ID: theirAdmin.ID}, "other", directory.NewGrant{Principal: theirAdmin.ID, Role: string(authz.Analyst), Connection: mine.ID})
 	for i, err := range []error{err1, err2, err3, err4, err5, err6, err7,
 		d.DeleteConnection(ctx, "other", mine.ID), d.DeleteGroup(ctx, "other", in.Group), d.DisableAgent(ctx, "other", a.ID),
 		d.EnableAgent(ctx, "other", a.ID), d.DeleteAgent(ctx, "other", a.ID), d.DeleteJoinToken(ctx, "other", jtk.ID),
 		d.RevokeToken(ctx, "other", in.TokenID), d.SetPrincipalDisabled(ctx, "other", myAdmin.ID, true),
-		d.DeleteGrant(ctx, "other", w.Principals[0].Grants[0].ID)} {
+		d.DeleteGrant(ctx, directory.By{ID: theirAdmin.ID}, "other", w.Principals[0].Grants[0].ID)} {
 		t.Run(fmt.Sprint("J1 other workspace ", i), func(t *testing.T) { want(t, err, protocol.CodeNotFound) })
 	}
 	t.Run("J4 nobody gives rights in another workspace", func(t *testing.T) {
 		_, _, err := d.CreateToken(ctx, theirAdmin, "default", directory.NewToken{Name: "n", Roles: []authz.Role{authz.Analyst}})
 		want(t, err, protocol.CodeDenied)
-		_, err = d.CreateGrant(ctx, theirAdmin, "default", myAdmin.ID, authz.Analyst, "")
+		_, err = d.CreateGrant(ctx, directory.By{ID: theirAdmin.ID}, "default", directory.NewGrant{Principal: myAdmin.ID, Role: string(authz.Analyst)})
 		want(t, err, protocol.CodeDenied)
 	})
 	if o.Principal(myAdmin.ID) != nil || len(o.Agents)+len(o.JoinTokens) != 0 {
@@ -218,7 +218,7 @@ func TestTokens(t *testing.T) {
 	}
 	p := found.Principal.Principal
 	scope := authz.Scope{Workspace: in.Workspace, Connection: c.ID}
-	if !authz.Decide(p, authz.Query, scope).Allow || authz.Decide(p, authz.Exec, scope).Allow || authz.Decide(p, authz.TokensRead, scope).Allow {
+	if !authz.Decide(p, authz.Query, scope, authz.At{}).Allow || authz.Decide(p, authz.Exec, scope, authz.At{}).Allow || authz.Decide(p, authz.TokensRead, scope, authz.At{}).Allow {
 		t.Fatal("the token's rights are wrong")
 	}
 	if len(text.ExposeString()) != len("flt_")+43 || !strings.HasPrefix(text.ExposeString(), "flt_") {
@@ -234,7 +234,7 @@ func TestTokens(t *testing.T) {
 		for _, r := range authz.Roles {
 			_, _, err := d.CreateToken(ctx, op.Principal.Principal, "default", directory.NewToken{Name: "up", Roles: []authz.Role{r}})
 			want(t, err, protocol.CodeDenied)
-			_, err = d.CreateGrant(ctx, op.Principal.Principal, "default", op.Principal.ID, r, "")
+			_, err = d.CreateGrant(ctx, directory.By{ID: op.Principal.Principal.ID}, "default", directory.NewGrant{Principal: op.Principal.ID, Role: string(r)})
 			want(t, err, protocol.CodeDenied)
 		}
 		_, _, err = d.CreateToken(ctx, op.Principal.Principal, "default", directory.NewToken{Name: "as admin", Principal: in.Principal})
@@ -250,7 +250,7 @@ func TestTokens(t *testing.T) {
 		want(t, err, protocol.CodeDenied)
 		must(t, d.SetPrincipalDisabled(ctx, "default", held.ID, false))
 		w, _ := d.Snapshot().Workspace("default")
-		must(t, d.DeleteGrant(ctx, "default", w.Principal(held.ID).Grants[0].ID))
+		must(t, d.DeleteGrant(ctx, directory.By{ID: admin.ID}, "default", w.Principal(held.ID).Grants[0].ID))
 		_, _, err = d.CreateToken(ctx, held, "default", directory.NewToken{Name: "late", Roles: []authz.Role{authz.Analyst}})
 		want(t, err, protocol.CodeDenied)
 	})
@@ -328,7 +328,7 @@ func TestJ4TheLastAdminCannotBeRemoved(t *testing.T) {
 	first := w.Principal(in.Principal)
 	want(t, d.RevokeToken(ctx, "default", in.TokenID), protocol.CodeConflict)
 	want(t, d.SetPrincipalDisabled(ctx, "default", first.ID, true), protocol.CodeConflict)
-	want(t, d.DeleteGrant(ctx, "default", first.Grants[0].ID), protocol.CodeConflict)
+	want(t, d.DeleteGrant(ctx, directory.By{ID: first.ID}, "default", first.Grants[0].ID), protocol.CodeConflict)
 	t.Run("where there is none, nothing is held up", func(t *testing.T) {
 		o, err := d.CreateWorkspace(ctx, "other")
 		must(t, err)
@@ -338,7 +338,22 @@ func TestJ4TheLastAdminCannotBeRemoved(t *testing.T) {
 		must(t, d.SetPrincipalDisabled(ctx, o.ID, tok.Principal.ID, true))
 		must(t, d.SetPrincipalDisabled(ctx, o.ID, tok.Principal.ID, false))
 	})
-	second, _, err := d.CreateAdminToken(ctx, "default", "second", 0)
+	_, _, err := d.CreateAdminToken(ctx, "default", "an admin", 0)
+	must(t, err)
+	t.Run("J4 nor the last admin, where there is no owner", func(t *testing.T) {
+		o, err := d.CreateWorkspace(ctx, "ownerless")
+		must(t, err)
+		tok, _, err := d.CreateAdminToken(ctx, o.ID, "only", 0)
+		must(t, err)
+		want(t, d.RevokeToken(ctx, o.ID, tok.ID), protocol.CodeConflict)
+		want(t, d.DeleteGrant(ctx, directory.By{ID: tok.Principal.ID}, o.ID, tok.Principal.Grants[0].ID), protocol.CodeConflict)
+	})
+	t.Run("J4 nor the last owner, where there are admins", func(t *testing.T) {
+		want(t, d.RevokeToken(ctx, "default", in.TokenID), protocol.CodeConflict)
+		want(t, d.SetPrincipalDisabled(ctx, "default", first.ID, true), protocol.CodeConflict)
+		want(t, d.DeleteGrant(ctx, directory.By{ID: first.ID}, "default", first.Grants[0].ID), protocol.CodeConflict)
+	})
+	second, _, err := d.CreateOwnerToken(ctx, "default", "second", 0)
 	must(t, err)
 	// Both remove each other at the same moment: one of them stays.
 	var wg sync.WaitGroup

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/allowlist"
@@ -60,12 +59,6 @@ func open(v *vault.Vault, p vault.Place, sealed []byte, body any) error {
 	return nil
 }
 
-// grantTag binds every column of a grant under the workspace's key.
-func grantTag(v *vault.Vault, g store.Grant) ([]byte, error) {
-	d, err := v.Digest(g.Workspace, vault.Grant, strings.Join([]string{g.ID, g.Principal, g.Role, g.Connection}, "\n"))
-	return d[:], err
-}
-
 // build makes the snapshot of a state. Rows that did not change since prev are taken from it, so that a change costs no more
 // decryption than what it changed. A row that does not open is an error: better no new snapshot than one with a hole.
 func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot) (*Snapshot, error) {
@@ -96,7 +89,7 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 		}
 		w := &Workspace{ID: r.ID, Name: body.Name, Created: fromMs(r.Created), groups: map[string]*Group{},
 			connections: map[string]*Connection{}, principals: map[string]*Principal{}, agents: map[string]*Agent{},
-			members: map[string][]*Agent{}}
+			members: map[string][]*Agent{}, roles: map[string]*Role{}, teams: map[string]*Team{}, grants: map[string]*Grant{}}
 		s.byID[w.ID], s.byName[w.Name] = w, w
 		s.workspaces = append(s.workspaces, w)
 	}
@@ -108,7 +101,7 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 		}
 	}
 	for _, step := range []func(*vault.Vault, *store.State, *Snapshot) error{
-		s.addGroups, s.addConnections, s.addGateways, s.addBudgets, s.addAgents, s.addPrincipals, s.addTokens, s.addAllowlists,
+		s.addGroups, s.addConnections, s.addGateways, s.addBudgets, s.addAgents, s.addRoles, s.addPrincipals, s.addTokens, s.addAllowlists,
 	} {
 		if err := step(v, st, prev); err != nil {
 			return nil, err
@@ -116,6 +109,7 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 	}
 	slices.SortFunc(s.workspaces, func(a, b *Workspace) int { return cmp.Compare(a.Name, b.Name) })
 	for _, w := range s.workspaces {
+		w.sortRights()
 		slices.SortFunc(w.Groups, func(a, b *Group) int { return cmp.Compare(a.Name, b.Name) })
 		slices.SortFunc(w.Connections, func(a, b *Connection) int { return cmp.Compare(a.Name, b.Name) })
 		slices.SortFunc(w.Agents, func(a, b *Agent) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
@@ -184,6 +178,9 @@ func (s *Snapshot) addConnections(v *vault.Vault, st *store.State, prev *Snapsho
 			if err := open(v, place(r.Workspace, "connections", r.ID, r.Version), r.Sealed, &c.ConnectionBody); err != nil {
 				return err
 			}
+			if c.Environment == "" { // of a release that had none
+				c.Environment = authz.Production
+			}
 		}
 		w.Connections = append(w.Connections, c)
 		w.connections[c.ID], w.connections[c.Name] = c, c
@@ -225,40 +222,6 @@ func (s *Snapshot) addAgents(v *vault.Vault, st *store.State, prev *Snapshot) er
 		s.agents[a.ID], w.agents[a.ID] = a, a
 		w.Agents = append(w.Agents, a)
 		w.members[a.Group] = append(w.members[a.Group], a)
-	}
-	return nil
-}
-
-func (s *Snapshot) addPrincipals(v *vault.Vault, st *store.State, prev *Snapshot) error {
-	grants := map[string][]authz.Grant{}
-	for _, r := range st.Grants {
-		want, err := grantTag(v, r)
-		if err != nil {
-			return fmt.Errorf("check grant %s: %w", r.ID, err)
-		}
-		if !bytes.Equal(want, r.Tag) {
-			return fmt.Errorf("grant %s was not written by a relay of this installation", r.ID)
-		}
-		grants[r.Principal] = append(grants[r.Principal],
-			authz.Grant{ID: r.ID, Role: authz.Role(r.Role), Workspace: r.Workspace, Connection: r.Connection})
-	}
-	for _, r := range st.Principals {
-		w, err := s.in("principal", r.ID, r.Workspace)
-		if err != nil {
-			return err
-		}
-		p := prev.before(r.Workspace).principals[r.ID]
-		disabled := r.State != stateActive
-		if p == nil || !bytes.Equal(p.sealed, r.Sealed) || p.Disabled != disabled || !slices.Equal(p.Grants, grants[r.ID]) {
-			var body nameBody
-			if err := open(v, place(r.Workspace, "principals", r.ID, r.Version), r.Sealed, &body); err != nil {
-				return err
-			}
-			p = &Principal{Created: fromMs(r.Created), Disabled: disabled, Grants: grants[r.ID], sealed: r.Sealed,
-				Principal: authz.NewPrincipal(r.ID, r.Workspace, body.Name, authz.Kind(r.Kind), grants[r.ID])}
-		}
-		w.Principals = append(w.Principals, p)
-		w.principals[p.ID] = p
 	}
 	return nil
 }

@@ -80,6 +80,9 @@ func Open(ctx context.Context, c Config) (*Directory, error) {
 	if err := d.reload(ctx, 0); err != nil {
 		return nil, errors.Join(err, d.store.Close())
 	}
+	if err := d.adoptOwners(ctx); err != nil {
+		return nil, errors.Join(err, d.store.Close())
+	}
 	d.start()
 	return d, nil
 }

@@ -86,7 +86,7 @@ func TestInitMakesAWorkingInstallation(t *testing.T) {
 	if !ok || tok.ID != in.TokenID || !tok.Live(time.Now()) || tok.Principal.ID != in.Principal {
 		t.Fatal("the first token is not there")
 	}
-	if roles := tok.Principal.Roles(); len(roles) != 1 || roles[0] != "admin" {
+	if roles := tok.Principal.Roles(); len(roles) != 1 || roles[0] != "owner" {
 		t.Fatal(roles)
 	}
 }

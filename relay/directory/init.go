@@ -33,7 +33,7 @@ type Initial struct {
 }
 
 // Init makes a new installation in a folder: the key file when it is named and missing, the database, a relay, the workspace
-// "default", its agent group "default" and a first principal with an admin token. It refuses (conflict) a folder that has one.
+// "default", its agent group "default" and a first principal, its owner, with a token. It refuses (conflict) a folder that has one.
 func Init(ctx context.Context, c InitConfig) (*Initial, error) {
 	if c.Admin == "" {
 		c.Admin = "admin"
@@ -98,7 +98,10 @@ func Init(ctx context.Context, c InitConfig) (*Initial, error) {
 		if err := d.insertPrincipal(tx, out.Workspace, out.Principal, c.Admin, authz.User, at); err != nil {
 			return err
 		}
-		if err := d.insertGrant(tx, out.Workspace, out.Principal, authz.Admin, "", at); err != nil {
+		if err := d.insertGrant(tx, store.Grant{Workspace: out.Workspace, Principal: out.Principal, Role: string(authz.Owner), Created: toMs(at)}, nil); err != nil {
+			return err
+		}
+		if err := d.noteOwners(tx); err != nil {
 			return err
 		}
 		return d.insertToken(tx, store.APIToken{ID: out.TokenID, Workspace: out.Workspace, Principal: out.Principal,

@@ -52,6 +52,9 @@ type Workspace struct {
 	Principals  []*Principal
 	Tokens      []*Token
 	JoinTokens  []JoinToken
+	Roles       []*Role       // custom ones
+	Teams       []*Team       // of principals
+	Grants      []*Grant      // in the order of their making
 	Budget      budget.Limits // set by the workspace's admins; the zero value limits nothing
 
 	budget      []byte                 // as it was sealed
@@ -60,6 +63,9 @@ type Workspace struct {
 	principals  map[string]*Principal  // by id
 	agents      map[string]*Agent      // by id
 	members     map[string][]*Agent    // by group id
+	roles       map[string]*Role       // by name and id
+	teams       map[string]*Team       // by name and id
+	grants      map[string]*Grant      // by id
 }
 
 // Group is an agent group.
@@ -89,6 +95,8 @@ type ConnectionBody struct {
 	Profile string `json:"profile,omitempty"`
 	Host    string `json:"host,omitempty"`
 	Port    uint16 `json:"port,omitempty"`
+	// Environment is production when nothing is given. It stays for good: grants are given on it.
+	Environment authz.Environment `json:"environment,omitempty"`
 }
 
 // Principal is who may hold tokens and grants.
@@ -96,7 +104,7 @@ type Principal struct {
 	authz.Principal
 	Created  time.Time
 	Disabled bool
-	Grants   []authz.Grant
+	Grants   []authz.Grant // its own and those of its teams
 
 	sealed []byte
 }

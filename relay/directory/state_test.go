@@ -132,6 +132,16 @@ func TestNothingReadableOnDisk(t *testing.T) {
 	d.AgentSeen(a.ID, directory.Facts{Hostname: canary("new hostname"), ConfigDigest: canary("digest"), ReloadError: canary("reload error"),
 		SourceAddress: netip.MustParseAddr("2001:db8:7f3a:91ca:aaaa:bbbb:cccc:1"), Profiles: []protocol.ProfileOffer{{Name: canary("offer")}}})
 	canaries["agent address"] = []byte("2001:db8:7f3a:91ca:aaaa:bbbb:cccc:1")
+	_, err = d.CreateTeam(ctx, w.ID, canary("team"))
+	must(t, err)
+	boss, _, err := d.CreateOwnerToken(ctx, w.ID, "boss", 0)
+	must(t, err)
+	by := directory.By{ID: boss.Principal.ID}
+	_, err = d.CreateRole(ctx, by, w.ID, canary("role"), []authz.Action{authz.Query})
+	must(t, err)
+	_, err = d.CreateGrant(ctx, by, w.ID, directory.NewGrant{Principal: by.ID, Role: "analyst", From: []netip.Prefix{netip.MustParsePrefix("198.51.100.66/32")}})
+	must(t, err)
+	canaries["grant network"] = []byte("198.51.100.66")
 	must(t, d.SetAllowlist(ctx, w.ID, []netip.Prefix{netip.MustParsePrefix("203.0.113.77/32")}, netip.Addr{}, true))
 	canaries["allowlist"] = []byte("203.0.113.77")
 	must(t, d.PutSetting(ctx, "", "audit key", secret.FromString(canary("setting"))))
@@ -219,6 +229,16 @@ func TestRowsChangedByHandAreRefused(t *testing.T) {
 	low, _, err := d.CreateToken(t.Context(), admin, "default", directory.NewToken{Name: "low", Roles: []authz.Role{authz.Analyst}})
 	must(t, err)
 	one, _ := w.Connection("one")
+	_, err = d.CreateTeam(t.Context(), "default", "night")
+	must(t, err)
+	owner := directory.By{ID: admin.ID}
+	_, err = d.AddMember(t.Context(), owner, "default", "night", admin.ID)
+	must(t, err)
+	limited, err := d.CreateGrant(t.Context(), owner, "default", directory.NewGrant{Principal: low.Principal.ID, Role: "operator", Environment: authz.Test,
+		Until: time.Now().Add(time.Hour), From: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+	must(t, err)
+	_, err = d.CreateRole(t.Context(), owner, "default", "reader", []authz.Action{authz.Query})
+	must(t, err)
 	must(t, d.Close())
 	pristine, err := os.ReadFile(filepath.Join(dir, store.File))
 	must(t, err)
@@ -228,8 +248,20 @@ func TestRowsChangedByHandAreRefused(t *testing.T) {
 		"a grant widened":     `UPDATE grants SET role = 'admin'`,
 		"a grant moved":       `UPDATE grants SET principal = '` + low.Principal.ID + `'`,
 		"a grant made": `INSERT INTO grants (id, workspace, principal, role, created, tag) SELECT 'gra_x', workspace, '` + low.Principal.ID +
-			`', 'admin', 1, tag FROM grants WHERE role = 'admin'`,
-		"a grant on a connection made whole": `UPDATE grants SET connection = '` + one.ID + `' WHERE role = 'admin'`,
+			`', 'admin', 1, tag FROM grants WHERE role = 'owner'`,
+		"a grant on a connection made whole": `UPDATE grants SET connection = '` + one.ID + `' WHERE role = 'owner'`,
+		"a grant given to a team":            `UPDATE grants SET principal = NULL, team = (SELECT id FROM teams) WHERE id = '` + limited.ID + `'`,
+		"a grant in another environment":     `UPDATE grants SET environment = 'production' WHERE id = '` + limited.ID + `'`,
+		"a grant without its environment":    `UPDATE grants SET environment = '' WHERE id = '` + limited.ID + `'`,
+		"a grant prolonged":                  `UPDATE grants SET until = until + 1 WHERE id = '` + limited.ID + `'`,
+		"a grant without end":                `UPDATE grants SET until = 0 WHERE id = '` + limited.ID + `'`,
+		"a grant from everywhere":            `UPDATE grants SET sealed = NULL WHERE id = '` + limited.ID + `'`,
+		"a grant from no sealed network":     `UPDATE grants SET sealed = x'' WHERE id = '` + limited.ID + `'`,
+		"a member made":                      `INSERT INTO team_members SELECT workspace, team, '` + low.Principal.ID + `', created, tag FROM team_members`,
+		"a member moved":                     `UPDATE team_members SET principal = '` + low.Principal.ID + `'`,
+		"an older version of a role":         `UPDATE roles SET version = version + 1`,
+		"a role's actions from a team":       `UPDATE roles SET sealed = (SELECT sealed FROM teams)`,
+		"a team's name from elsewhere":       `UPDATE teams SET sealed = (SELECT sealed FROM agent_groups LIMIT 1)`,
 		"a token prolonged":                  `UPDATE api_tokens SET expires = expires + 1`,
 		"a token given to another":           `UPDATE api_tokens SET principal = '` + admin.ID + `'`,
 		"a token's verifier replaced":        `UPDATE api_tokens SET verifier = (SELECT verifier FROM api_tokens WHERE id = '` + low.ID + `')`,

@@ -30,6 +30,8 @@ type NewToken struct {
 	Roles       []authz.Role
 	Connections []string // names or ids
 	Life        time.Duration
+	// At is when and from where it is asked for: of the zero value, no right of who asks counts that has an end or a network.
+	At authz.At
 }
 
 // CreateToken makes an API token and gives its text, which is not kept. by may give no more than it holds itself (denied).
@@ -38,34 +40,33 @@ func (d *Directory) CreateToken(ctx context.Context, by authz.Principal, workspa
 	if err != nil {
 		return nil, secret.Bytes{}, err
 	}
-	return d.createToken(ctx, w, n, func(s *Snapshot, grants []authz.Grant) error {
+	return d.createToken(ctx, w, n, func(w *Workspace, grants []authz.Grant) error {
 		// Judged by what by holds now, in the snapshot, not by what it held when its request came.
-		now := s.before(w.ID).Principal(by.ID)
-		if now == nil || now.Disabled {
-			return protocol.Errorf(protocol.CodeDenied, "the principal who asks is not known or disabled")
-		}
-		for _, g := range grants {
-			if !authz.MayGrant(now.Principal, g.Role, authz.Scope{Workspace: g.Workspace, Connection: g.Connection}) {
-				return &protocol.Error{Code: protocol.CodeDenied, Message: "you cannot give a role that you do not hold yourself",
-					Hint: "ask an admin of the workspace"}
-			}
-		}
-		return nil
+		return w.mayGive(By{by.ID, n.At}, authz.TokensManage, grants...)
 	})
 }
 
 // CreateAdminToken makes a token of a new admin principal without asking who wants it: for the command line of who runs the
 // relay's host and holds its keys, never for a route.
 func (d *Directory) CreateAdminToken(ctx context.Context, workspace, name string, life time.Duration) (*Token, secret.Bytes, error) {
+	return d.createHostToken(ctx, workspace, name, authz.Admin, life)
+}
+
+// CreateOwnerToken is CreateAdminToken for a new owner.
+func (d *Directory) CreateOwnerToken(ctx context.Context, workspace, name string, life time.Duration) (*Token, secret.Bytes, error) {
+	return d.createHostToken(ctx, workspace, name, authz.Owner, life)
+}
+
+func (d *Directory) createHostToken(ctx context.Context, workspace, name string, r authz.Role, life time.Duration) (*Token, secret.Bytes, error) {
 	w, err := d.Snapshot().Workspace(workspace)
 	if err != nil {
 		return nil, secret.Bytes{}, err
 	}
-	n := NewToken{Name: name, Roles: []authz.Role{authz.Admin}, Life: life}
-	return d.createToken(ctx, w, n, func(*Snapshot, []authz.Grant) error { return nil })
+	n := NewToken{Name: name, Roles: []authz.Role{r}, Life: life}
+	return d.createToken(ctx, w, n, func(*Workspace, []authz.Grant) error { return nil })
 }
 
-func (d *Directory) createToken(ctx context.Context, w *Workspace, n NewToken, may func(*Snapshot, []authz.Grant) error) (*Token, secret.Bytes, error) {
+func (d *Directory) createToken(ctx context.Context, w *Workspace, n NewToken, may func(*Workspace, []authz.Grant) error) (*Token, secret.Bytes, error) {
 	none := secret.Bytes{}
 	if err := checkLabel(n.Name); err != nil {
 		return nil, none, err
@@ -80,27 +81,31 @@ func (d *Directory) createToken(ctx context.Context, w *Workspace, n NewToken, m
 	if err != nil {
 		return nil, none, err
 	}
-	if err := may(d.Snapshot(), grants); err != nil {
+	if err := may(w, grants); err != nil {
 		return nil, none, err
 	}
 	text, digest, verifier, err := d.newTokenText()
 	if err != nil {
 		return nil, none, err
 	}
-	id, principal, at := NewID("tok"), n.Principal, now()
-	err = d.change(ctx, func(tx *store.Tx) error {
-		// Again: the slow hash took its time, and who asks may have lost the right meanwhile.
-		if err := may(d.Snapshot(), grants); err != nil {
+	id, principal, at := NewID("tok"), "", now()
+	err = d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
+		// Again: the slow hash took its time, and who asks may have lost the right meanwhile, or the principal got others.
+		grants, err := n.grants(w)
+		if err == nil {
+			err = may(w, grants)
+		}
+		if err != nil {
 			return err
 		}
-		if principal == "" {
+		if principal = n.Principal; principal == "" {
 			principal = NewID("usr")
 			if err := d.insertPrincipal(tx, w.ID, principal, n.Name, authz.Service, at); err != nil {
 				return as(err, nil, &protocol.Error{Code: protocol.CodeConflict, Message: "a principal of this name exists",
 					Hint: "choose another name"})
 			}
 			for _, g := range grants {
-				if err := d.insertGrant(tx, w.ID, principal, g.Role, g.Connection, at); err != nil {
+				if err := d.insertGrant(tx, store.Grant{Workspace: w.ID, Principal: principal, Role: string(g.Role), Connection: g.Connection, Created: toMs(at)}, nil); err != nil {
 					return as(err, protocol.Errorf(protocol.CodeNotFound, "no such connection"), nil)
 				}
 			}
@@ -138,7 +143,7 @@ func (n NewToken) grants(w *Workspace) ([]authz.Grant, error) {
 		return p.Grants, nil
 	}
 	if len(n.Roles) == 0 {
-		return nil, invalid("the token has no role", "use admin, operator or analyst")
+		return nil, invalid("the token has no role", "use owner, admin, operator or analyst")
 	}
 	scopes := []string{""}
 	if len(n.Connections) > 0 {
@@ -157,7 +162,7 @@ func (n NewToken) grants(w *Workspace) ([]authz.Grant, error) {
 			return nil, err
 		}
 		for _, s := range scopes {
-			if g := (authz.Grant{Role: r, Workspace: w.ID, Connection: s}); !slices.Contains(out, g) {
+			if g := (authz.Grant{Role: r, Workspace: w.ID, Connection: s}); !slices.ContainsFunc(out, g.Equal) {
 				out = append(out, g)
 			}
 		}
@@ -165,13 +170,32 @@ func (n NewToken) grants(w *Workspace) ([]authz.Grant, error) {
 	return out, nil
 }
 
-// RevokeToken refuses a token from now on. It refuses (conflict) to revoke the last one that can administer the workspace.
+// RevokeToken refuses a token from now on, without asking who wants it. It refuses (conflict) to revoke the last one that can
+// administer the workspace.
 func (d *Directory) RevokeToken(ctx context.Context, workspace, id string) error {
 	w, err := d.Snapshot().Workspace(workspace)
 	if err != nil {
 		return err
 	}
 	return d.changeRights(ctx, w.ID, func(tx *store.Tx) error {
+		return as(tx.RevokeAPIToken(w.ID, id, toMs(now())), noToken(), nil)
+	})
+}
+
+// RevokeTokenBy is RevokeToken, which refuses (denied) to revoke an owner's token unless by is an owner.
+func (d *Directory) RevokeTokenBy(ctx context.Context, by By, workspace, id string) error {
+	w, err := d.Snapshot().Workspace(workspace)
+	if err != nil {
+		return err
+	}
+	return d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
+		i := slices.IndexFunc(w.Tokens, func(t *Token) bool { return t.ID == id })
+		if i < 0 {
+			return noToken()
+		}
+		if err := w.mayTake(by, w.Tokens[i].Principal.Owns()); err != nil {
+			return err
+		}
 		return as(tx.RevokeAPIToken(w.ID, id, toMs(now())), noToken(), nil)
 	})
 }
@@ -188,69 +212,6 @@ func (d *Directory) SetPrincipalDisabled(ctx context.Context, workspace, id stri
 	}
 	return d.changeRights(ctx, w.ID, func(tx *store.Tx) error {
 		return as(tx.SetPrincipalState(w.ID, id, state), noPrincipal(), nil)
-	})
-}
-
-// CreateGrant gives a principal a role on the workspace, or on a connection (name or id). by may give no more than it holds.
-func (d *Directory) CreateGrant(ctx context.Context, by authz.Principal, workspace, principal string, r authz.Role, connection string) (authz.Grant, error) {
-	none := authz.Grant{}
-	s := d.Snapshot()
-	w, err := s.Workspace(workspace)
-	if err != nil {
-		return none, err
-	}
-	if _, err := authz.ParseRole(string(r)); err != nil {
-		return none, err
-	}
-	if connection != "" {
-		c, err := w.Connection(connection)
-		if err != nil {
-			return none, err
-		}
-		connection = c.ID
-	}
-	asker := w.Principal(by.ID)
-	if asker == nil || asker.Disabled || !authz.MayGrant(asker.Principal, r, authz.Scope{Workspace: w.ID, Connection: connection}) {
-		return none, &protocol.Error{Code: protocol.CodeDenied, Message: "you cannot give a role that you do not hold yourself",
-			Hint: "ask an admin of the workspace"}
-	}
-	g := authz.Grant{ID: NewID("gra"), Role: r, Workspace: w.ID, Connection: connection}
-	err = d.change(ctx, func(tx *store.Tx) error {
-		return as(d.insertGrantID(tx, g, principal, now()), noPrincipal(), nil)
-	})
-	return g, err
-}
-
-// DeleteGrant takes a grant away. It refuses (conflict) to take the last one that can administer the workspace.
-func (d *Directory) DeleteGrant(ctx context.Context, workspace, id string) error {
-	w, err := d.Snapshot().Workspace(workspace)
-	if err != nil {
-		return err
-	}
-	return d.changeRights(ctx, w.ID, func(tx *store.Tx) error {
-		return as(tx.DeleteGrant(w.ID, id), protocol.Errorf(protocol.CodeNotFound, "no such grant"), nil)
-	})
-}
-
-// changeRights is change, undone if it takes the last token that can administer the workspace. Both counts are taken in the
-// transaction, and writers come one after the other, so that two who remove each other cannot both succeed. Where there was no
-// such token before (all have expired), nothing is held up.
-func (d *Directory) changeRights(ctx context.Context, workspace string, f func(*store.Tx) error) error {
-	return d.change(ctx, func(tx *store.Tx) error {
-		at := toMs(now())
-		before, err := tx.CountLiveTokens(workspace, string(authz.Admin), at)
-		if err != nil {
-			return err
-		}
-		if err := f(tx); err != nil {
-			return err
-		}
-		after, err := tx.CountLiveTokens(workspace, string(authz.Admin), at)
-		if err == nil && before > 0 && after == 0 {
-			return &protocol.Error{Code: protocol.CodeConflict, Message: "nobody could administer the workspace any more",
-				Hint: "make another admin token first"}
-		}
-		return err
 	})
 }
 
@@ -287,18 +248,4 @@ func (d *Directory) insertPrincipal(tx *store.Tx, workspace, id, name string, ki
 	}
 	return tx.InsertPrincipal(store.Principal{ID: id, Workspace: workspace, Kind: string(kind), State: stateActive, Created: toMs(at),
 		Version: 1, NameDigest: digest[:], Sealed: sealed})
-}
-
-func (d *Directory) insertGrant(tx *store.Tx, workspace, principal string, r authz.Role, connection string, at time.Time) error {
-	return d.insertGrantID(tx, authz.Grant{ID: NewID("gra"), Role: r, Workspace: workspace, Connection: connection}, principal, at)
-}
-
-func (d *Directory) insertGrantID(tx *store.Tx, g authz.Grant, principal string, at time.Time) error {
-	row := store.Grant{ID: g.ID, Workspace: g.Workspace, Principal: principal, Role: string(g.Role), Connection: g.Connection, Created: toMs(at)}
-	tag, err := grantTag(d.vault, row)
-	if err != nil {
-		return err
-	}
-	row.Tag = tag
-	return tx.InsertGrant(row)
 }

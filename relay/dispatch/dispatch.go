@@ -207,7 +207,8 @@ func decide(c Call) (audit.Event, *directory.Connection, error) {
 		return ev, nil, err
 	}
 	ev.Connection, ev.ConnectionName, ev.Group, ev.Profile = conn.ID, conn.Name, conn.Group, conn.Profile
-	decision := authz.Decide(c.Principal, authz.ForOperation(r.Operation, r.Method), authz.Scope{Workspace: ws.ID, Connection: conn.ID})
+	decision := authz.Decide(c.Principal, authz.ForOperation(r.Operation, r.Method), conn.Scope(),
+		authz.At{Time: time.Now(), Source: c.Source})
 	ev.Rule = decision.Grant
 	if !decision.Allow {
 		return ev, nil, &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "you may not " + string(r.Operation) + " on this connection: " + decision.Reason,

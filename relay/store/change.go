@@ -177,15 +177,6 @@ func (t *Tx) UsedAPIToken(id string, at int64) error {
 	return err
 }
 
-// CountLiveTokens counts the tokens of active principals that hold a role on the whole workspace.
-func (t *Tx) CountLiveTokens(workspace, role string, now int64) (n int, err error) {
-	err = t.row(`SELECT count(*) FROM api_tokens a JOIN principals p ON p.id = a.principal
-		WHERE a.workspace = ? AND a.revoked = 0 AND a.expires > ? AND p.state = 'active' AND EXISTS
-		(SELECT 1 FROM grants g WHERE g.principal = p.id AND g.role = ? AND g.connection IS NULL)`,
-		workspace, now, role).Scan(&n)
-	return n, wrap(err)
-}
-
 // InsertConnection adds a connection.
 func (t *Tx) InsertConnection(v Connection) error {
 	return t.exec(`INSERT INTO connections (id, workspace, group_id, created, version, name_digest, sealed)
@@ -195,21 +186,6 @@ func (t *Tx) InsertConnection(v Connection) error {
 // DeleteConnection removes a connection and the grants on it.
 func (t *Tx) DeleteConnection(workspace, id string) error {
 	return t.exec("DELETE FROM connections WHERE workspace = ? AND id = ?", workspace, id)
-}
-
-// InsertGrant adds a grant.
-func (t *Tx) InsertGrant(v Grant) error {
-	var connection any
-	if v.Connection != "" {
-		connection = v.Connection
-	}
-	return t.exec("INSERT INTO grants (id, workspace, principal, role, connection, created, tag) VALUES (?, ?, ?, ?, ?, ?, ?)",
-		v.ID, v.Workspace, v.Principal, v.Role, connection, v.Created, v.Tag)
-}
-
-// DeleteGrant removes a grant.
-func (t *Tx) DeleteGrant(workspace, id string) error {
-	return t.exec("DELETE FROM grants WHERE workspace = ? AND id = ?", workspace, id)
 }
 
 // ReplaceAllowlist writes a workspace's whole allowlist.

@@ -61,12 +61,7 @@ func (t *Tx) Load() (*State, error) {
 	})
 	read(func() (e error) { s.Gateways, e = t.gateways(); return })
 	read(func() (e error) { s.Budgets, e = t.budgets(); return })
-	read(func() (e error) {
-		s.Grants, e = list(t, func(r *sql.Rows, v *Grant) error {
-			return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Role, &v.Connection, &v.Created, &v.Tag)
-		}, "SELECT id, workspace, principal, role, COALESCE(connection, ''), created, tag FROM grants ORDER BY id")
-		return
-	})
+	read(func() error { return t.rights(&s) })
 	read(func() (e error) {
 		s.Allowlist, e = list(t, func(r *sql.Rows, v *AllowEntry) error {
 			return r.Scan(&v.ID, &v.Workspace, &v.Version, &v.Sealed)

@@ -107,13 +107,6 @@ type Connection struct {
 	Sealed               []byte
 }
 
-// Grant gives a role on a workspace, or on one connection of it.
-type Grant struct {
-	ID, Workspace, Principal, Role, Connection string
-	Created                                    int64
-	Tag                                        []byte // keyed digest of the row
-}
-
 // AllowEntry is one prefix that callers may come from.
 type AllowEntry struct {
 	ID, Workspace string
@@ -136,6 +129,9 @@ type State struct {
 	Connections  []Connection
 	Gateways     []Gateway
 	Budgets      []Budget
+	Roles        []CustomRole
+	Teams        []Team
+	Members      []Member
 	Grants       []Grant
 	Allowlist    []AllowEntry
 }

@@ -65,12 +65,15 @@ const (
 	JoinToken
 	Grant
 	GatewayAddress
+	NameOfRole
+	NameOfTeam
+	TeamMember
 	purposes
 )
 
 var purposeNames = [purposes]string{
 	"workspace name", "group name", "connection name", "principal name", "api token", "join token", "grant",
-	"gateway address",
+	"gateway address", "role name", "team name", "team member",
 }
 
 // mac is a pool of HMACs under one key: the hot path allocates nothing.

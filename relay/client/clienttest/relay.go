@@ -252,6 +252,7 @@ func (r *Relay) routes(mux *http.ServeMux) {
 	})
 	r.gatewayRoutes(handle)
 	r.budgetRoutes(handle)
+	r.rightsRoutes(handle)
 	handle("GET /connections", func(w http.ResponseWriter, q *http.Request) {
 		if r.DenyConnections {
 			Fail(w, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not list connections", Origin: protocol.OriginRelay})
@@ -271,7 +272,7 @@ func (r *Relay) routes(mux *http.ServeMux) {
 	handle("POST /connections", func(w http.ResponseWriter, q *http.Request) {
 		var n client.NewConnection
 		_ = json.NewDecoder(q.Body).Decode(&n)
-		c := client.Connection{ID: "con_2", Name: n.Name, Group: n.Group, Profile: n.Profile, Target: n.Target, CreatedAt: Time}
+		c := client.Connection{ID: "con_2", Name: n.Name, Group: n.Group, Profile: n.Profile, Environment: n.Environment, Target: n.Target, CreatedAt: Time}
 		if n.Gateway != nil {
 			c.Gateway = gatewayOf(*n.Gateway)
 		}

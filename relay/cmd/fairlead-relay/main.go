@@ -197,6 +197,7 @@ type tokenCommand struct {
 	where
 	Workspace string        `default:"default" placeholder:"NAME" help:"Workspace that the token is for."`
 	Name      string        `default:"recovery" placeholder:"NAME" help:"Name of the new admin principal."`
+	Owner     bool          `help:"Make it an owner of the workspace, not an admin."`
 	Expires   time.Duration `default:"24h" help:"How long the token is good."`
 	TokenFile string        `type:"path" placeholder:"FILE" help:"Write the token there, readable by you alone, instead of printing it."`
 }
@@ -210,7 +211,7 @@ func (c *tokenCommand) Run(ctx context.Context, t *cli.Term) error {
 	if err != nil {
 		return err
 	}
-	token, err := relay.AdminToken(ctx, cfg, c.Workspace, c.Name, c.Expires)
+	token, err := relay.AdminToken(ctx, cfg, c.Workspace, c.Name, c.Owner, c.Expires)
 	if err != nil {
 		return err
 	}

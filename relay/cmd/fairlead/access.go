@@ -96,14 +96,15 @@ type tokensCommands struct {
 }
 
 type tokensCreate struct {
-	Name    string   `arg:"" help:"What or whom the token is for."`
-	Role    []string `required:"" placeholder:"ROLE" help:"Role of the token: admin, operator or analyst. May be given several times."`
-	Expires lifetime `placeholder:"90d" help:"How long it is valid: 12h, 90d. Without it, until it is revoked."`
+	Name       string   `arg:"" help:"What or whom the token is for."`
+	Role       []string `required:"" placeholder:"ROLE" help:"Role of the token: owner, admin, operator or analyst. May be given several times."`
+	Connection []string `placeholder:"NAME" help:"Connection that the roles are given on, by name or id. May be given several times. Without it, the whole workspace."`
+	Expires    lifetime `placeholder:"90d" help:"How long it is valid: 12h, 90d. Without it, until it is revoked."`
 	cli.Output
 }
 
 func (*tokensCreate) Examples() []string {
-	return []string{"fairlead tokens create nightly-report --role analyst --expires 90d > report.token"}
+	return []string{"fairlead tokens create nightly-report --role analyst --connection sales --expires 90d > report.token"}
 }
 
 func (k *tokensCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
@@ -112,7 +113,7 @@ func (k *tokensCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 		return err
 	}
 	defer c.Close()
-	made, err := c.CreateToken(ctx, client.NewToken{Name: k.Name, Roles: k.Role, ExpiresInSeconds: k.Expires.seconds()})
+	made, err := c.CreateToken(ctx, client.NewToken{Name: k.Name, Roles: k.Role, Connections: k.Connection, ExpiresInSeconds: k.Expires.seconds()})
 	if err != nil {
 		return err
 	}

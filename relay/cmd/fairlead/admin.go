@@ -299,7 +299,7 @@ func (k *connectionsList) Run(ctx context.Context, t *cli.Term, r *relayFlags) e
 	return list(t, k.Output, all, connectionHeader, connectionRow)
 }
 
-var connectionHeader = []string{"name", "group", "leads to", "kind", "adapter", "available", "gateway", "id"}
+var connectionHeader = []string{"name", "group", "leads to", "kind", "adapter", "available", "environment", "gateway", "id"}
 
 func connectionRow(k client.Connection) []string {
 	to := "profile " + k.Profile
@@ -310,7 +310,7 @@ func connectionRow(k client.Connection) []string {
 	if k.Available {
 		available = "yes"
 	}
-	return []string{k.Name, k.Group, to, string(k.Kind), k.Adapter, available, gatewayCell(k.Gateway), k.ID}
+	return []string{k.Name, k.Group, to, string(k.Kind), k.Adapter, available, k.Environment, gatewayCell(k.Gateway), k.ID}
 }
 
 type connectionsShow struct {
@@ -345,6 +345,7 @@ type connectionsCreate struct {
 	Group        string       `required:"" placeholder:"GROUP" help:"Agent group that serves it."`
 	Profile      string       `placeholder:"PROFILE" help:"Profile in the agents' own file."`
 	Target       string       `placeholder:"HOST:PORT" help:"Host and port instead of a profile; the site's allow list must admit it."`
+	Environment  string       `placeholder:"ENV" help:"Environment that it stands in for good: development, test or production. Default: production."`
 	Gateway      string       `placeholder:"ADDRESS:PORT" help:"Open this TCP port of the relay's machine too, for tools that cannot run this command."`
 	GatewayFlags gatewayFlags `embed:"" prefix:"gateway-"`
 	cli.Output
@@ -362,7 +363,7 @@ func (k *connectionsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags)
 	if (k.Profile == "") == (k.Target == "") {
 		return cli.Usage("want either --profile PROFILE or --target HOST:PORT")
 	}
-	n := client.NewConnection{Name: k.Name, Group: k.Group, Profile: k.Profile}
+	n := client.NewConnection{Name: k.Name, Group: k.Group, Profile: k.Profile, Environment: k.Environment}
 	var err error
 	if n.Gateway, err = k.GatewayFlags.set(k.Gateway, "gateway-"); err != nil {
 		return err

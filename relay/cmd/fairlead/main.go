@@ -28,6 +28,11 @@ type grammar struct {
 	JoinToken   joinTokenCommands   `cmd:"" help:"Manage the single-use tokens that enrol agents."`
 	Connections connectionsCommands `cmd:"" help:"Manage connections."`
 	Tokens      tokensCommands      `cmd:"" help:"Manage API tokens."`
+	Roles       rolesCommands       `cmd:"" help:"Show roles, and manage custom ones."`
+	Grants      grantsCommands      `cmd:"" help:"Show who holds which role, give and take."`
+	Teams       teamsCommands       `cmd:"" help:"Manage teams: what is given to one, each member holds."`
+	Workspace   workspaceCommands   `cmd:"" name:"workspace" help:"What is done to the workspace as a whole."`
+	Explain     explainCommand      `cmd:"" help:"Tell why somebody may do an action, or what is missing."`
 	Allowlist   allowlistCommands   `cmd:"" help:"Show and set the addresses that may call the relay."`
 	Budget      budgetCommands      `cmd:"" help:"Show and set what the workspace and its connections may use of the relay."`
 	Audit       auditCommands       `cmd:"" help:"Read and verify the audit log."`

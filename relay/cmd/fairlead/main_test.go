@@ -330,6 +330,10 @@ func TestTokensAndAllowlist(t *testing.T) {
 	}
 	run("tokens", "create", "x").want(t, 64, "", "--role")
 	run("tokens", "create", "x", "--role", "admin").want(t, 0, "flt_sample", "valid until it is revoked")
+	run("tokens", "create", "x", "--role", "analyst", "--connection", "sales").want(t, 0, "flt_sample", "valid until")
+	if body := r.LastBody(); body != `{"name":"x","roles":["analyst"],"connections":["sales"]}` {
+		t.Error(body)
+	}
 	run("tokens", "list").want(t, 0, "analyst,operator", "")
 	run("tokens", "revoke", "tok_2").want(t, 0, "", "is revoked")
 	run("tokens", "revoke", "tok_2").want(t, 66, "", "no such token")

@@ -1,0 +1,221 @@
+package api
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/directory"
+	"github.com/fairleadhq/fairlead/relay/dispatch"
+)
+
+type inExplain struct {
+	Workspace  string `path:"workspace" doc:"name or id"`
+	Principal  string `query:"principal" doc:"whom it is about: name or id"`
+	Action     string `query:"action" doc:"an action of the permission table, or an operation on a connection"`
+	Connection string `query:"connection" doc:"name or id; empty for an action on the workspace"`
+	Source     string `query:"source" doc:"address to come from; empty: the asker's own"`
+}
+
+// grantRoutes are those of grants, and of what comes of them.
+func (a *API) grantRoutes() {
+	const ws = "/workspaces/{workspace}"
+	route(a, "GET", ws+"/grants", authz.GrantsRead, "List grants that the caller may see", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Grant]], error) {
+		l := client.List[client.Grant]{Items: []client.Grant{}}
+		at := v.at()
+		for _, g := range v.workspace.Grants {
+			if authz.Decide(v.principal, authz.GrantsRead, v.workspace.ScopeOf(g), at).Allow {
+				l.Items = append(l.Items, grant(v.workspace, g, at.Time))
+			}
+		}
+		return &out[client.List[client.Grant]]{l}, nil
+	})
+	route(a, "POST", ws+"/grants", authz.GrantsManage, "Give a role, no more of it than the caller holds", 201, func(ctx context.Context, v *visit, i *in[client.NewGrant]) (*out[client.Grant], error) {
+		b := i.Body
+		n := directory.NewGrant{Principal: b.Principal, Team: b.Team, Role: b.Role, Environment: authz.Environment(b.Environment), Connection: b.Connection}
+		var err error
+		if n.From, err = parsePrefixes("/from", b.From); err != nil {
+			return nil, err
+		}
+		switch {
+		case b.Until != nil && b.ExpiresInSeconds != 0:
+			return nil, invalid("want /until or /expires_in_seconds, not both", "")
+		case b.Until != nil:
+			if n.Until = *b.Until; n.Until.IsZero() {
+				return nil, invalid("/until: want a time that is to come", "leave it out for a grant without end")
+			}
+		case b.ExpiresInSeconds < 0 || b.ExpiresInSeconds > int64(directory.MaxTokenLife/time.Second):
+			return nil, invalid("/expires_in_seconds: out of range", "give 1 second to 5 years, or nothing for a grant without end")
+		case b.ExpiresInSeconds > 0:
+			n.Until = time.Now().Add(seconds(b.ExpiresInSeconds))
+		}
+		g, err := a.cfg.Directory.CreateGrant(ctx, v.by(), v.workspace.ID, n)
+		if err != nil {
+			return nil, a.recorded(ctx, v, err)
+		}
+		now, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
+		if err != nil {
+			return nil, err
+		}
+		return &out[client.Grant]{grant(now, g, time.Now())}, nil
+	})
+	route(a, "DELETE", ws+"/grants/{id}", authz.GrantsManage, "Take a grant away; what it no longer allows is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
+		return nil, a.recorded(ctx, v, a.cfg.Directory.DeleteGrant(ctx, v.by(), v.workspace.ID, i.ID))
+	})
+	route(a, "GET", ws+"/explain", authz.GrantsRead, "Why a principal may do an action, or what is missing", 200, func(ctx context.Context, v *visit, i *inExplain) (*out[client.Explanation], error) {
+		e, err := a.explain(ctx, v, i)
+		if err != nil {
+			return nil, err
+		}
+		return &out[client.Explanation]{*e}, nil
+	})
+}
+
+// recorded records a refusal that came after the route's own decision.
+func (a *API) recorded(ctx context.Context, v *visit, err error) error {
+	if e := protocol.AsError(err); err != nil && e.Code == protocol.CodeDenied {
+		return a.deniedIn(ctx, v, e)
+	}
+	return err
+}
+
+func grant(ws *directory.Workspace, g *directory.Grant, now time.Time) client.Grant {
+	o := client.Grant{ID: g.ID, Role: ws.RoleName(g.Role), Environment: string(g.Environment), CreatedAt: g.Created}
+	if g.Principal != nil {
+		o.Principal, o.PrincipalName = g.Principal.ID, g.Principal.Name
+	}
+	if g.Team != nil {
+		o.Team = g.Team.Name
+	}
+	if g.Connection != "" {
+		o.Connection = g.Connection
+		if c, err := ws.Connection(g.Connection); err == nil {
+			o.Connection = c.Name
+		}
+	}
+	if !g.Until.IsZero() {
+		o.Until, o.Over = &g.Until, !now.Before(g.Until)
+	}
+	for _, p := range g.From {
+		o.From = append(o.From, p.String())
+	}
+	return o
+}
+
+// explain tells what the relay would decide, and of which grants it comes.
+func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Explanation, error) {
+	ws, at := v.workspace, v.at()
+	if i.Principal == "" || i.Action == "" {
+		return nil, invalid("want the parameters principal and action", "`fairlead explain --as PRINCIPAL ACTION CONNECTION`")
+	}
+	action := authz.Action(i.Action)
+	if _, ok := authz.Find(action); !ok {
+		action = authz.Action("connection." + i.Action)
+	}
+	row, ok := authz.Find(action)
+	if !ok {
+		return nil, invalid("no such action", "docs/permissions.md lists them; `fairlead roles show owner` too")
+	}
+	if i.Source != "" {
+		source, err := netip.ParseAddr(i.Source)
+		if err != nil || source.Zone() != "" {
+			return nil, invalid("parameter source: want an address", "such as 192.0.2.7 or 2001:db8::7")
+		}
+		at.Source = source.Unmap()
+	}
+	scope := authz.Scope{Workspace: ws.ID}
+	var c *directory.Connection
+	if i.Connection != "" {
+		var err error
+		if c, err = ws.Connection(i.Connection); err != nil {
+			return nil, err
+		}
+		scope = c.Scope()
+	}
+	if !authz.Decide(v.principal, authz.GrantsRead, scope, v.at()).Allow {
+		if c != nil && !authz.Decide(v.principal, authz.ConnectionsRead, scope, v.at()).Allow {
+			return nil, dispatch.NotFound("connection")
+		}
+		return nil, a.may(ctx, v, authz.GrantsRead, scope)
+	}
+	if row.Level == authz.OnConnection && c == nil {
+		return nil, invalid("the action is about a connection and none is named", "name it: `fairlead explain --as PRINCIPAL ACTION CONNECTION`")
+	}
+	p, err := ws.FindPrincipal(i.Principal)
+	if err != nil {
+		return nil, err
+	}
+	d, near := authz.Explain(p.Principal, p.Grants, action, scope, at)
+	e := &client.Explanation{Principal: p.ID, PrincipalName: p.Name, Action: string(action), SourceAddress: at.Source.String(), Time: at.Time.UTC(), Allow: d.Allow,
+		Reason: d.Reason, Near: []client.Near{}, Disabled: p.Disabled, Allowlisted: ws.Allowlist.Contains(at.Source), Agent: client.AgentNotAsked}
+	if c != nil {
+		e.Connection, e.Environment = c.Name, string(c.Environment)
+		e.Agent, e.AgentHint = a.offers(c, action)
+	}
+	// Of other parts of the workspace than the asker may look into, nothing is told.
+	shown := func(id string) *client.Grant {
+		g, err := ws.Grant(id)
+		if err != nil || !authz.Decide(v.principal, authz.GrantsRead, ws.ScopeOf(g), v.at()).Allow {
+			return nil
+		}
+		o := grant(ws, g, at.Time)
+		return &o
+	}
+	if d.Allow {
+		e.Grant = shown(d.Grant)
+	} else {
+		e.Missing = []string{string(action)}
+		for _, r := range authz.RolesWith(action) {
+			e.Roles = append(e.Roles, string(r))
+		}
+		for _, r := range ws.Roles {
+			if r.Set.Has(action) {
+				e.Roles = append(e.Roles, r.Name)
+			}
+		}
+	}
+	for _, n := range near {
+		g := shown(n.Grant.ID)
+		if g == nil {
+			continue
+		}
+		o := client.Near{Grant: *g}
+		for _, l := range n.Lacks {
+			o.Lacks = append(o.Lacks, string(l))
+		}
+		e.Near = append(e.Near, o)
+	}
+	switch {
+	case p.Disabled:
+		e.Allow, e.Reason = false, "the principal is disabled"
+	case !e.Allowlisted:
+		e.Allow, e.Reason = false, "the workspace's allowlist does not admit the address"
+	}
+	return e, nil
+}
+
+// offers tells what the connected agents say of an operation on a connection; which statement, path or file they admit, only
+// they know.
+func (a *API) offers(c *directory.Connection, action authz.Action) (state, hint string) {
+	op, ok := strings.CutPrefix(string(action), "connection.")
+	if !ok || c.Profile == "" {
+		return client.AgentNotAsked, "the site decides by its allow list: ask there with `fairlead-agent explain`"
+	}
+	if action == authz.RequestGet {
+		op = string(protocol.OpRequest)
+	}
+	hint = "the site has the last word, by statement, path or file: ask there with `fairlead-agent explain`"
+	o, ok := a.cfg.Hub.Offer(c.Group, c.Profile)
+	switch {
+	case !ok:
+		return client.AgentMissing, hint
+	case slices.Contains(o.Operations, protocol.Operation(op)):
+		return client.AgentOffers, hint
+	}
+	return client.AgentOffersNo, hint
+}

@@ -1,0 +1,207 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Role is a set of actions: a system role (owner, admin, operator, analyst), or a custom role of the workspace.
+type Role struct {
+	ID        string     `json:"id,omitempty"` // of a custom role
+	Name      string     `json:"name"`
+	System    bool       `json:"system"`
+	Actions   []string   `json:"actions"`
+	CreatedAt *time.Time `json:"created_at,omitempty"`
+	ETag      string     `json:"etag,omitempty"` // of a custom role; what If-Match takes
+}
+
+// SetRole makes or replaces a custom role.
+type SetRole struct {
+	Name    string   `json:"name"`
+	Actions []string `json:"actions"`
+}
+
+// Team is a named set of principals: what is given to it, each member holds.
+type Team struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Members   []Member  `json:"members"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Member is a principal in a team.
+type Member struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Kind string `json:"kind"` // user or service
+}
+
+// NewTeam asks for a team.
+type NewTeam struct {
+	Name string `json:"name"`
+}
+
+// Grant gives a role to a principal or a team, on the workspace, an environment or one connection of it.
+type Grant struct {
+	ID            string     `json:"id"`
+	Role          string     `json:"role"`
+	Principal     string     `json:"principal,omitempty"` // id; empty: a team
+	PrincipalName string     `json:"principal_name,omitempty"`
+	Team          string     `json:"team,omitempty"`
+	Environment   string     `json:"environment,omitempty"`
+	Connection    string     `json:"connection,omitempty"`
+	Until         *time.Time `json:"until,omitempty"` // nil: without end
+	Over          bool       `json:"over,omitempty"`  // its end is reached
+	From          []string   `json:"from,omitempty"`  // networks; empty: from everywhere
+	CreatedAt     time.Time  `json:"created_at"`
+}
+
+// NewGrant asks for a grant: to a principal or a team, by name or id; on an environment, a connection, or neither for the whole
+// workspace; until a time, for so many seconds, or neither without end.
+type NewGrant struct {
+	Role             string     `json:"role"`
+	Principal        string     `json:"principal,omitempty"`
+	Team             string     `json:"team,omitempty"`
+	Environment      string     `json:"environment,omitempty"`
+	Connection       string     `json:"connection,omitempty"`
+	Until            *time.Time `json:"until,omitempty"`
+	ExpiresInSeconds int64      `json:"expires_in_seconds,omitempty"`
+	From             []string   `json:"from,omitempty"`
+}
+
+// ExplainQuery asks why a principal may or may not.
+type ExplainQuery struct {
+	Principal  string // name or id
+	Action     string // such as connection.query, or the operation alone: query
+	Connection string // name or id; empty for an action on the workspace
+	Source     string // address to come from; empty: the asker's own
+}
+
+// Near is a grant that does not allow what was asked, and what it lacks: action, scope, time, source.
+type Near struct {
+	Grant Grant    `json:"grant"`
+	Lacks []string `json:"lacks"`
+}
+
+// Explanation is why a principal may or may not.
+type Explanation struct {
+	Principal     string    `json:"principal"`
+	PrincipalName string    `json:"principal_name"`
+	Action        string    `json:"action"`
+	Connection    string    `json:"connection,omitempty"`
+	Environment   string    `json:"environment,omitempty"`
+	SourceAddress string    `json:"source_address"`
+	Time          time.Time `json:"time"`
+	Allow         bool      `json:"allow"` // the relay's whole answer: principal, allowlist, grants
+	Reason        string    `json:"reason"`
+	Grant         *Grant    `json:"grant,omitempty"`   // that allows
+	Missing       []string  `json:"missing,omitempty"` // actions that no grant gives
+	Roles         []string  `json:"roles,omitempty"`   // that hold them, the narrowest first
+	Near          []Near    `json:"near"`              // grants that do not allow, those first that lack least
+	Disabled      bool      `json:"disabled,omitempty"`
+	Allowlisted   bool      `json:"allowlisted"` // the workspace's allowlist admits the address
+	// Agent is what the site offers: offered, not offered, no agent, or not asked, for what is not about a connection to a profile.
+	Agent     string `json:"agent"`
+	AgentHint string `json:"agent_hint,omitempty"` // how the site's own rules are asked
+}
+
+// States of Explanation.Agent.
+const (
+	AgentOffers   = "offered"
+	AgentOffersNo = "not offered"
+	AgentMissing  = "no agent"
+	AgentNotAsked = "not asked"
+)
+
+// Roles lists system roles and the workspace's custom roles.
+func (c *Client) Roles(ctx context.Context) ([]Role, error) { return all[Role](ctx, c, c.ws("roles")) }
+
+// Role gives one role by name or id.
+func (c *Client) Role(ctx context.Context, name string) (Role, error) {
+	var r Role
+	return r, c.do(ctx, http.MethodGet, c.ws("roles", name), nil, nil, &r)
+}
+
+// CreateRole makes a custom role.
+func (c *Client) CreateRole(ctx context.Context, s SetRole) (Role, error) {
+	var r Role
+	return r, c.do(ctx, http.MethodPost, c.ws("roles"), nil, s, &r)
+}
+
+// SetRole replaces a custom role. With an etag, only if it is still the one that the etag was read of.
+func (c *Client) SetRole(ctx context.Context, name, etag string, s SetRole) (Role, error) {
+	var r Role
+	return r, c.doIf(ctx, http.MethodPut, c.ws("roles", name), nil, etag, s, &r)
+}
+
+// DeleteRole removes a custom role that no grant gives.
+func (c *Client) DeleteRole(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodDelete, c.ws("roles", name), nil, nil, nil)
+}
+
+// Grants lists the grants that the caller may see.
+func (c *Client) Grants(ctx context.Context) ([]Grant, error) {
+	return all[Grant](ctx, c, c.ws("grants"))
+}
+
+// CreateGrant gives a role.
+func (c *Client) CreateGrant(ctx context.Context, n NewGrant) (Grant, error) {
+	var g Grant
+	return g, c.do(ctx, http.MethodPost, c.ws("grants"), nil, n, &g)
+}
+
+// DeleteGrant takes a grant away; what it no longer allows is cut.
+func (c *Client) DeleteGrant(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, c.ws("grants", id), nil, nil, nil)
+}
+
+// Teams lists the teams.
+func (c *Client) Teams(ctx context.Context) ([]Team, error) { return all[Team](ctx, c, c.ws("teams")) }
+
+// Team gives one team by name or id.
+func (c *Client) Team(ctx context.Context, name string) (Team, error) {
+	var t Team
+	return t, c.do(ctx, http.MethodGet, c.ws("teams", name), nil, nil, &t)
+}
+
+// CreateTeam makes a team without members.
+func (c *Client) CreateTeam(ctx context.Context, n NewTeam) (Team, error) {
+	var t Team
+	return t, c.do(ctx, http.MethodPost, c.ws("teams"), nil, n, &t)
+}
+
+// DeleteTeam removes a team with its grants.
+func (c *Client) DeleteTeam(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodDelete, c.ws("teams", name), nil, nil, nil)
+}
+
+// AddMember puts a principal (name or id) into a team.
+func (c *Client) AddMember(ctx context.Context, team, principal string) (Team, error) {
+	var t Team
+	return t, c.do(ctx, http.MethodPut, c.ws("teams", team, "members", principal), nil, nil, &t)
+}
+
+// RemoveMember takes a principal (name or id) out of a team.
+func (c *Client) RemoveMember(ctx context.Context, team, principal string) error {
+	return c.do(ctx, http.MethodDelete, c.ws("teams", team, "members", principal), nil, nil, nil)
+}
+
+// Explain tells why a principal may or may not.
+func (c *Client) Explain(ctx context.Context, q ExplainQuery) (Explanation, error) {
+	v := url.Values{"principal": {q.Principal}, "action": {q.Action}}
+	if q.Connection != "" {
+		v.Set("connection", q.Connection)
+	}
+	if q.Source != "" {
+		v.Set("source", q.Source)
+	}
+	var e Explanation
+	return e, c.do(ctx, http.MethodGet, c.ws("explain"), v, nil, &e)
+}
+
+// DeleteWorkspace destroys the workspace with all that is in it. confirm is its name, so that nobody does it unawares.
+func (c *Client) DeleteWorkspace(ctx context.Context, confirm string) error {
+	return c.do(ctx, http.MethodDelete, c.ws(), url.Values{"confirm": {confirm}}, nil, nil)
+}
