@@ -39,6 +39,7 @@ type rig struct {
 	hub       *hub.Hub
 	logs      *audit.Logs
 	dir       *directory.Directory
+	people    *authn.People
 	own       *directory.Workspace
 	other     *directory.Workspace
 	admin     authz.Principal
@@ -96,6 +97,8 @@ func newRig(t testing.TB, proxies ...string) *rig {
 	}
 	who, err := authn.New(authn.DefaultConfig())
 	must(t, err)
+	g.people, err = authn.NewPeople(g.dir, authn.DefaultPeopleConfig())
+	must(t, err)
 	h := hub.New(hub.Config{})
 	g.hub, g.logs = h, logs
 	d := &dispatch.Dispatcher{Hub: h, Logger: slog.New(slog.DiscardHandler), Record: func(ev audit.Event) (*audit.Ticket, error) {
@@ -112,7 +115,7 @@ func newRig(t testing.TB, proxies ...string) *rig {
 	done := make(chan struct{})
 	go func() { defer close(done); gateways.Run(gctx) }()
 	t.Cleanup(func() { stop(); <-done })
-	g.api = api.New(api.Config{Directory: g.dir, Authn: who, Hub: h, Dispatch: d, Gateways: gateways, Log: logs.Get, LogKey: key.Public().(ed25519.PublicKey),
+	g.api = api.New(api.Config{Directory: g.dir, Authn: who, People: g.people, Hub: h, Dispatch: d, Gateways: gateways, Log: logs.Get, LogKey: key.Public().(ed25519.PublicKey),
 		JoinToken: func(s secret.Bytes) (string, error) { return "flj_" + s.ExposeString(), nil }, TrustedProxies: g.proxies, Version: "test", Logger: slog.New(slog.DiscardHandler)})
 	return g
 }

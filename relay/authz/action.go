@@ -47,6 +47,10 @@ const (
 	AuditRead         Action = "audit.read"
 	BudgetsRead       Action = "budgets.read"
 	BudgetsManage     Action = "budgets.manage"
+	UsersRead         Action = "users.read"
+	UsersManage       Action = "users.manage"
+	SignInRead        Action = "sign_in.read"
+	SignInManage      Action = "sign_in.manage"
 )
 
 // Permission is a row of the permission table.
@@ -90,6 +94,10 @@ var Actions = []Permission{
 	{AllowlistManage, OnWorkspace, "PUT /allowlist", admins},
 	{TokensRead, OnWorkspace, "GET /tokens", admins},
 	{TokensManage, OnWorkspace, "POST /tokens, DELETE /tokens/{id}", admins},
+	{UsersRead, OnWorkspace, "GET /users, GET /sessions", admins},
+	{UsersManage, OnWorkspace, "POST /users, POST /users/{id}/code, POST /users/{id}/disable, POST /users/{id}/enable, DELETE /users/{id}, DELETE /users/{id}/second-factor, DELETE /users/{id}/sessions, DELETE /sessions/{id}", admins},
+	{SignInRead, OnWorkspace, "GET /sign-in-policy", operators},
+	{SignInManage, OnWorkspace, "PUT /sign-in-policy", admins},
 }
 
 // table is Actions by name, filled once when the program starts.

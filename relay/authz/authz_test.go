@@ -28,9 +28,9 @@ func principal(g ...Grant) Principal {
 var analyst = []Action{Query, Schema, List, Stat, Read, RequestGet, ConnectionsRead}
 
 var operator = append([]Action{Exec, Transaction, Write, Delete, Move, Mkdir, Request, Dial, ConnectionsManage, AgentsRead, AgentsManage,
-	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead, BudgetsRead}, analyst...)
+	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead, BudgetsRead, SignInRead}, analyst...)
 
-var admin = append([]Action{GatewaysManage, BudgetsManage, AllowlistManage, TokensRead, TokensManage}, operator...)
+var admin = append([]Action{GatewaysManage, BudgetsManage, AllowlistManage, TokensRead, TokensManage, UsersRead, UsersManage, SignInManage}, operator...)
 
 func TestRoleMatrix(t *testing.T) {
 	if len(Actions) != len(admin) {
@@ -276,6 +276,20 @@ func BenchmarkDecideDeny(b *testing.B) {
 	for b.Loop() {
 		if Decide(p, Exec, Scope{Workspace: ws, Connection: "con_1"}).Allow {
 			b.Fatal("allowed")
+		}
+	}
+}
+
+// A new action that lets somebody stay in or lets others in must be thought of; one that is not known wants a proof.
+func TestDangerousActions(t *testing.T) {
+	for _, a := range []Action{AllowlistManage, TokensManage, JoinTokensManage, AgentsManage, GatewaysManage, UsersManage, SignInManage, "made.up", ""} {
+		if !a.Dangerous() {
+			t.Errorf("%s wants no fresh proof", a)
+		}
+	}
+	for _, a := range []Action{Query, Exec, ConnectionsRead, AuditRead, TokensRead, UsersRead} {
+		if a.Dangerous() {
+			t.Errorf("%s wants a fresh proof", a)
 		}
 	}
 }

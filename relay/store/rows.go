@@ -138,4 +138,9 @@ type State struct {
 	Budgets      []Budget
 	Grants       []Grant
 	Allowlist    []AllowEntry
+
+	People         []Person
+	Members        []Member
+	Sessions       []Session
+	SignInPolicies []SignInPolicy
 }

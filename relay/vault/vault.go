@@ -65,12 +65,17 @@ const (
 	JoinToken
 	Grant
 	GatewayAddress
+	Session
+	Membership
+	OneTimeCode
+	RecoveryCode
+	SourceNetwork
 	purposes
 )
 
 var purposeNames = [purposes]string{
 	"workspace name", "group name", "connection name", "principal name", "api token", "join token", "grant",
-	"gateway address",
+	"gateway address", "session", "membership", "one-time code", "recovery code", "source network",
 }
 
 // mac is a pool of HMACs under one key: the hot path allocates nothing.
