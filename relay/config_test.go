@@ -42,7 +42,7 @@ func TestRelaySamplesLoad(t *testing.T) {
 			d := DefaultConfig()
 			// The samples show the defaults, but for the file of the log: whoever copies one changes nothing else by it.
 			c.Log.File = ""
-			if c.Listen != d.Listen || c.Congestion != d.Congestion || c.Health != d.Health || c.Agents != d.Agents || c.Audit != d.Audit || c.Log != d.Log {
+			if c.Listen != d.Listen || c.Congestion != d.Congestion || c.Health != d.Health || c.Agents != d.Agents || c.Audit != d.Audit || c.SignIn != d.SignIn || c.Log != d.Log {
 				t.Errorf("got %+v, the defaults are %+v", c, d)
 			}
 			if c.KEK.File != filepath.Join(c.Data, "kek.key") || c.KEK.Env != "" || !filepath.IsAbs(c.Data) {
