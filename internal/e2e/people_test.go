@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func TestEndedSessionIsCutAtOnce(t *testing.T) {
 func TestPersonSignsInWithThePrograms(t *testing.T) {
 	w := shop(t, testenv.Options{})
 	home := t.TempDir()
-	env := append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+home, "AppData="+home, "FAIRLEAD_TOKEN=", "FAIRLEAD_TOKEN_FILE=", "FAIRLEAD_RELAY=", "FAIRLEAD_CA=")
+	env := append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "FAIRLEAD_") }), "HOME="+home, "XDG_CONFIG_HOME="+home, "AppData="+home)
 	cmd := func(name string, args ...string) *exec.Cmd {
 		c := exec.CommandContext(t.Context(), program(t, name), args...)
 		c.Env = env
@@ -102,7 +103,7 @@ func TestPersonSignsInWithThePrograms(t *testing.T) {
 	at := []string{"--relay", w.Address, "--ca", w.CAFile, "--user", "anna"}
 	// The relay sees what its machine's own command wrote within a second or two.
 	login := append([]string{"login", "--first"}, at...)
-	eventually(t, "anna is there", func() bool {
+	within(t, 20*time.Second, "anna is there", func() bool {
 		out, err := run(string(made)+goodPassword+"\n", login...)
 		return err == nil && strings.Contains(out, "signed in to")
 	})
@@ -167,4 +168,63 @@ func TestPersonSignsInWithThePrograms(t *testing.T) {
 	if log := w.Log.String(); strings.Contains(log, goodPassword) || strings.Contains(log, found[1]) || strings.Contains(log, recovery[0]) || strings.Contains(log, "fls_") || strings.Contains(log, "fli_") {
 		t.Error("P7 a credential stands in the log")
 	}
+}
+
+// canaryPeople lets a person sign in, with everything that can go wrong, and plants what it signs in with.
+func canaryPeople(t *testing.T, i *installation, c *canaries, must, refused func(string, error)) {
+	t.Helper()
+	pass, wrong := c.text("person's password", " & "), c.text("wrong password of a person", " <")
+	u, err := i.client.CreateUser(ctx, client.NewUser{Name: "anna", Roles: []string{"admin"}})
+	must("a user", err)
+	c.add("one-time code", []byte(u.Code[4:24]), []byte(u.Code[24:]))
+	as := func(session string) *client.Client {
+		k, err := client.New(client.Config{Relay: i.address, Token: secret.FromString(session), CAFile: i.path("relay/ca.pem")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(k.Close)
+		return k
+	}
+	nobody := as("")
+	first := client.FirstPassword{Workspace: "default", User: "anna", Code: u.Code + wrong, Password: pass}
+	refused("a wrong one-time code", nobody.SetFirstPassword(ctx, first))
+	first.Code, first.Password = u.Code, wrong[:6]
+	refused("a short password", nobody.SetFirstPassword(ctx, first))
+	first.Password = pass
+	must("the first password", nobody.SetFirstPassword(ctx, first))
+	in := func(user, password, code string) string {
+		s, err := nobody.SignIn(ctx, client.SignIn{Workspace: "default", User: user, Password: password, Code: code})
+		if err != nil {
+			refused("a sign-in", err)
+			return ""
+		}
+		c.add("session", []byte(s.Session[4:24]), []byte(s.Session[24:]))
+		return s.Session
+	}
+	in(wrong, pass, "") // the password's field and the name's are taken for each other often
+	in("anna", wrong, "")
+	session := in("anna", pass, "")
+	if session == "" {
+		t.Fatal("anna is not let in")
+	}
+	anna := as(session)
+	n, err := anna.BeginSecondFactor(ctx)
+	must("a second factor", err)
+	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(n.Secret)
+	must("its secret", err)
+	c.add("second factor", []byte(n.Secret[:16]), []byte(n.Secret[16:]), raw)
+	_, err = anna.ProveSecondFactor(ctx, wrong)
+	refused("a wrong code", err)
+	codes, err := anna.ProveSecondFactor(ctx, totp.Code(secret.New(raw), totp.StepAt(time.Now())))
+	must("the code", err)
+	for _, code := range codes.Codes {
+		c.add("recovery code", []byte(code))
+	}
+	in("anna", pass, wrong)
+	anna = as(in("anna", pass, codes.Codes[0]))
+	_, err = anna.ChangePassword(ctx, client.ChangePassword{Password: wrong, NewPassword: wrong})
+	refused("a change by a wrong password", err)
+	_, err = anna.Confirm(ctx, client.Confirm{Code: wrong})
+	refused("a wrong proof", err)
+	must("signing out", anna.SignOut(ctx))
 }

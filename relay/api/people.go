@@ -138,6 +138,9 @@ func (a *API) userRoutes() {
 			if err != nil {
 				return nil, err
 			}
+			if err := a.cfg.Directory.MayActFor(v.principal, v.workspace, p.ID); err != nil {
+				return nil, err
+			}
 			return nil, f(ctx, v, p)
 		})
 	}

@@ -339,6 +339,9 @@ func TestNobodyTakesOverWhoHoldsMore(t *testing.T) {
 	if err := g.dir.ResetSecondFactor(t.Context(), by, "default", pr.ID); protocol.AsError(err).Code != protocol.CodeDenied {
 		t.Error("J4 the second factor of who holds more:", err)
 	}
+	if err := g.dir.MayActFor(by, w, pr.ID); protocol.AsError(err).Code != protocol.CodeDenied {
+		t.Error("J4 disabling or removing who holds more:", err)
+	}
 	if _, _, err := g.dir.CreateUser(t.Context(), by, "default", directory.NewUser{Name: "mole", Roles: []authz.Role{authz.Admin}}); protocol.AsError(err).Code != protocol.CodeDenied {
 		t.Error("J4 a user with more than the giver:", err)
 	}
@@ -410,6 +413,33 @@ func TestCredentialsShowUpNowhere(t *testing.T) {
 		if strings.Contains(kinds, c) {
 			t.Errorf("P7 %q shows up: %s", c, kinds[max(0, strings.Index(kinds, c)-200):])
 		}
+	}
+}
+
+// Strangers cannot fill the record: what is refused beyond the rate is counted, and the count is on record.
+func TestRefusedSignInsAreCountedInAFlood(t *testing.T) {
+	g := newRig(t)
+	for range 400 {
+		g.ask("POST", "/sign-in", "", signInBody("nobody", "wrong kettle", ""), func(r *http.Request) { r.RemoteAddr = "192.0.2.77:1" })
+	}
+	g.dispatch.TellDenied()
+	alone, counted := 0, 0
+	for _, text := range g.events() {
+		var e struct {
+			Kind, Reason string
+			Detail       struct {
+				Count int `json:"count,string"`
+			}
+		}
+		must(t, json.Unmarshal([]byte(text), &e))
+		if e.Kind == "principal.refused" {
+			if counted += e.Detail.Count; e.Detail.Count == 0 {
+				alone++
+			}
+		}
+	}
+	if alone+counted != 400 || counted == 0 || alone < 100 {
+		t.Errorf("%d on record one by one, %d counted", alone, counted)
 	}
 }
 

@@ -40,6 +40,7 @@ type rig struct {
 	logs      *audit.Logs
 	dir       *directory.Directory
 	people    *authn.People
+	dispatch  *dispatch.Dispatcher
 	own       *directory.Workspace
 	other     *directory.Workspace
 	admin     authz.Principal
@@ -108,6 +109,7 @@ func newRig(t testing.TB, proxies ...string) *rig {
 		}
 		return rec.Record(ev)
 	}}
+	g.dispatch = d
 	gc := gateway.DefaultConfig()
 	gc.Addresses, gc.Directory, gc.Dispatch = []gateway.Range{{Addr: netip.MustParseAddr("127.0.0.1"), First: 1024, Last: 65535}}, g.dir, d
 	gateways := gateway.New(gc)

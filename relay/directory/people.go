@@ -258,9 +258,13 @@ func (d *Directory) atHome(workspace, principal string) (*Workspace, *Person, er
 	return w, p, err
 }
 
-// mayActFor refuses (denied) who holds less than the user does: whoever sets a password can do what its owner can.
-func (d *Directory) mayActFor(by authz.Principal, w *Workspace, principal string) error {
+// MayActFor refuses (denied) who holds less than a user of the workspace does: whoever sets a password can do what its owner can,
+// and nobody is to be shut out by who stands below.
+func (d *Directory) MayActFor(by authz.Principal, w *Workspace, principal string) error {
 	now, target := w.Principal(by.ID), w.Principal(principal)
+	if target == nil {
+		return noUser()
+	}
 	for _, g := range target.Grants {
 		if now == nil || now.Disabled || !authz.MayGrant(now.Principal, g.Role, authz.Scope{Workspace: g.Workspace, Connection: g.Connection}) {
 			return &protocol.Error{Code: protocol.CodeDenied, Message: "the user holds a role that you do not hold yourself", Hint: "ask an admin of the workspace"}
@@ -274,7 +278,7 @@ func (d *Directory) mayActFor(by authz.Principal, w *Workspace, principal string
 func (d *Directory) IssueCode(ctx context.Context, by authz.Principal, workspace, principal string, life time.Duration) (secret.Bytes, time.Time, error) {
 	w, p, err := d.atHome(workspace, principal)
 	if err == nil {
-		err = d.mayActFor(by, w, principal)
+		err = d.MayActFor(by, w, principal)
 	}
 	if err != nil {
 		return secret.Bytes{}, time.Time{}, err
@@ -315,7 +319,7 @@ func (d *Directory) RemoveUser(ctx context.Context, workspace, principal string)
 func (d *Directory) ResetSecondFactor(ctx context.Context, by authz.Principal, workspace, principal string) error {
 	w, p, err := d.atHome(workspace, principal)
 	if err == nil {
-		err = d.mayActFor(by, w, principal)
+		err = d.MayActFor(by, w, principal)
 	}
 	if err != nil {
 		return err
