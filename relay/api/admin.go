@@ -115,7 +115,7 @@ func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Actio
 		if action == authz.AuditRead {
 			ev.Kind = audit.KindAuditRead
 		}
-		ev.Decision, ev.Target = "allow", r.Method+" "+strings.TrimPrefix(r.URL.Path, client.BasePath)
+		ev.Decision, ev.Target = "allow", r.Method+" "+target(hc, r, v)
 		if err := a.record(r.Context(), ev); err != nil {
 			a.fail(w, r, err)
 			return

@@ -2,7 +2,11 @@ package api
 
 import (
 	"context"
+	"net/http"
+	"strings"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/internal/secret"
@@ -66,6 +70,19 @@ func sessions(v *visit, l []*directory.Session) client.List[client.Session] {
 			EndsAt: t.Ends(), Current: t.ID == v.principal.Token})
 	}
 	return o
+}
+
+// target is the path for the record. A user's name is sensitive: its id stands in its place, and nothing for who is not there.
+func target(hc huma.Context, r *http.Request, v *visit) string {
+	head, tail, ok := strings.Cut(hc.Operation().Path, "/users/{id}")
+	if !ok {
+		return strings.TrimPrefix(r.URL.Path, client.BasePath)
+	}
+	id := "{id}"
+	if p, _, err := userOf(v.workspace, hc.Param("id")); err == nil {
+		id = p.ID
+	}
+	return strings.Replace(head, "{workspace}", v.workspace.ID, 1) + "/users/" + id + tail
 }
 
 // userOf finds a user of the workspace by name or id.

@@ -31,7 +31,7 @@ func (g *rig) invite(name string, roles ...authz.Role) string {
 func (g *rig) person(name string, roles ...authz.Role) (session string) {
 	g.t.Helper()
 	from := netip.MustParseAddrPort(inside).Addr()
-	_, err := g.people.SetFirst(context.Background(), "default", name, g.invite(name, roles...), secret.FromString(goodPassword), from)
+	_, err := g.people.SetFirst(context.Background(), "default", name, g.invite(name, roles...), secret.FromString(goodPassword), from, func(authn.Result) error { return nil })
 	must(g.t, err)
 	return g.signIn(name, goodPassword, "")
 }

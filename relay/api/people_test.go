@@ -3,6 +3,7 @@ package api_test
 import (
 	"encoding/base32"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authn"
@@ -394,6 +396,8 @@ func TestCredentialsShowUpNowhere(t *testing.T) {
 	next := totp.Code(s, totp.StepAt(time.Now())+1)
 	canaries = append(append(canaries, session, renewed, totp.Text(s), next), recovery...)
 	ask("POST", "/account/confirm", renewed, `{"code":"CANARYq7x"}`)
+	ask("POST", "/workspaces/default/users/anna/enable", renewed, "")
+	ask("POST", "/workspaces/default/users/CANARYq7x/enable", renewed, "")
 	ask("POST", "/account/password", renewed, `{"password":"CANARYq7x","new_password":"CANARYq7x"}`)
 	ask("POST", "/sign-in", "", signInBody("anna", secretPassword, next))
 	seen = append(seen, g.events()...)
@@ -406,13 +410,35 @@ func TestCredentialsShowUpNowhere(t *testing.T) {
 			t.Errorf("no event of kind %s", kind)
 		}
 	}
-	if strings.Contains(kinds, `"principal_name":"anna"`) {
+	if strings.Contains(kinds, `"principal_name":"anna"`) || strings.Contains(kinds, "/users/anna") || !strings.Contains(kinds, "/users/usr_") || !strings.Contains(kinds, "/users/{id}/enable") {
 		t.Error("a user's name stands in the record as it is")
 	}
 	for _, c := range canaries {
 		if strings.Contains(kinds, c) {
 			t.Errorf("P7 %q shows up: %s", c, kinds[max(0, strings.Index(kinds, c)-200):])
 		}
+	}
+}
+
+// P6: nobody gets in, and nothing is changed, when it cannot be recorded.
+func TestNobodySignsInUnrecorded(t *testing.T) {
+	g := newRig(t)
+	session := g.person("anna", authz.Admin)
+	code := g.invite("bert", authz.Analyst)
+	g.dispatch.Record = func(audit.Event) (*audit.Ticket, error) { return nil, errors.New("the disk is full") }
+	for what, a := range map[string]answer{"signing in": g.ask("POST", "/sign-in", "", signInBody("anna", goodPassword, "")),
+		"a first password": g.ask("POST", "/sign-in/first", "", `{"workspace":"default","user":"bert","code":"`+code+`","password":"`+goodPassword+`"}`),
+		"a second factor":  g.ask("POST", "/account/second-factor", session, ""),
+		"a new password":   g.ask("POST", "/account/password", session, `{"password":"`+goodPassword+`","new_password":"another fine kettle of fish"}`)} {
+		if a.status != 503 || a.problem.Code != protocol.CodeAuditUnavailable || strings.Contains(a.body, "fls_") {
+			t.Errorf("P6 %s: %d %s", what, a.status, a.body)
+		}
+	}
+	if n := len(g.dir.Snapshot().SessionsOf(personOf(t, g, "anna"))); n != 1 {
+		t.Errorf("P6 %d sessions", n)
+	}
+	if p := personOf(t, g, "bert"); !p.PasswordSet.IsZero() || p.InvitedUntil.IsZero() {
+		t.Error("P6 the code was taken")
 	}
 }
 

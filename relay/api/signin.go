@@ -229,16 +229,23 @@ func (a *API) refusedSignIn(ctx context.Context, v *visit, res authn.Result, err
 func (a *API) signInRoutes() {
 	stranger(a, "POST", "/sign-in", "Begin a session; who has a second factor sends a code, too", 200, a.signIn)
 	stranger(a, "POST", "/sign-in/first", "Set a password by a one-time code; then sign in", 204, func(ctx context.Context, v *visit, i *struct{ Body client.FirstPassword }) (*none, error) {
-		res, err := a.cfg.People.SetFirst(ctx, i.Body.Workspace, i.Body.User, i.Body.Code, secret.FromString(i.Body.Password), v.source)
-		if err != nil {
-			if res.Reason != "" {
-				a.refusedSignIn(ctx, v, res, err)
+		var ev audit.Event
+		res, err := a.cfg.People.SetFirst(ctx, i.Body.Workspace, i.Body.User, i.Body.Code, secret.FromString(i.Body.Password), v.source, func(res authn.Result) error {
+			ev = audit.Event{Kind: audit.KindPassword, Workspace: res.Workspace.ID, RequestID: requestID(ctx), Principal: res.Principal.ID, PrincipalName: res.Principal.Name,
+				SourceAddress: v.source.String(), Operation: "sign_in", Origin: string(protocol.OriginRelay), Decision: "allow", Detail: map[string]string{"method": "one-time code"}}
+			return a.record(ctx, ev)
+		})
+		if ev.Kind != "" {
+			status := http.StatusOK
+			if err != nil {
+				status = protocol.AsError(err).Code.Status()
 			}
-			return nil, err
+			a.outcome(ev, status)
 		}
-		// The password is set and cannot be unset; the record must not be lost silently.
-		return nil, a.record(ctx, audit.Event{Kind: audit.KindPassword, Workspace: res.Workspace.ID, RequestID: requestID(ctx), Principal: res.Principal.ID, PrincipalName: res.Principal.Name,
-			SourceAddress: v.source.String(), Operation: "sign_in", Origin: string(protocol.OriginRelay), Decision: "allow", Status: "done", Detail: map[string]string{"method": "one-time code"}})
+		if err != nil && res.Reason != "" {
+			a.refusedSignIn(ctx, v, res, err)
+		}
+		return nil, err
 	})
 	account(a, "POST", "/sign-out", audit.KindSignOut, false, "End the session", 204, func(ctx context.Context, v *visit, _ *none) (*none, error) {
 		v.header.Set("Set-Cookie", cookieOf("", 0))

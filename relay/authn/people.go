@@ -221,8 +221,9 @@ func (p *People) turn(ctx context.Context, source netip.Addr, f func() error) er
 	return f()
 }
 
-// SetFirst sets a password by a one-time code. All refusals of code and user are the same. It begins no session.
-func (p *People) SetFirst(ctx context.Context, workspace, user, code string, text secret.Bytes, source netip.Addr) (Result, error) {
+// SetFirst sets a password by a one-time code. All refusals of code and user are the same. It begins no session. record is called
+// when all is decided and nothing is done yet; its error ends it.
+func (p *People) SetFirst(ctx context.Context, workspace, user, code string, text secret.Bytes, source netip.Addr, record func(Result) error) (Result, error) {
 	var res Result
 	account, err := p.find(workspace, user, source, &res)
 	if err != nil {
@@ -244,6 +245,9 @@ func (p *People) SetFirst(ctx context.Context, workspace, user, code string, tex
 	done(false) // whoever has the code is no guesser, whatever password comes next
 	verifier, err := p.hash(ctx, source, person, res.Principal.Name, text)
 	if err != nil {
+		return res, err
+	}
+	if err := record(res); err != nil {
 		return res, err
 	}
 	if err := p.dir.TakeCode(ctx, person, code, verifier); errors.Is(err, directory.ErrCode) {

@@ -24,6 +24,8 @@ import (
 
 const goodPassword = "correct kettle battery fish"
 
+func unrecorded(authn.Result) error { return nil }
+
 var home = netip.MustParseAddr("192.0.2.10")
 
 // world is a directory with a person "anna" that anybody may try.
@@ -64,7 +66,7 @@ func (w *world) invite(name string) {
 	ws := w.d.Snapshot().Workspaces()[0]
 	_, code, err := w.d.CreateUser(w.t.Context(), ws.Principal(w.in.Principal).Principal, "default", directory.NewUser{Name: name, Roles: []authz.Role{authz.Admin}})
 	must(w.t, err)
-	_, err = w.p.SetFirst(w.t.Context(), "default", name, code.ExposeString(), secret.FromString(goodPassword), home)
+	_, err = w.p.SetFirst(w.t.Context(), "default", name, code.ExposeString(), secret.FromString(goodPassword), home, unrecorded)
 	must(w.t, err)
 }
 
@@ -468,10 +470,15 @@ func TestOneTimeCodeCountsOnce(t *testing.T) {
 		}
 		set := func(c string) error {
 			w.p.Forget()
-			_, err := w.p.SetFirst(context.Background(), "default", "anna", c, secret.FromString("yet another kettle of fish"), home)
+			_, err := w.p.SetFirst(context.Background(), "default", "anna", c, secret.FromString("yet another kettle of fish"), home, unrecorded)
 			return err
 		}
 		session := w.in1("")
+		unwritten := errors.New("the record cannot be written")
+		if _, err := w.p.SetFirst(t.Context(), "default", "anna", issue(), secret.FromString("yet another kettle of fish"), home, func(authn.Result) error { return unwritten }); err != unwritten {
+			t.Error("P6 a password is set without a record:", err)
+		}
+		w.in1("") // it was not
 		first := issue()
 		second := issue()
 		if err := set(first); code(err) != protocol.CodeUnauthenticated {

@@ -70,6 +70,8 @@ func Normal(text string) (string, error) {
 	return out, nil
 }
 
+// The list is that of zxcvbn 4.4.2 (common.LICENSE.txt), of which what is shorter than MinWithCode says nothing here.
+//
 //go:embed common.txt
 var commonText string
 

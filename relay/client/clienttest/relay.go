@@ -97,7 +97,7 @@ func New(t *testing.T) *Relay {
 			q.Body = io.NopCloser(bytes.NewReader(b))
 		}
 		r.Unlock()
-		if q.Header.Get("Authorization") != "Bearer "+Token && q.Header.Get("Authorization") != "Bearer "+Session && !strings.HasSuffix(q.URL.Path, "/openapi.json") && !strings.Contains(q.URL.Path, "/sign-in") {
+		if q.Header.Get("Authorization") != "Bearer "+Token && q.Header.Get("Authorization") != "Bearer "+Session && !strings.HasSuffix(q.URL.Path, "/openapi.json") && !strings.HasSuffix(q.URL.Path, "/sign-in") && !strings.HasSuffix(q.URL.Path, "/sign-in/first") {
 			Fail(w, &protocol.Error{Code: protocol.CodeUnauthenticated, Message: "no valid API token was given", Origin: protocol.OriginRelay, Hint: "fairlead login", RequestID: "req_test"})
 			return
 		}
