@@ -206,10 +206,22 @@ func TestLockOutCannotBeTurnedAgainstTheUser(t *testing.T) {
 		if refused < 10 {
 			t.Errorf("only %d of a distributed flood were refused without a hash", refused)
 		}
-		w.in1("") // at home
+		for _, password := range []string{"mistyped", goodPassword} { // at home, with a slip
+			if _, err := w.try("anna", password, "", home); (err == nil) != (password == goodPassword) || code(err) == protocol.CodeRateLimited {
+				t.Errorf("F3 at home: %v", err)
+			}
+		}
 		if _, err := w.try("anna", goodPassword, "", netip.MustParseAddr("203.0.113.77")); err != nil {
 			t.Error("F3 from a new place:", err)
 		}
+		// Somebody in the same network tries whoever it is; anna was there before, and is let in.
+		for i := range 30 {
+			_, _ = w.try(fmt.Sprint("colleague", i), "wrong", "", home)
+		}
+		if _, err := w.try("colleague99", "wrong", "", home); code(err) != protocol.CodeRateLimited {
+			t.Error("a network tries whoever it likes:", err)
+		}
+		w.in1("")
 		// The attacker's own network waits, longer each time, and is let try again.
 		evil := netip.MustParseAddr("203.0.113.5")
 		waited, tried := time.Duration(0), 0
@@ -304,6 +316,13 @@ func TestCodeCountsOnce(t *testing.T) {
 		}
 		if w.person().Recovery != directory.RecoveryCodes-2 {
 			t.Error(w.person().Recovery, "recovery codes left")
+		}
+		// A secret that no code proved in time is void.
+		next, err := w.d.BeginSecondFactor(t.Context(), w.person())
+		must(t, err)
+		time.Sleep(15 * time.Minute)
+		if _, err := w.d.ProveSecondFactor(t.Context(), w.person(), totp.Code(next, totp.StepAt(time.Now())), ""); !errors.Is(err, directory.ErrCode) {
+			t.Error("a second factor is proven after its time:", err)
 		}
 		// F10
 		for off, want := range map[int64]bool{-2: false, 1: true, 3: false} {

@@ -138,6 +138,15 @@ func TestPeopleAndSessionsSurviveARestart(t *testing.T) {
 	if list := d.Snapshot().SessionsOf(got.Person); len(list) != 1 {
 		t.Error(list)
 	}
+	// A password that was changed between the look at it and the act counts no more.
+	_, _, err = d.BeginSession(t.Context(), "default", directory.NewSession{Principal: s.Principal.ID, Verifier: "another", Source: netip.MustParseAddr("203.0.113.66")})
+	if !errors.Is(err, directory.ErrCode) {
+		t.Error("a session by a password that was changed:", err)
+	}
+	if _, _, err = d.ConfirmSession(t.Context(), got, "another", ""); !errors.Is(err, directory.ErrCode) || d.Snapshot().Session(s.ID) == nil {
+		t.Error("a proof by a password that was changed:", err)
+	}
+	want(t, d.SetPassword(t.Context(), p, "another", "new", ""), protocol.CodeConflict)
 	want(t, d.EndSession(t.Context(), "default", s.ID, "per_other"), protocol.CodeNotFound)
 	want(t, d.EndSession(t.Context(), "gone", s.ID, ""), protocol.CodeNotFound)
 	must(t, d.EndSession(t.Context(), "default", s.ID, p.ID))
