@@ -120,14 +120,11 @@ func (d *Directory) CreateUser(ctx context.Context, by authz.Principal, workspac
 		return nil, secret.Bytes{}, err
 	}
 	return d.createUser(ctx, w, n, func(s *Snapshot) error {
-		now := s.before(w.ID).Principal(by.ID)
+		var grants []authz.Grant
 		for _, r := range n.Roles {
-			if now == nil || now.Disabled || !authz.MayGrant(now.Principal, r, authz.Scope{Workspace: w.ID}) {
-				return &protocol.Error{Code: protocol.CodeDenied, Message: "you cannot give a role that you do not hold yourself",
-					Hint: "ask an admin of the workspace"}
-			}
+			grants = append(grants, authz.Grant{Role: r, Workspace: w.ID})
 		}
-		return nil
+		return s.before(w.ID).holds(by, "you cannot give a role that you do not hold yourself", grants...)
 	})
 }
 
@@ -258,13 +255,19 @@ func (d *Directory) atHome(workspace, principal string) (*Workspace, *Person, er
 // MayActFor refuses (denied) who holds less than a user of the workspace does: whoever sets a password can do what its owner can,
 // and nobody is to be shut out by who stands below.
 func (d *Directory) MayActFor(by authz.Principal, w *Workspace, principal string) error {
-	now, target := w.Principal(by.ID), w.Principal(principal)
+	target := w.Principal(principal)
 	if target == nil {
 		return noUser()
 	}
-	for _, g := range target.Grants {
-		if now == nil || now.Disabled || !authz.MayGrant(now.Principal, g.Role, authz.Scope{Workspace: g.Workspace, Connection: g.Connection}) {
-			return &protocol.Error{Code: protocol.CodeDenied, Message: "the user holds a role that you do not hold yourself", Hint: "ask an admin of the workspace"}
+	return w.holds(by, "the user holds a role that you do not hold yourself", target.Grants...)
+}
+
+// holds refuses (denied) a principal that could not give each of the grants itself, by what it holds in this snapshot.
+func (w *Workspace) holds(by authz.Principal, otherwise string, grants ...authz.Grant) error {
+	now := w.Principal(by.ID)
+	for _, g := range grants {
+		if now == nil || now.Disabled || !authz.MayGrant(now.Principal, g.Role, authz.Scope{Workspace: w.ID, Connection: g.Connection}) {
+			return &protocol.Error{Code: protocol.CodeDenied, Message: otherwise, Hint: "ask an admin of the workspace"}
 		}
 	}
 	return nil
