@@ -193,13 +193,13 @@ func (d *Directory) createUser(ctx context.Context, w *Workspace, n NewUser, may
 				return err
 			}
 		}
-		m := store.Member{Principal: id, Workspace: w.ID, Person: person}
-		tag, err := memberTag(d.vault, m)
+		m := store.User{Principal: id, Workspace: w.ID, Person: person}
+		tag, err := userTag(d.vault, m)
 		if err != nil {
 			return err
 		}
 		m.Tag = tag
-		return as(tx.InsertMember(m), &protocol.Error{Code: protocol.CodeNotFound, Message: "no such person", Hint: `a person's id is what "fairlead account" shows`},
+		return as(tx.InsertUser(m), &protocol.Error{Code: protocol.CodeNotFound, Message: "no such person", Hint: `a person's id is what "fairlead account" shows`},
 			protocol.Errorf(protocol.CodeConflict, "the person belongs to the workspace already"))
 	})
 	if err != nil {
@@ -224,9 +224,9 @@ func inviteLife(life, usual time.Duration) (time.Duration, error) {
 	return life, nil
 }
 
-// memberTag binds every column of a membership under the workspace's key.
-func memberTag(v *vault.Vault, m store.Member) ([]byte, error) {
-	d, err := v.Digest(m.Workspace, vault.Membership, strings.Join([]string{m.Principal, m.Person}, "\n"))
+// userTag binds every column of a user under the workspace's key.
+func userTag(v *vault.Vault, m store.User) ([]byte, error) {
+	d, err := v.Digest(m.Workspace, vault.User, strings.Join([]string{m.Principal, m.Person}, "\n"))
 	return d[:], err
 }
 

@@ -87,8 +87,8 @@ func TestPeopleChangedByHandAreRefused(t *testing.T) {
 	for name, q := range map[string]string{
 		"another's credentials":     `UPDATE people SET sealed = (SELECT sealed FROM people WHERE id = '` + anna.ID + `')`,
 		"an older version":          `UPDATE people SET version = version + 1`,
-		"another's membership":      `UPDATE members SET person = 'x' WHERE 0; UPDATE members SET tag = (SELECT tag FROM members o WHERE o.principal <> members.principal)`,
-		"a member made":             `DELETE FROM sessions; DELETE FROM members WHERE person = '` + anna.ID + `'; UPDATE members SET person = '` + anna.ID + `'`,
+		"another's user":            `UPDATE users SET person = 'x' WHERE 0; UPDATE users SET tag = (SELECT tag FROM users o WHERE o.principal <> users.principal)`,
+		"a user made":               `DELETE FROM sessions; DELETE FROM users WHERE person = '` + anna.ID + `'; UPDATE users SET person = '` + anna.ID + `'`,
 		"a session prolonged":       `UPDATE sessions SET expires = expires + 1`,
 		"a session made younger":    `UPDATE sessions SET created = created + 1`,
 		"a session given away":      `UPDATE sessions SET principal = '` + berts.Principal.ID + `' WHERE id = '` + annas.ID + `'`,
@@ -176,12 +176,12 @@ func TestNothingIsLeftOfWhoIsRemoved(t *testing.T) {
 	}
 	must(t, d.RemoveUser(t.Context(), "default", bs.Principal.ID))
 	want(t, d.RemoveUser(t.Context(), "default", bs.Principal.ID), protocol.CodeNotFound)
-	if _, ok := d.Snapshot().FindSession(text); ok || count("people") != 1 || count("sessions") != 1 || count("members") != 1 {
-		t.Errorf("%d people, %d sessions, %d members are left", count("people"), count("sessions"), count("members"))
+	if _, ok := d.Snapshot().FindSession(text); ok || count("people") != 1 || count("sessions") != 1 || count("users") != 1 {
+		t.Errorf("%d people, %d sessions, %d users are left", count("people"), count("sessions"), count("users"))
 	}
 	must(t, d.SetSignIn(t.Context(), "default", directory.SignIn{SecondFactor: true}))
 	must(t, d.DeleteWorkspace(t.Context(), "default"))
-	for _, table := range []string{"people", "members", "sessions", "sign_in_policies", "principals"} {
+	for _, table := range []string{"people", "users", "sessions", "sign_in_policies", "principals"} {
 		if n := count(table); n != 0 {
 			t.Errorf("J13 %d rows are left in %s", n, table)
 		}

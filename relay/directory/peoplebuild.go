@@ -8,7 +8,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/vault"
 )
 
-// addPeople joins people, memberships, sign-in policies and sessions. It comes after addPrincipals.
+// addPeople joins people, users, sign-in policies and sessions. It comes after addPrincipals.
 func (s *Snapshot) addPeople(v *vault.Vault, st *store.State, prev *Snapshot) error {
 	for _, r := range st.SignInPolicies {
 		w, err := s.in("sign-in policy", r.Workspace, r.Workspace)
@@ -36,18 +36,18 @@ func (s *Snapshot) addPeople(v *vault.Vault, st *store.State, prev *Snapshot) er
 			Recovery: len(b.Recovery), InvitedUntil: fromMs(b.InviteUntil), known: b.Known, version: r.Version, sealed: r.Sealed}
 	}
 	s.people = people
-	for _, r := range st.Members {
-		w, err := s.in("member", r.Principal, r.Workspace)
+	for _, r := range st.Users {
+		w, err := s.in("user", r.Principal, r.Workspace)
 		if err != nil {
 			return err
 		}
-		want, err := memberTag(v, r)
+		want, err := userTag(v, r)
 		if err != nil {
-			return fmt.Errorf("check member %s: %w", r.Principal, err)
+			return fmt.Errorf("check user %s: %w", r.Principal, err)
 		}
 		p := w.principals[r.Principal]
 		if p == nil || people[r.Person] == nil || !bytes.Equal(want, r.Tag) {
-			return fmt.Errorf("member %s was not written by a relay of this installation", r.Principal)
+			return fmt.Errorf("user %s was not written by a relay of this installation", r.Principal)
 		}
 		w.people[p.ID], w.users[p.Name] = people[r.Person], p
 	}

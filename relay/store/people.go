@@ -10,8 +10,8 @@ type Person struct {
 	Sealed   []byte
 }
 
-// Member says that a principal of a workspace is a person.
-type Member struct {
+// User says that a principal of a workspace is a person.
+type User struct {
 	Principal, Workspace, Person string
 	Tag                          []byte
 }
@@ -42,8 +42,8 @@ func (t *Tx) loadPeople(s *State) (err error) {
 	if s.People, err = list(t, scanPerson, personColumns+" ORDER BY id"); err != nil {
 		return err
 	}
-	if s.Members, err = list(t, func(r *sql.Rows, v *Member) error { return r.Scan(&v.Principal, &v.Workspace, &v.Person, &v.Tag) },
-		"SELECT principal, workspace, person, tag FROM members ORDER BY principal"); err != nil {
+	if s.Users, err = list(t, func(r *sql.Rows, v *User) error { return r.Scan(&v.Principal, &v.Workspace, &v.Person, &v.Tag) },
+		"SELECT principal, workspace, person, tag FROM users ORDER BY principal"); err != nil {
 		return err
 	}
 	if s.Sessions, err = list(t, func(r *sql.Rows, v *Session) error {
@@ -70,14 +70,14 @@ func (t *Tx) UpdatePerson(v Person) error {
 	return t.exec("UPDATE people SET version = ?, sealed = ? WHERE id = ? AND version = ?", v.Version, v.Sealed, v.ID, v.Version-1)
 }
 
-// InsertMember makes a principal a person's.
-func (t *Tx) InsertMember(v Member) error {
-	return t.exec("INSERT INTO members (principal, workspace, person, tag) VALUES (?, ?, ?, ?)", v.Principal, v.Workspace, v.Person, v.Tag)
+// InsertUser makes a principal a person's.
+func (t *Tx) InsertUser(v User) error {
+	return t.exec("INSERT INTO users (principal, workspace, person, tag) VALUES (?, ?, ?, ?)", v.Principal, v.Workspace, v.Person, v.Tag)
 }
 
 // DeleteUser removes a principal that is a person's, with its grants, tokens and sessions, and the person when this was its home.
 func (t *Tx) DeleteUser(workspace, principal string) error {
-	if _, err := t.count("DELETE FROM people WHERE home = ? AND id = (SELECT person FROM members WHERE workspace = ? AND principal = ?)",
+	if _, err := t.count("DELETE FROM people WHERE home = ? AND id = (SELECT person FROM users WHERE workspace = ? AND principal = ?)",
 		workspace, workspace, principal); err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (t *Tx) DeleteSession(workspace, id string) error {
 
 // DeleteSessionsOf ends all sessions of a person, in all workspaces, but one; "" ends all. It counts them.
 func (t *Tx) DeleteSessionsOf(person, but string) (int64, error) {
-	return t.count("DELETE FROM sessions WHERE id <> ? AND principal IN (SELECT principal FROM members WHERE person = ?)", but, person)
+	return t.count("DELETE FROM sessions WHERE id <> ? AND principal IN (SELECT principal FROM users WHERE person = ?)", but, person)
 }
 
 // TrimSessions drops the sessions that expired before a time, and those of a principal beyond its newest few.

@@ -140,7 +140,7 @@ type State struct {
 	Allowlist    []AllowEntry
 
 	People         []Person
-	Members        []Member
+	Users          []User
 	Sessions       []Session
 	SignInPolicies []SignInPolicy
 }

@@ -66,7 +66,7 @@ const (
 	Grant
 	GatewayAddress
 	Session
-	Membership
+	User
 	OneTimeCode
 	RecoveryCode
 	SourceNetwork
@@ -75,7 +75,7 @@ const (
 
 var purposeNames = [purposes]string{
 	"workspace name", "group name", "connection name", "principal name", "api token", "join token", "grant",
-	"gateway address", "session", "membership", "one-time code", "recovery code", "source network",
+	"gateway address", "session", "user", "one-time code", "recovery code", "source network",
 }
 
 // mac is a pool of HMACs under one key: the hot path allocates nothing.

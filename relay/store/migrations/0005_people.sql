@@ -1,5 +1,5 @@
 -- People, who sign in with a password. A person has one home workspace, whose key seals the credentials, and stands in each
--- workspace that it belongs to as a principal; members says which. Sessions are of one person in one workspace.
+-- workspace that it belongs to as a principal; users says which. Sessions are of one person in one workspace.
 
 -- +goose Up
 CREATE TABLE people (
@@ -11,20 +11,20 @@ CREATE TABLE people (
 );
 CREATE INDEX people_home ON people (home);
 
-CREATE TABLE members (
+CREATE TABLE users (
     principal TEXT  PRIMARY KEY,
     workspace TEXT  NOT NULL,
     person    TEXT  NOT NULL REFERENCES people (id) ON DELETE CASCADE,
-    tag       BYTEA NOT NULL, -- keyed digest of the row: one that was written by hand makes nobody a member
+    tag       BYTEA NOT NULL, -- keyed digest of the row: one that was written by hand makes nobody a user
     UNIQUE (workspace, person),
     FOREIGN KEY (workspace, principal) REFERENCES principals (workspace, id) ON DELETE CASCADE
 );
-CREATE INDEX members_person ON members (person);
+CREATE INDEX users_person ON users (person);
 
 CREATE TABLE sessions (
     id        TEXT   PRIMARY KEY,
     workspace TEXT   NOT NULL,
-    principal TEXT   NOT NULL REFERENCES members (principal) ON DELETE CASCADE,
+    principal TEXT   NOT NULL REFERENCES users (principal) ON DELETE CASCADE,
     digest    BYTEA  NOT NULL UNIQUE,
     created   BIGINT NOT NULL,
     expires   BIGINT NOT NULL,
@@ -43,5 +43,5 @@ CREATE TABLE sign_in_policies (
 -- +goose Down
 DROP TABLE sign_in_policies;
 DROP TABLE sessions;
-DROP TABLE members;
+DROP TABLE users;
 DROP TABLE people;
