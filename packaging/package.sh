@@ -47,6 +47,8 @@ for t in $platforms; do
     done
     [ -n "$found" ] || { echo "$module has no licence file" >&2; exit 1; }
   done <<<"$modules"
+  mkdir -p "$dir/licenses/zxcvbn" # its list of common passwords
+  cp relay/password/common.LICENSE.txt "$dir/licenses/zxcvbn/LICENSE.txt"
   cp LICENSE README.md CHANGELOG.md SECURITY.md "$dir/"
   cp -R configs docs "$dir/"
   cp protocol/SPEC.md "$dir/protocol/"

@@ -16,6 +16,7 @@ import (
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/dispatch"
 	"github.com/fairleadhq/fairlead/relay/gateway"
+	"github.com/fairleadhq/fairlead/relay/vault"
 )
 
 // Config is relay.yaml. Begin with DefaultConfig or Load; configs/relay.full.yaml explains every key.
@@ -38,6 +39,7 @@ type Config struct {
 	Gateway     Gateway  `yaml:"gateway"`
 	Budget      Budget   `yaml:"budget"`
 	Audit       Audit    `yaml:"audit"`
+	SignIn      SignIn   `yaml:"sign_in"`
 	// TrustedProxies are prefixes of load balancers that may name the caller's address in X-Forwarded-For.
 	TrustedProxies []string `yaml:"trusted_proxies"`
 	Log            Log      `yaml:"log"`
@@ -96,6 +98,15 @@ type Audit struct {
 	DeniedRate int `yaml:"denied_rate"`
 }
 
+// SignIn holds what concerns people who sign in; what a workspace demands of them is set by its admins.
+type SignIn struct {
+	// PasswordRounds of PBKDF2-HMAC-SHA512. A password with fewer is hashed anew when its person signs in.
+	PasswordRounds int `yaml:"password_rounds"`
+	// LeakedPasswords is a file of SHA-1 hashes of passwords that nobody may choose, ascending, one a line; "" for none beside the
+	// commonest, which the program knows. A relative path is taken from relay.yaml's folder.
+	LeakedPasswords string `yaml:"leaked_passwords"`
+}
+
 // Log is the program's own log.
 type Log struct {
 	Level  string `yaml:"level"`  // debug, info, warn, error
@@ -137,6 +148,7 @@ func DefaultConfig() Config {
 		Agents:  Agents{CertificateLifetime: config.Duration(7 * 24 * time.Hour), MaxTunnels: 8, MaxLanes: 8, WebSocket: true},
 		Gateway: Gateway{MaxConns: gateway.DefaultConfig().MaxConns, MaxConnsPerGateway: gateway.DefaultConfig().MaxConnsPerGateway},
 		Audit:   Audit{AgentRate: DefaultAgentRate, DeniedRate: dispatch.DefaultDeniedRate},
+		SignIn:  SignIn{PasswordRounds: vault.Rounds},
 		Log:     Log{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}
 }
@@ -172,6 +184,9 @@ func LoadConfig(file string) (Config, error) {
 	}
 	if c.Log.File != "" && !filepath.IsAbs(c.Log.File) {
 		c.Log.File = filepath.Join(dir, c.Log.File)
+	}
+	if c.SignIn.LeakedPasswords != "" && !filepath.IsAbs(c.SignIn.LeakedPasswords) {
+		c.SignIn.LeakedPasswords = filepath.Join(dir, c.SignIn.LeakedPasswords)
 	}
 	var faults config.Faults
 	c.validate(func(path, msg, hint string) { faults = append(faults, doc.Fault(path, msg, hint)) })
@@ -229,6 +244,9 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 	}
 	if n := c.Audit.DeniedRate; n < 1 || n > maxDeniedRate {
 		fault("audit.denied_rate", "is out of range", fmt.Sprintf("from 1 to %d; %d is the default", maxDeniedRate, dispatch.DefaultDeniedRate))
+	}
+	if n := c.SignIn.PasswordRounds; n < vault.MinRounds || n > vault.MaxRounds {
+		fault("sign_in.password_rounds", "is out of range", fmt.Sprintf("from %d to %d; %d is the default", vault.MinRounds, vault.MaxRounds, vault.Rounds))
 	}
 	if field, want := c.Budget.limits().Check(); field != "" {
 		fault("budget."+field, "is out of range", want)

@@ -42,7 +42,7 @@ func TestRelaySamplesLoad(t *testing.T) {
 			d := DefaultConfig()
 			// The samples show the defaults, but for the file of the log: whoever copies one changes nothing else by it.
 			c.Log.File = ""
-			if c.Listen != d.Listen || c.Congestion != d.Congestion || c.Health != d.Health || c.Agents != d.Agents || c.Audit != d.Audit || c.Log != d.Log {
+			if c.Listen != d.Listen || c.Congestion != d.Congestion || c.Health != d.Health || c.Agents != d.Agents || c.Audit != d.Audit || c.SignIn != d.SignIn || c.Log != d.Log {
 				t.Errorf("got %+v, the defaults are %+v", c, d)
 			}
 			if c.KEK.File != filepath.Join(c.Data, "kek.key") || c.KEK.Env != "" || !filepath.IsAbs(c.Data) {
@@ -123,6 +123,8 @@ func TestBadRelayYAMLIsToldWhere(t *testing.T) {
 		{"no tunnels", good + "agents: {max_tunnels: 0}\n", 3, "agents.max_tunnels", "1 to 64"},
 		{"too many tunnels", good + "agents: {max_tunnels: 65}\n", 3, "agents.max_tunnels", "1 to 64"},
 		{"log too small", good + "audit: {max_size: 1MB}\n", 3, "audit.max_size", "at least 16MiB"},
+		{"too few rounds", good + "sign_in: {password_rounds: 100000}\n", 3, "sign_in.password_rounds", "from 210000"},
+		{"too many rounds", good + "sign_in: {password_rounds: 99999999}\n", 3, "sign_in.password_rounds", "to 4200000"},
 		{"everybody is a proxy", good + "trusted_proxies:\n  - 10.0.0.0/8\n  - 0.0.0.0/0\n", 5, "trusted_proxies[1]", "own addresses"},
 		{"proxy with host bits", good + "trusted_proxies: [10.0.0.1/8]\n", 3, "trusted_proxies[0]", "10.0.0.0/8"},
 		{"unknown level", good + "log: {level: loud}\n", 3, "log.level", "debug, info, warn or error"},

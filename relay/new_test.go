@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -27,6 +28,43 @@ func TestPortInUseIsToldAndLeavesNothingOpen(t *testing.T) {
 	}
 	if err := open(t, dir).close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A list of leaked passwords that is none, or not there, is told at the start, not when somebody chooses a password.
+func TestListOfLeakedPasswordsMustBeOne(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir).close()
+	file := filepath.Join(dir, "relay.yaml")
+	yaml, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, append(yaml, "sign_in: {leaked_passwords: leaked.txt}\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for text, good := range map[string]bool{"": false, "password\n": false, strings.Repeat("0", 39) + "1:7\n" + strings.Repeat("F", 40) + ":1\n": true} {
+		if text != "" {
+			if err := os.WriteFile(filepath.Join(dir, "leaked.txt"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			_ = os.Remove(filepath.Join(dir, "leaked.txt"))
+		}
+		cfg, err := LoadConfig(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Listen = "127.0.0.1:0"
+		r, err := New(context.Background(), Options{Config: cfg})
+		if (err == nil) != good || err != nil && !strings.Contains(err.Error(), "sign_in.leaked_passwords") {
+			t.Errorf("%q: %v", text, err)
+		}
+		if r != nil {
+			if err := r.close(); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
 

@@ -30,6 +30,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/enroll"
 	"github.com/fairleadhq/fairlead/relay/gateway"
 	"github.com/fairleadhq/fairlead/relay/hub"
+	"github.com/fairleadhq/fairlead/relay/password"
 )
 
 // DrainTime is how long running requests may take to finish after the relay was told to stop.
@@ -54,6 +55,7 @@ type Relay struct {
 	opt      Options
 	id       string
 	dir      *directory.Directory
+	leaked   *password.Leaked // nil: none
 	logs     *audit.Logs
 	hub      *hub.Hub
 	api      *api.API
@@ -90,11 +92,16 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		o.Drain = DrainTime
 	}
 	c := directoryConfig(o.Config, o.Logger)
+	if o.Config.SignIn.LeakedPasswords != "" {
+		if c.Leaked, err = password.OpenLeaked(o.Config.SignIn.LeakedPasswords); err != nil {
+			return nil, fmt.Errorf("sign_in.leaked_passwords: %w", err)
+		}
+	}
 	dir, err := directory.Open(ctx, c)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, c.Leaked.Close())
 	}
-	r = &Relay{opt: o, dir: dir, controlLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug), ready: make(chan struct{}), stopping: make(chan struct{}), enrolling: make(chan struct{}, maxEnrolling)}
+	r = &Relay{opt: o, dir: dir, leaked: c.Leaked, controlLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug), ready: make(chan struct{}), stopping: make(chan struct{}), enrolling: make(chan struct{}, maxEnrolling)}
 	opened := r // "return nil, err" has emptied r when the deferred function runs
 	defer func() {
 		if err != nil {
@@ -127,13 +134,17 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
+	signIn, err := authn.NewPeople(dir, authn.DefaultPeopleConfig())
+	if err != nil {
+		return nil, err
+	}
 	r.dispatch = &dispatch.Dispatcher{Hub: r.hub, Record: r.record, Logger: o.Logger, Limits: o.Config.Budget.limits(), DeniedRate: o.Config.Audit.DeniedRate,
 		DeniedBurst: 10 * o.Config.Audit.DeniedRate}
 	r.dispatch.Sync(snap)
 	gc := o.Config.gateways()
 	gc.Certificate, gc.Directory, gc.Dispatch, gc.Logger = r.server.GetCertificate, dir, r.dispatch, o.Logger
 	r.gateways = gateway.New(gc)
-	conf := api.Config{Directory: dir, Authn: authenticator, Hub: r.hub, Dispatch: r.dispatch, Gateways: r.gateways, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
+	conf := api.Config{Directory: dir, Authn: authenticator, People: signIn, Hub: r.hub, Dispatch: r.dispatch, Gateways: r.gateways, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
 		JoinToken: r.joinToken, TrustedProxies: o.Config.proxies(), Version: o.Version, Logger: o.Logger}
 	if o.Config.Agents.WebSocket {
 		conf.Tunnel = r.serveWebSocket
@@ -332,7 +343,7 @@ func (r *Relay) close() error {
 	if r.logs != nil {
 		errs = append(errs, r.storeCursors(context.Background()), r.logs.Close())
 	}
-	return errors.Join(append(errs, r.dir.Close())...)
+	return errors.Join(append(errs, r.dir.Close(), r.leaked.Close())...)
 }
 
 // record writes an event to the log of its workspace.
@@ -457,6 +468,6 @@ func (r *Relay) enforce(ctx context.Context) {
 
 func directoryConfig(c Config, log *slog.Logger) directory.Config {
 	d := directory.DefaultConfig(c.Data)
-	d.KEKFile, d.KEKEnv, d.Logger = c.KEK.File, c.KEK.Env, log
+	d.KEKFile, d.KEKEnv, d.Logger, d.PasswordRounds = c.KEK.File, c.KEK.Env, log, c.SignIn.PasswordRounds
 	return d
 }

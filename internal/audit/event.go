@@ -25,12 +25,18 @@ const (
 	KindSignIn      Kind = "principal.sign_in"
 	KindRefused     Kind = "principal.refused"
 	KindChange      Kind = "resource.changed" // Operation and Target say what
+	KindSignOut     Kind = "principal.sign_out"
+	KindConfirm     Kind = "principal.confirmed" // proved again that it is there
+	KindPassword    Kind = "principal.password"  // changed, or set by a one-time code
+	KindFactor      Kind = "principal.factor"    // of the second factor: begun, proven, removed, recovery codes made
+	KindSessionEnd  Kind = "session.ended"
 	KindInternal    Kind = "internal_error"
 )
 
 // Kinds are all kinds that this version knows.
 var Kinds = []Kind{KindIntent, KindOutcome, KindDenied, KindAuditFull, KindAuditResume, KindAuditRead, KindStart, KindStop, KindConfig, KindConfigBad,
-	KindConnected, KindLost, KindEnrolled, KindRenewed, KindRevoked, KindSignIn, KindRefused, KindChange, KindInternal}
+	KindConnected, KindLost, KindEnrolled, KindRenewed, KindRevoked, KindSignIn, KindRefused, KindChange, KindInternal,
+	KindSignOut, KindConfirm, KindPassword, KindFactor, KindSessionEnd}
 
 // Event is one fact. The class of a field decides what becomes of it: public passes (masked by detectors, escaped, cut), sensitive
 // becomes a keyed token, secret is dropped, and a field without a class counts as secret.

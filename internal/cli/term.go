@@ -68,14 +68,49 @@ func IsTerminal(f any) bool {
 // ReadSecret reads a secret from In: behind a prompt and without echo when In is a terminal, else everything up to the
 // end of the first line. Surrounding blanks are cut. An empty secret is an error.
 func (t *Term) ReadSecret(prompt string) (secret.Bytes, error) {
+	b, err := t.readLine(prompt)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	return cut(b, prompt)
+}
+
+// ReadPassword is ReadSecret for what may begin or end with a blank: only the end of the line is cut.
+func (t *Term) ReadPassword(prompt string) (secret.Bytes, error) {
+	b, err := t.readLine(prompt)
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	b = bytes.TrimRight(b, "\r\n")
+	if len(b) == 0 {
+		return secret.Bytes{}, Usage("%s is empty", prompt)
+	}
+	return secret.New(b), nil
+}
+
+// ReadNewPassword asks twice on a terminal, for what nobody sees when typing.
+func (t *Term) ReadNewPassword(prompt string) (secret.Bytes, error) {
+	p, err := t.ReadPassword(prompt)
+	if err != nil || !IsTerminal(t.In) {
+		return p, err
+	}
+	again, err := t.ReadPassword(prompt + ", again")
+	if err == nil && !p.Equal(again) {
+		err = Usage("the two are not the same")
+	}
+	return p, err
+}
+
+// readLine reads up to the end of the first line, behind a prompt and without echo on a terminal.
+func (t *Term) readLine(prompt string) ([]byte, error) {
 	if IsTerminal(t.In) {
 		t.Notef("%s: ", prompt)
 		b, err := term.ReadPassword(int(t.In.(*os.File).Fd()))
 		t.Notef("\n")
 		if err != nil {
-			return secret.Bytes{}, fmt.Errorf("read %s: %w", prompt, err)
+			return nil, fmt.Errorf("read %s: %w", prompt, err)
 		}
-		return cut(b, prompt)
+		return b, nil
 	}
 	// Byte by byte, so that what stands after the line is left for the command.
 	var b []byte
@@ -84,18 +119,18 @@ func (t *Term) ReadSecret(prompt string) (secret.Bytes, error) {
 		n, err := t.In.Read(one)
 		if n == 1 {
 			if one[0] == '\n' {
-				return cut(b, prompt)
+				return b, nil
 			}
 			b = append(b, one[0])
 		}
 		if errors.Is(err, io.EOF) {
-			return cut(b, prompt)
+			return b, nil
 		}
 		if err != nil {
-			return secret.Bytes{}, fmt.Errorf("read %s: %w", prompt, err)
+			return nil, fmt.Errorf("read %s: %w", prompt, err)
 		}
 	}
-	return secret.Bytes{}, Usage("%s is longer than %d bytes", prompt, MaxSecret)
+	return nil, Usage("%s is longer than %d bytes", prompt, MaxSecret)
 }
 
 // ReadSecretFile reads a secret from a file; "-" reads it from In. Surrounding blanks are cut.

@@ -285,6 +285,7 @@ func TestNoSecretLeavesItsPlace(t *testing.T) {
 		_, _ = io.Copy(io.Discard, conn)
 		conn.Close()
 	}
+	canaryPeople(t, i, &c, must, refused)
 	// What no client library would send.
 	hc := i.http()
 	for _, r := range []struct{ method, path, auth, body string }{

@@ -50,10 +50,8 @@ type (
 // route registers an admin route. f is called after the caller was let in and, when the route changes something, after
 // the intent was recorded; its outcome is recorded, too.
 func route[I, O any](a *API, method, path string, action authz.Action, summary string, status int, f func(ctx context.Context, v *visit, in *I) (*O, error)) {
-	a.routes = append(a.routes, Route{method, path, string(action)})
-	op := huma.Operation{Method: method, Path: path, Summary: summary, DefaultStatus: status, MaxBodyBytes: maxAdminBody,
-		OperationID: strings.ToLower(method) + strings.NewReplacer("/", "-", "{", "", "}", "", "workspaces-workspace-", "").Replace("/"+strings.TrimPrefix(path, "/workspaces/{workspace}/")),
-		Tags:        []string{tagOf(path)}}
+	a.routes = append(a.routes, Route{Method: method, Path: path, Action: string(action)})
+	op := operation(method, path, summary, status)
 	op.Middlewares = huma.Middlewares{func(hc huma.Context, next func(huma.Context)) { a.guard(hc, next, action, method != http.MethodGet) }}
 	huma.Register(a.huma, op, func(ctx context.Context, i *I) (*O, error) {
 		v, _ := ctx.Value(keyVisit).(*visit)
@@ -62,12 +60,7 @@ func route[I, O any](a *API, method, path string, action authz.Action, summary s
 		}
 		o, err := f(ctx, v, i)
 		if err != nil {
-			e := *protocol.AsError(err)
-			e.RequestID = requestID(ctx)
-			if e.Code == protocol.CodeInternal {
-				a.cfg.Logger.Error("request failed", "request_id", e.RequestID, "error", err)
-			}
-			return nil, problem(&e)
+			return nil, a.failed(ctx, err)
 		}
 		return o, nil
 	})
@@ -80,6 +73,23 @@ func tagOf(path string) string {
 		return "workspace"
 	}
 	return first
+}
+
+// operation describes a route of a small JSON body to huma.
+func operation(method, path, summary string, status int) huma.Operation {
+	return huma.Operation{Method: method, Path: path, Summary: summary, DefaultStatus: status, MaxBodyBytes: maxAdminBody,
+		OperationID: strings.ToLower(method) + strings.NewReplacer("/", "-", "{", "", "}", "", "workspaces-workspace-", "").Replace("/"+strings.TrimPrefix(strings.TrimPrefix(path, "/workspaces/{workspace}"), "/")),
+		Tags:        []string{tagOf(path)}}
+}
+
+// failed makes the answer of a handler's error.
+func (a *API) failed(ctx context.Context, err error) error {
+	e := *protocol.AsError(err)
+	e.RequestID = requestID(ctx)
+	if e.Code == protocol.CodeInternal {
+		a.cfg.Logger.Error("request failed", "request_id", e.RequestID, "error", err)
+	}
+	return problem(&e)
 }
 
 // guard lets the caller in, records what is about to change, and records how it ended.
@@ -114,25 +124,12 @@ func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Actio
 		if action == authz.AuditRead {
 			ev.Kind = audit.KindAuditRead
 		}
-		ev.Decision, ev.Target = "allow", r.Method+" "+strings.TrimPrefix(r.URL.Path, client.BasePath)
+		ev.Decision, ev.Target = "allow", r.Method+" "+target(hc, r, v)
 		if err := a.record(r.Context(), ev); err != nil {
 			a.fail(w, r, err)
 			return
 		}
-		defer func() {
-			ev.Status = "failed" // also when next panics
-			if st := hc.Status(); st >= 200 && st < 400 {
-				ev.Status = "done"
-			}
-			if _, err := a.cfg.Directory.Snapshot().Workspace(ev.Workspace); err != nil && action == authz.WorkspaceOwn && ev.Status == "done" {
-				// Its key is gone, so nothing more can be sealed into its log. The intent stands there.
-				a.cfg.Logger.Warn("a workspace was destroyed", "request_id", ev.RequestID, "workspace", ev.Workspace, "by", ev.Principal)
-				return
-			}
-			if _, err := a.cfg.Dispatch.Record(ev); err != nil {
-				a.cfg.Logger.Error("the outcome could not be recorded", "request_id", ev.RequestID, "error", err)
-			}
-		}()
+		defer func() { a.outcome(ev, action, hc.Status()) }()
 	}
 	next(huma.WithValue(hc, keyVisit, v))
 }

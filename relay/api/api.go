@@ -36,6 +36,7 @@ const (
 type Config struct {
 	Directory *directory.Directory
 	Authn     *authn.Authenticator
+	People    *authn.People
 	Hub       *hub.Hub
 	Dispatch  *dispatch.Dispatcher
 	Gateways  *gateway.Manager
@@ -67,6 +68,8 @@ type API struct {
 // Route is a row of the API: what is asked and which action guards it. Open routes have no action.
 type Route struct {
 	Method, Path, Action string
+	Session              bool // it is about a person's own account, and wants a session
+	Anonymous            bool // it wants nothing
 }
 
 // New builds the API.
@@ -76,8 +79,9 @@ func New(cfg Config) *API {
 	hc.Info.Description = "Reach exactly the on-prem databases, folders and services that the site's own file allows."
 	hc.OpenAPIPath, hc.DocsPath, hc.SchemasPath = "", "", ""
 	hc.CreateHooks = nil // no $schema links in bodies
-	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer", BearerFormat: "flt_…"}}
-	hc.Security = []map[string][]string{{"token": {}}}
+	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer", BearerFormat: "flt_… or fls_…"},
+		"cookie": {Type: "apiKey", In: "cookie", Name: Cookie, Description: "a session; other methods than GET, HEAD and OPTIONS want an Origin or Sec-Fetch-Site that says it is the relay's own page"}}
+	hc.Security = []map[string][]string{{"token": {}}, {"cookie": {}}}
 	hc.Servers = []*huma.Server{{URL: client.BasePath}}
 	huma.NewError, huma.NewErrorWithContext = newHumaError, newHumaErrorFor
 	a.huma = humago.NewWithPrefix(a.mux, client.BasePath, hc)
@@ -86,11 +90,13 @@ func New(cfg Config) *API {
 	a.budgetRoutes()
 	a.rightsRoutes()
 	a.grantRoutes()
+	a.userRoutes()
+	a.signInRoutes()
 	a.auditRoutes()
 	a.data()
 	a.tunnelRoute()
 	a.mux.HandleFunc("GET "+client.BasePath+"/openapi.json", a.serveOpenAPI)
-	a.routes = append(a.routes, Route{Method: "GET", Path: "/openapi.json"})
+	a.routes = append(a.routes, Route{Method: "GET", Path: "/openapi.json", Anonymous: true})
 	if cfg.Tunnel != nil {
 		route := strings.TrimPrefix(protocol.PathWebSocket, client.BasePath)
 		a.mux.HandleFunc("GET "+protocol.PathWebSocket, func(w http.ResponseWriter, r *http.Request) {

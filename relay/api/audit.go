@@ -58,7 +58,7 @@ func (a *API) auditRoutes() {
 
 // stream registers a route that streams from the audit log. Reading it is itself recorded.
 func (a *API) stream(path, summary string, names []string, f func(http.ResponseWriter, *http.Request, *audit.Log, url.Values) error) {
-	a.routes = append(a.routes, Route{"GET", path, string(authz.AuditRead)})
+	a.routes = append(a.routes, Route{Method: "GET", Path: path, Action: string(authz.AuditRead)})
 	o := &huma.Operation{Method: "GET", Path: path, OperationID: "get-" + strings.ReplaceAll(strings.TrimPrefix(path, "/workspaces/{workspace}/"), "/", "-"), Summary: summary, Tags: []string{"audit"},
 		Parameters: []*huma.Param{pathParam("workspace")},
 		Responses: map[string]*huma.Response{"200": {Description: "One JSON value a line", Content: map[string]*huma.MediaType{protocol.ContentNDJSON: {Schema: &huma.Schema{Type: "string"}}}},

@@ -87,7 +87,7 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 		routes[r.Method+" "+r.Path] = r
 	}
 	const ws = "/workspaces/{workspace}"
-	id := ""
+	id, as := "", g.token[authz.Owner]
 	done := map[string]bool{}
 	do := func(route, path, body string, want int) answer {
 		t.Helper()
@@ -96,7 +96,7 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 			t.Fatalf("%s is no route", route)
 		}
 		done[route] = true
-		a := g.ask(r.Method, path, g.token[authz.Owner], body)
+		a := g.ask(r.Method, path, as, body)
 		if a.status != want {
 			t.Fatalf("%s: %d %s, want %d", route, a.status, a.body, want)
 		}
@@ -199,6 +199,52 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	do("POST "+ws+"/grants", own+"/grants", `{"role":"analyst","principal":"t","from":["192.0.2.7/24"]}`, 400)
 	do("DELETE "+ws+"/grants/{id}", own+"/grants/"+id, "", 204)
 	do("DELETE "+ws, own, "", 409)
+	do("PUT "+ws+"/sign-in-policy", own+"/sign-in-policy", `{"min_length":20,"idle_seconds":600}`, 200)
+	do("PUT "+ws+"/sign-in-policy", own+"/sign-in-policy", `{"min_length":3}`, 400)
+	do("PUT "+ws+"/sign-in-policy", own+"/sign-in-policy", `{"idle_seconds":1}`, 400)
+	if a := do("GET "+ws+"/sign-in-policy", own+"/sign-in-policy", "", 200); !strings.Contains(a.body, `"min_length":20,"idle_seconds":600,"absolute_seconds":43200,"step_up_seconds":300`) {
+		t.Error(a.body)
+	}
+	as = ""
+	do("POST /sign-in", "/sign-in", `{"workspace":"default","user":"nobody","password":"x"}`, 401)
+	do("POST /sign-in", "/sign-in", `{"workspace":"default","user":"nobody"}`, 400)
+	do("POST /sign-in/first", "/sign-in/first", `{"workspace":"default","user":"nobody","code":"fli_x","password":"x"}`, 401)
+	as = g.token[authz.Admin]
+	do("POST "+ws+"/users", own+"/users", `{"name":"anna","roles":["analyst"]}`, 201)
+	anna := id
+	do("POST "+ws+"/users", own+"/users", `{"name":"anna","roles":["analyst"]}`, 409)
+	do("POST "+ws+"/users", own+"/users", `{"name":"b","roles":["analyst"],"person":"per_aaaaaaaaaaaaaaaaaaaaaaaaaa"}`, 404)
+	do("POST "+ws+"/users", own+"/users", `{"name":"An na","roles":["analyst"]}`, 400)
+	do("POST "+ws+"/users", own+"/users", `{"name":"c","roles":[]}`, 400)
+	do("GET "+ws+"/users", own+"/users", "", 200)
+	do("POST "+ws+"/users/{id}/code", own+"/users/"+anna+"/code", `{"expires_in_seconds":60}`, 201)
+	do("POST "+ws+"/users/{id}/code", own+"/users/anna/code", `{"expires_in_seconds":5}`, 400)
+	do("POST "+ws+"/users/{id}/disable", own+"/users/anna/disable", "", 204)
+	do("POST "+ws+"/users/{id}/enable", own+"/users/anna/enable", "", 204)
+	do("DELETE "+ws+"/users/{id}/second-factor", own+"/users/anna/second-factor", "", 204)
+	do("DELETE "+ws+"/users/{id}/sessions", own+"/users/anna/sessions", "", 204)
+	do("DELETE "+ws+"/users/{id}", own+"/users/anna", "", 204)
+	do("DELETE "+ws+"/users/{id}", own+"/users/anna", "", 404)
+	as = g.person("bertha", authz.Admin)
+	do("GET /account", "/account", "", 200)
+	do("GET "+ws+"/sessions", own+"/sessions", "", 200)
+	do("GET /account/sessions", "/account/sessions", "", 200)
+	do("DELETE /account/sessions", "/account/sessions", "", 204)
+	do("DELETE /account/sessions/{id}", "/account/sessions/gone", "", 404)
+	do("DELETE "+ws+"/sessions/{id}", own+"/sessions/gone", "", 404)
+	do("POST /account/recovery-codes", "/account/recovery-codes", "", 409)
+	do("POST /account/second-factor", "/account/second-factor", "", 200)
+	do("PUT /account/second-factor", "/account/second-factor", `{"code":"12345"}`, 403)
+	do("DELETE /account/second-factor", "/account/second-factor", "", 204)
+	do("POST /account/confirm", "/account/confirm", `{"password":"not it at all"}`, 403)
+	var renewed client.SignedIn
+	must(t, json.Unmarshal([]byte(do("POST /account/confirm", "/account/confirm", `{"password":"`+goodPassword+`"}`, 200).body), &renewed))
+	do("GET /account", "/account", "", 401)
+	as = renewed.Session
+	must(t, json.Unmarshal([]byte(do("POST /account/password", "/account/password", `{"password":"`+goodPassword+`","new_password":"another fine kettle of fish"}`, 200).body), &renewed))
+	as = renewed.Session
+	do("POST /sign-out", "/sign-out", "", 204)
+	do("POST /sign-out", "/sign-out", "", 401)
 	for route, r := range routes {
 		if r.Path != "/openapi.json" && !strings.Contains(r.Path, "{connection}") && !strings.Contains(r.Path, "/audit/") && !done[route] {
 			t.Errorf("%s was not asked", route)

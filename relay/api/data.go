@@ -51,7 +51,7 @@ func (a *API) data() {
 
 func (a *API) operation(method, path string, op protocol.Operation, summary string, build builder) {
 	full := connectionPath + path
-	a.routes = append(a.routes, Route{method, full, string(authz.ForOperation(op, method))})
+	a.routes = append(a.routes, Route{Method: method, Path: full, Action: string(authz.ForOperation(op, method))})
 	a.describe(method, full, op, summary)
 	a.mux.HandleFunc(method+" "+client.BasePath+full, func(w http.ResponseWriter, r *http.Request) {
 		v, err := a.enter(r, r.PathValue("workspace"), authz.ForOperation(op, method), false)

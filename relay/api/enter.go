@@ -46,7 +46,11 @@ type visit struct {
 	principal authz.Principal
 	source    netip.Addr
 	workspace *directory.Workspace // the one in the path; nil on routes without
-	bearer    string               // the whole header
+	bearer    string               // the whole header, or what it would be for the cookie
+	cookie    bool                 // it came as a cookie
+	session   *directory.Session   // nil for an API token
+	header    http.Header          // of the answer, where a route sets cookies
+	agent     string               // the program, of who signs in
 	action    authz.Action
 	scope     authz.Scope
 	entered   time.Time
@@ -59,12 +63,19 @@ type visit struct {
 func (a *API) enter(r *http.Request, workspace string, action authz.Action, decide bool) (*visit, error) {
 	v := &visit{snap: a.cfg.Directory.Snapshot(), source: a.source(r), action: action, entered: time.Now()}
 	var err error
-	v.bearer, err = bearer(r)
+	v.bearer, v.cookie, err = credential(r)
 	if err != nil {
 		return nil, err
 	}
 	if v.principal, err = a.cfg.Authn.Authenticate(r.Context(), v.snap, v.bearer); err != nil {
 		return nil, err
+	}
+	v.session = v.snap.Session(v.principal.Token)
+	if v.cookie && v.session == nil { // an API token is no cookie
+		return nil, unauthenticated()
+	}
+	if v.cookie && !safe(r.Method) && !fromHere(r) {
+		return nil, a.denied(r, v, crossSite())
 	}
 	if workspace == "" { // routes about the caller alone
 		ws, err := v.snap.Workspace(v.principal.Workspace)
@@ -76,6 +87,11 @@ func (a *API) enter(r *http.Request, workspace string, action authz.Action, deci
 		}
 		v.workspace = ws
 		return v, nil
+	}
+	if v.session != nil {
+		if what := v.session.Needs(v.entered); what != "" {
+			return nil, a.denied(r, v, needs(what))
+		}
 	}
 	if !decide {
 		return v, nil
@@ -102,6 +118,9 @@ func (a *API) enter(r *http.Request, workspace string, action authz.Action, deci
 	}
 	if !d.Allow {
 		return nil, a.denied(r, v, mayNot(action, d))
+	}
+	if v.session != nil && action.Dangerous() && !v.session.Fresh(v.entered) {
+		return nil, a.denied(r, v, wantsStepUp())
 	}
 	return v, nil
 }
@@ -160,17 +179,8 @@ func (a *API) record(ctx context.Context, ev audit.Event) error {
 	return nil
 }
 
-// bearer takes the token from the one Authorization header (RFC 6750, 2.1) and from nowhere else.
-func bearer(r *http.Request) (string, error) {
-	vs := r.Header.Values("Authorization")
-	if len(vs) != 1 {
-		return "", unauthenticated()
-	}
-	return vs[0], nil
-}
-
 func unauthenticated() error {
-	return &protocol.Error{Code: protocol.CodeUnauthenticated, Origin: protocol.OriginRelay, Message: "no valid API token was given",
+	return &protocol.Error{Code: protocol.CodeUnauthenticated, Origin: protocol.OriginRelay, Message: "no valid API token or session was given",
 		Hint: "send `Authorization: Bearer flt_…`; with the CLI, use `fairlead login` or --token-file"}
 }
 
@@ -264,6 +274,11 @@ func stillAllowed(a *API, snap *directory.Snapshot, v *visit) error {
 	}
 	if !ws.Allowlist.Contains(v.source) {
 		return dispatch.OutsideAllowlist(v.source)
+	}
+	if s := snap.Session(v.principal.Token); s != nil {
+		if what := s.Needs(time.Now()); what != "" {
+			return needs(what)
+		}
 	}
 	if v.tunnel {
 		return nil

@@ -39,6 +39,8 @@ type rig struct {
 	hub       *hub.Hub
 	logs      *audit.Logs
 	dir       *directory.Directory
+	people    *authn.People
+	dispatch  *dispatch.Dispatcher
 	own       *directory.Workspace
 	other     *directory.Workspace
 	admin     authz.Principal       // who owns the workspace
@@ -96,6 +98,8 @@ func newRig(t testing.TB, proxies ...string) *rig {
 	}
 	who, err := authn.New(authn.DefaultConfig())
 	must(t, err)
+	g.people, err = authn.NewPeople(g.dir, authn.DefaultPeopleConfig())
+	must(t, err)
 	h := hub.New(hub.Config{})
 	g.hub, g.logs = h, logs
 	d := &dispatch.Dispatcher{Hub: h, Logger: slog.New(slog.DiscardHandler), Record: func(ev audit.Event) (*audit.Ticket, error) {
@@ -105,6 +109,7 @@ func newRig(t testing.TB, proxies ...string) *rig {
 		}
 		return rec.Record(ev)
 	}}
+	g.dispatch = d
 	gc := gateway.DefaultConfig()
 	gc.Addresses, gc.Directory, gc.Dispatch = []gateway.Range{{Addr: netip.MustParseAddr("127.0.0.1"), First: 1024, Last: 65535}}, g.dir, d
 	gateways := gateway.New(gc)
@@ -112,7 +117,7 @@ func newRig(t testing.TB, proxies ...string) *rig {
 	done := make(chan struct{})
 	go func() { defer close(done); gateways.Run(gctx) }()
 	t.Cleanup(func() { stop(); <-done })
-	g.api = api.New(api.Config{Directory: g.dir, Authn: who, Hub: h, Dispatch: d, Gateways: gateways, Log: logs.Get, LogKey: key.Public().(ed25519.PublicKey),
+	g.api = api.New(api.Config{Directory: g.dir, Authn: who, People: g.people, Hub: h, Dispatch: d, Gateways: gateways, Log: logs.Get, LogKey: key.Public().(ed25519.PublicKey),
 		JoinToken: func(s secret.Bytes) (string, error) { return "flj_" + s.ExposeString(), nil }, TrustedProxies: g.proxies, Version: "test", Logger: slog.New(slog.DiscardHandler)})
 	return g
 }

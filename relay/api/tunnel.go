@@ -22,7 +22,7 @@ const tunnelPath = "/workspaces/{workspace}/tunnel"
 
 // tunnelRoute registers the tunnel of callers: many dials over one connection.
 func (a *API) tunnelRoute() {
-	a.routes = append(a.routes, Route{"POST", tunnelPath, string(authz.ConnectionsRead)})
+	a.routes = append(a.routes, Route{Method: "POST", Path: tunnelPath, Action: string(authz.ConnectionsRead)})
 	a.huma.OpenAPI().AddOperation(&huma.Operation{Method: "POST", Path: tunnelPath, OperationID: "tunnel", Summary: "Open a tunnel for many dials (Upgrade: " + protocol.UpgradeTunnel + ", HTTP/1.1)",
 		Tags: []string{"connections"}, Parameters: []*huma.Param{pathParam("workspace")},
 		Responses: map[string]*huma.Response{"101": {Description: "yamux from here on; each stream is one dial of this workspace's connections in HTTP/1.1"},
@@ -113,7 +113,7 @@ func (a *API) serveStream(w http.ResponseWriter, r *http.Request, outer *http.Re
 		return
 	}
 	r.RemoteAddr = outer.RemoteAddr
-	for _, k := range []string{"Authorization", "X-Forwarded-For"} {
+	for _, k := range []string{"Authorization", "Cookie", "X-Forwarded-For"} {
 		r.Header.Del(k)
 		if vs := outer.Header.Values(k); len(vs) > 0 {
 			r.Header[k] = vs

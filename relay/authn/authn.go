@@ -52,8 +52,8 @@ func New(c Config) (*Authenticator, error) {
 
 // refused is the one answer to everything that does not authenticate.
 func refused() error {
-	return &protocol.Error{Code: protocol.CodeUnauthenticated, Message: "the API token is missing or not valid",
-		Origin: protocol.OriginRelay, Hint: `send "Authorization: Bearer flt_…" with a token that is neither expired nor revoked; with the CLI, use "fairlead login" or --token-file`}
+	return &protocol.Error{Code: protocol.CodeUnauthenticated, Message: "the API token or session is missing or not valid",
+		Origin: protocol.OriginRelay, Hint: `send "Authorization: Bearer flt_…" with a token that is neither expired nor revoked, or sign in again; with the CLI, use "fairlead login" or --token-file`}
 }
 
 // busy says that the slow hash could not be had in time.
@@ -71,9 +71,9 @@ func stale() error {
 // tokenSize is the length of a token's text.
 const tokenSize = len(directory.TokenPrefix) + 43
 
-// Authenticate gives the principal of a bearer token. header is the value of the one Authorization header: the scheme in any
-// case, one space, the token. Everything else is refused, by the same error whatever is wrong with the token. The principal's
-// Token is the token's id.
+// Authenticate gives the principal of a bearer token or session. header is the value of the one Authorization header: the scheme
+// in any case, one space, the text. Everything else is refused, by the same error whatever is wrong with it. The principal's Token
+// is the id of the token or session. What a session lacks (Session.Needs) is for the caller to judge.
 func (a *Authenticator) Authenticate(ctx context.Context, s *directory.Snapshot, header string) (authz.Principal, error) {
 	if s.Stale {
 		return authz.Principal{}, stale()
@@ -83,6 +83,9 @@ func (a *Authenticator) Authenticate(ctx context.Context, s *directory.Snapshot,
 		return authz.Principal{}, refused()
 	}
 	text := header[len(scheme):]
+	if strings.HasPrefix(text, directory.SessionPrefix) {
+		return session(s, text, "")
+	}
 	if !strings.HasPrefix(text, directory.TokenPrefix) {
 		return authz.Principal{}, refused()
 	}
@@ -105,7 +108,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, s *directory.Snapshot,
 	return p, nil
 }
 
-// Still tells whether a header that Authenticate took, for the token with this id, is good now. It never takes the slow way:
+// Still tells whether a header that Authenticate took, for the token or session with this id, is good now. It never takes the slow way:
 // that the text is the token's was proven when it came, and whether it is revoked, expired or its principal disabled must be
 // known at once, for thousands of open streams.
 func (a *Authenticator) Still(s *directory.Snapshot, header, token string) (authz.Principal, error) {
@@ -116,10 +119,28 @@ func (a *Authenticator) Still(s *directory.Snapshot, header, token string) (auth
 	if len(header) != len(scheme)+tokenSize {
 		return authz.Principal{}, refused()
 	}
+	if strings.HasPrefix(header[len(scheme):], directory.SessionPrefix) {
+		return session(s, header[len(scheme):], token)
+	}
 	t, _, ok := s.FindToken(header[len(scheme):])
 	if !ok || t.ID != token || !t.Live(time.Now()) {
 		return authz.Principal{}, refused()
 	}
+	p := t.Principal.Principal
+	p.Token = t.ID
+	return p, nil
+}
+
+// session needs no slow hash: its text has 256 random bits, and the keyed digest that it is found by tells nothing without the
+// key. It is looked up anew for every request and every look at a stream, so that one that was ended is refused at once. A stream
+// that is open counts as use.
+func session(s *directory.Snapshot, text, id string) (authz.Principal, error) {
+	t, ok := s.FindSession(text)
+	at := time.Now()
+	if !ok || id != "" && t.ID != id || !t.Live(at) {
+		return authz.Principal{}, refused()
+	}
+	t.Used(at)
 	p := t.Principal.Principal
 	p.Token = t.ID
 	return p, nil

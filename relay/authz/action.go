@@ -56,6 +56,10 @@ const (
 	TeamsRead         Action = "teams.read"
 	TeamsManage       Action = "teams.manage"
 	WorkspaceOwn      Action = "workspace.own"
+	UsersRead         Action = "users.read"
+	UsersManage       Action = "users.manage"
+	SignInRead        Action = "sign_in.read"
+	SignInManage      Action = "sign_in.manage"
 )
 
 // Permission is a row of the permission table.
@@ -85,6 +89,8 @@ const (
 	CustomRoles Asset = "role"
 	Grants      Asset = "grant"
 	Teams       Asset = "team"
+	Users       Asset = "user"
+	SignIns     Asset = "sign-in policy"
 )
 
 // Verb is what is done to an asset. Manage stands for every change to it: create, edit and delete.
@@ -140,6 +146,10 @@ var Actions = []Permission{
 	{GrantsManage, OnScope, Grants, Manage, "POST /grants, DELETE /grants/{id} (each on the grant's own scope; of the role owner: workspace.own too)", admins},
 	{TeamsRead, OnWorkspace, Teams, View, "GET /teams, GET /teams/{team}", admins},
 	{TeamsManage, OnWorkspace, Teams, Manage, "POST /teams, DELETE /teams/{team}, PUT /teams/{team}/members/{principal}, DELETE /teams/{team}/members/{principal}", admins},
+	{UsersRead, OnWorkspace, Users, View, "GET /users, GET /sessions", admins},
+	{UsersManage, OnWorkspace, Users, Manage, "POST /users, POST /users/{id}/code, POST /users/{id}/disable, POST /users/{id}/enable, DELETE /users/{id}, DELETE /users/{id}/second-factor, DELETE /users/{id}/sessions, DELETE /sessions/{id} (each of who holds no more than the caller)", admins},
+	{SignInRead, OnWorkspace, SignIns, View, "GET /sign-in-policy", operators},
+	{SignInManage, OnWorkspace, SignIns, Manage, "PUT /sign-in-policy", admins},
 	{WorkspaceOwn, OnWorkspace, Workspaces, Manage, "DELETE /workspaces/{workspace}; and, beside the action of the route, whatever gives or takes the role owner", owners},
 }
 

@@ -28,10 +28,10 @@ func principal(g ...Grant) Principal {
 var analyst = []Action{Query, Schema, List, Stat, Read, RequestGet, ConnectionsRead}
 
 var operator = append([]Action{Exec, Transaction, Write, Delete, Move, Mkdir, Request, Dial, ConnectionsManage, AgentsRead, AgentsManage,
-	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead, BudgetsRead}, analyst...)
+	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead, BudgetsRead, SignInRead}, analyst...)
 
 var admin = append([]Action{GatewaysManage, BudgetsManage, AllowlistManage, TokensRead, TokensManage, RolesRead, RolesManage, GrantsRead,
-	GrantsManage, TeamsRead, TeamsManage}, operator...)
+	GrantsManage, TeamsRead, TeamsManage, UsersRead, UsersManage, SignInManage}, operator...)
 
 var owner = append([]Action{WorkspaceOwn}, admin...)
 
@@ -177,6 +177,20 @@ func TestParseRole(t *testing.T) {
 	for _, s := range []string{"", "Admin", " admin", "root", "admin,operator", strings.Repeat("a", 1000)} {
 		if got, err := ParseRole(s); err == nil || got != "" || strings.Contains(err.Error(), "aaaa") {
 			t.Error(s, err)
+		}
+	}
+}
+// A new action that lets somebody stay in or lets others in must be thought of; one that is not known wants a proof.
+func TestDangerousActions(t *testing.T) {
+	for _, a := range []Action{AllowlistManage, TokensManage, JoinTokensManage, AgentsManage, GatewaysManage, UsersManage, SignInManage,
+		RolesManage, GrantsManage, TeamsManage, WorkspaceOwn, "made.up", ""} {
+		if !a.Dangerous() {
+			t.Errorf("%s wants no fresh proof", a)
+		}
+	}
+	for _, a := range []Action{Query, Exec, ConnectionsRead, AuditRead, TokensRead, UsersRead} {
+		if a.Dangerous() {
+			t.Errorf("%s wants a fresh proof", a)
 		}
 	}
 }

@@ -204,7 +204,13 @@ func (d *Directory) flush(ctx context.Context) error {
 			used[t] = at
 		}
 	}
-	if len(agents) == 0 && len(used) == 0 {
+	sessions := map[*Session]int64{}
+	for _, t := range s.sessions {
+		if at := t.used.last.Load(); at > t.used.written.Load() {
+			sessions[t] = at
+		}
+	}
+	if len(agents) == 0 && len(used) == 0 && len(sessions) == 0 {
 		return nil
 	}
 	write := func(tx *store.Tx) error {
@@ -234,6 +240,11 @@ func (d *Directory) flush(ctx context.Context) error {
 				return err
 			}
 		}
+		for t, at := range sessions {
+			if err := tx.UsedSession(t.ID, at); err != nil {
+				return err
+			}
+		}
 		return nil
 	}
 	var err error
@@ -255,6 +266,9 @@ func (d *Directory) flush(ctx context.Context) error {
 		l.mu.Unlock()
 	}
 	for t, at := range used {
+		t.used.written.Store(at)
+	}
+	for t, at := range sessions {
 		t.used.written.Store(at)
 	}
 	return nil

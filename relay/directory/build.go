@@ -70,7 +70,8 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 		Generation: st.Generation, Installation: in.ID, Created: fromMs(in.Created),
 		byName: map[string]*Workspace{}, byID: map[string]*Workspace{},
 		agents: make(map[string]*Agent, len(st.Agents)), tokens: make(map[[32]byte]*Token, len(st.APITokens)),
-		digest: func(text string) ([32]byte, error) { return v.Digest("", vault.APIToken, text) },
+		digest:        func(text string) ([32]byte, error) { return v.Digest("", vault.APIToken, text) },
+		sessionDigest: func(text string) ([32]byte, error) { return v.Digest("", vault.Session, text) },
 	}
 	for _, r := range st.Relays {
 		out := Relay{ID: r.ID, Created: fromMs(r.Created), version: r.Version}
@@ -89,7 +90,8 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 		}
 		w := &Workspace{ID: r.ID, Name: body.Name, Created: fromMs(r.Created), groups: map[string]*Group{},
 			connections: map[string]*Connection{}, principals: map[string]*Principal{}, agents: map[string]*Agent{},
-			members: map[string][]*Agent{}, roles: map[string]*Role{}, teams: map[string]*Team{}, grants: map[string]*Grant{}}
+			members: map[string][]*Agent{}, roles: map[string]*Role{}, teams: map[string]*Team{}, grants: map[string]*Grant{},
+			people: map[string]*Person{}, users: map[string]*Principal{}}
 		s.byID[w.ID], s.byName[w.Name] = w, w
 		s.workspaces = append(s.workspaces, w)
 	}
@@ -101,7 +103,7 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 		}
 	}
 	for _, step := range []func(*vault.Vault, *store.State, *Snapshot) error{
-		s.addGroups, s.addConnections, s.addGateways, s.addBudgets, s.addAgents, s.addRoles, s.addPrincipals, s.addTokens, s.addAllowlists,
+		s.addGroups, s.addConnections, s.addGateways, s.addBudgets, s.addAgents, s.addRoles, s.addPrincipals, s.addTokens, s.addPeople, s.addAllowlists,
 	} {
 		if err := step(v, st, prev); err != nil {
 			return nil, err

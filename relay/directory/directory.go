@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/password"
 	"github.com/fairleadhq/fairlead/relay/store"
 	"github.com/fairleadhq/fairlead/relay/vault"
 )
@@ -27,17 +28,23 @@ type Config struct {
 	StaleAfter time.Duration // how long the state may be unreadable before nobody is let in
 	Flush      time.Duration // how often last-seen and last-used times are written
 	Logger     *slog.Logger
+	// PasswordRounds of PBKDF2 for people's passwords: vault.MinRounds or more. One with fewer is made anew when its person signs in.
+	PasswordRounds int
+	Leaked         *password.Leaked // passwords that nobody may choose; nil: none beside the commonest. Whoever gives it closes it.
 }
 
 // DefaultConfig gives the defaults for a folder: kek.key in it, 1 s, 15 s, 10 s.
 func DefaultConfig(dir string) Config {
 	return Config{Dir: dir, KEKFile: filepath.Join(dir, "kek.key"), Poll: time.Second, StaleAfter: 15 * time.Second,
-		Flush: 10 * time.Second, Logger: slog.New(slog.DiscardHandler)}
+		Flush: 10 * time.Second, Logger: slog.New(slog.DiscardHandler), PasswordRounds: vault.Rounds}
 }
 
 func (c Config) check() error {
 	if c.Poll <= 0 || c.StaleAfter < c.Poll || c.Flush <= 0 || c.Logger == nil {
 		return errors.New("open the directory: poll, stale and flush times and a logger must be set")
+	}
+	if c.PasswordRounds < vault.MinRounds || c.PasswordRounds > vault.MaxRounds {
+		return fmt.Errorf("open the directory: %d rounds for passwords are not within %d to %d", c.PasswordRounds, vault.MinRounds, vault.MaxRounds)
 	}
 	return nil
 }

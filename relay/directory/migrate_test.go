@@ -16,18 +16,22 @@ import (
 	"github.com/fairleadhq/fairlead/relay/store"
 )
 
-// backTo3 makes of a state what the release before had: no teams, no custom roles, no owners.
+// backTo3 makes of a state what the release before had: no teams, no custom roles, no owners, no people.
 func backTo3(t *testing.T, dir string) {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("..", "store", "migrations", "0004_rights.sql"))
-	must(t, err)
-	_, down, ok := strings.Cut(string(b), "-- +goose Down")
-	if !ok {
-		t.Fatal("the migration has no way down")
+	down := ""
+	for _, name := range []string{"0005_people.sql", "0004_rights.sql"} {
+		b, err := os.ReadFile(filepath.Join("..", "store", "migrations", name))
+		must(t, err)
+		_, back, ok := strings.Cut(string(b), "-- +goose Down")
+		if !ok {
+			t.Fatalf("migration %s has no way down", name)
+		}
+		down += back + ";"
 	}
 	db, err := sql.Open("sqlite", filepath.Join(dir, store.File))
 	must(t, err)
-	_, err = db.Exec("BEGIN;" + down + ";DELETE FROM settings WHERE name = 'owners made'; DELETE FROM goose_db_version WHERE version_id >= 4; COMMIT")
+	_, err = db.Exec("BEGIN;" + down + "DELETE FROM settings WHERE name = 'owners made'; DELETE FROM goose_db_version WHERE version_id >= 4; COMMIT")
 	must(t, errors.Join(err, db.Close()))
 }
 

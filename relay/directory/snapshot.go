@@ -28,6 +28,11 @@ type Snapshot struct {
 	agents     map[string]*Agent
 	tokens     map[[32]byte]*Token
 	digest     func(token string) ([32]byte, error)
+
+	people        map[string]*Person
+	sessions      map[[32]byte]*Session
+	sessionsByID  map[string]*Session
+	sessionDigest func(text string) ([32]byte, error)
 }
 
 // Relay is a relay of the installation.
@@ -56,7 +61,11 @@ type Workspace struct {
 	Teams       []*Team       // of principals
 	Grants      []*Grant      // in the order of their making
 	Budget      budget.Limits // set by the workspace's admins; the zero value limits nothing
+	Sessions    []*Session    // of people, the newest first
+	SignIn      SignIn        // what is demanded of who signs in
 
+	people      map[string]*Person     // by principal id
+	users       map[string]*Principal  // those that are people, by name
 	budget      []byte                 // as it was sealed
 	groups      map[string]*Group      // by name and id: a name never looks like an id
 	connections map[string]*Connection // by name and id

@@ -65,7 +65,7 @@ func (d *Dispatcher) tellAlone(p authz.Principal, ev audit.Event) bool {
 	if n.flood.Admit(key, time.Now()) {
 		return true
 	}
-	n.put(key, audit.Event{Kind: audit.KindDenied, Workspace: ev.Workspace, Origin: string(protocol.OriginRelay), Principal: p.ID, PrincipalName: p.Name,
+	n.put(key, audit.Event{Kind: ev.Kind, Workspace: ev.Workspace, Origin: string(protocol.OriginRelay), Principal: p.ID, PrincipalName: p.Name,
 		SourceAddress: ev.SourceAddress, Decision: "deny", Code: string(protocol.CodeRateLimited)})
 	return false
 }
@@ -103,7 +103,11 @@ func (d *Dispatcher) TellDenied() {
 	rate, _ := d.deniedLimits()
 	for key, count := range counts {
 		ev := of[key]
-		ev.Reason = fmt.Sprintf("refusals of one token beyond %d a second are counted, not recorded one by one", rate)
+		of := "one token"
+		if ev.Kind == audit.KindRefused {
+			of = "who would sign in"
+		}
+		ev.Reason = fmt.Sprintf("refusals of %s beyond %d a second are counted, not recorded one by one", of, rate)
 		ev.Detail = map[string]string{"count": strconv.FormatInt(count, 10)}
 		d.Logger.Warn("a token's requests are refused in a flood", "workspace", ev.Workspace, "principal", ev.Principal, "count", count)
 		if _, err := d.Record(ev); err != nil {

@@ -68,6 +68,7 @@ func (t *Tx) Load() (*State, error) {
 		}, "SELECT id, workspace, version, sealed FROM allowlist ORDER BY id")
 		return
 	})
+	read(func() error { return t.loadPeople(&s) })
 	if err != nil {
 		return nil, err
 	}

@@ -134,4 +134,9 @@ type State struct {
 	Members      []Member
 	Grants       []Grant
 	Allowlist    []AllowEntry
+
+	People         []Person
+	Users          []User
+	Sessions       []Session
+	SignInPolicies []SignInPolicy
 }

@@ -68,12 +68,17 @@ const (
 	NameOfRole
 	NameOfTeam
 	TeamMember
+	Session
+	User
+	OneTimeCode
+	RecoveryCode
+	SourceNetwork
 	purposes
 )
 
 var purposeNames = [purposes]string{
 	"workspace name", "group name", "connection name", "principal name", "api token", "join token", "grant",
-	"gateway address", "role name", "team name", "team member",
+	"gateway address", "role name", "team name", "team member", "session", "user", "one-time code", "recovery code", "source network",
 }
 
 // mac is a pool of HMACs under one key: the hot path allocates nothing.

@@ -89,7 +89,7 @@ func TestDigests(t *testing.T) {
 	create(t, v, "ws_b")
 	seen := map[[32]byte]string{}
 	for _, ws := range []string{"ws_a", "ws_b"} {
-		for p := vault.NameOfWorkspace; p <= vault.Grant; p++ {
+		for p := vault.NameOfWorkspace; p <= vault.SourceNetwork; p++ {
 			for _, text := range []string{"", "sales", "Sales", strings.Repeat("long", 100)} {
 				d, err := v.Digest(ws, p, text)
 				d2, _ := v.Digest(ws, p, text)
@@ -210,5 +210,31 @@ func BenchmarkVerify(b *testing.B) {
 	}
 	for b.Loop() {
 		vault.Verify(v, "flt_x")
+	}
+}
+
+func TestVerifyInTellsWhatIsStale(t *testing.T) {
+	v, err := vault.NewVerifierOf("velvet otter", vault.MinRounds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, stale := vault.VerifyIn(v, "velvet otter", vault.MinRounds); !ok || stale {
+		t.Error("the present number of rounds:", ok, stale)
+	}
+	if ok, stale := vault.VerifyIn(v, "velvet otter", vault.MinRounds+1); !ok || !stale {
+		t.Error("the number has risen:", ok, stale)
+	}
+	if ok, _ := vault.VerifyIn(v, "velvet otters", vault.MinRounds+1); ok {
+		t.Error("another text verifies")
+	}
+	for _, none := range []string{"", "pbkdf2-sha512$1$AAAA$AAAA", v + "$"} {
+		if ok, _ := vault.VerifyIn(none, "", vault.MinRounds); ok {
+			t.Errorf("%q verifies", none)
+		}
+	}
+	for _, rounds := range []int{0, vault.MinRounds - 1, vault.MaxRounds + 1} {
+		if _, err := vault.NewVerifierOf("x", rounds); err == nil {
+			t.Errorf("%d rounds are taken", rounds)
+		}
 	}
 }

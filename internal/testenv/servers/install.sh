@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the database servers that the tests start, and the shells whose completion they try; with FAIRLEAD_TEST_WINE set,
+# Installs the database servers that the tests start, oathtool, which codes are held against, and the shells whose completion they try; with FAIRLEAD_TEST_WINE set,
 # also what the tests under Wine want. Root on Debian or Ubuntu installs what is missing; anybody else is told what is missing.
 # Exit status 0: all servers are there; 1: one is missing. Without a shell or Wine its tests are skipped and counted.
 set -eu
@@ -11,6 +11,7 @@ have postgres '/usr/lib/postgresql/*/bin/postgres' || missing="$missing postgres
 have psql '/usr/lib/postgresql/*/bin/psql' || missing="$missing postgresql-client"
 have mariadbd /usr/sbin/mariadbd || missing="$missing mariadb-server"
 have mariadb /usr/bin/mariadb || missing="$missing mariadb-client"
+have oathtool /usr/bin/oathtool || missing="$missing oathtool"
 extra=
 have zsh /usr/bin/zsh || extra="$extra zsh"
 have fish /usr/bin/fish || extra="$extra fish"

@@ -97,7 +97,7 @@ func New(t *testing.T) *Relay {
 			q.Body = io.NopCloser(bytes.NewReader(b))
 		}
 		r.Unlock()
-		if q.Header.Get("Authorization") != "Bearer "+Token && !strings.HasSuffix(q.URL.Path, "/openapi.json") {
+		if q.Header.Get("Authorization") != "Bearer "+Token && q.Header.Get("Authorization") != "Bearer "+Session && !strings.HasSuffix(q.URL.Path, "/openapi.json") && !strings.HasSuffix(q.URL.Path, "/sign-in") && !strings.HasSuffix(q.URL.Path, "/sign-in/first") {
 			Fail(w, &protocol.Error{Code: protocol.CodeUnauthenticated, Message: "no valid API token was given", Origin: protocol.OriginRelay, Hint: "fairlead login", RequestID: "req_test"})
 			return
 		}
@@ -253,6 +253,7 @@ func (r *Relay) routes(mux *http.ServeMux) {
 	r.gatewayRoutes(handle)
 	r.budgetRoutes(handle)
 	r.rightsRoutes(handle)
+	r.peopleRoutes(mux, handle)
 	handle("GET /connections", func(w http.ResponseWriter, q *http.Request) {
 		if r.DenyConnections {
 			Fail(w, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not list connections", Origin: protocol.OriginRelay})

@@ -9,34 +9,48 @@ import (
 	"strings"
 
 	"github.com/fairleadhq/fairlead/internal/cli"
+	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/client"
 )
 
-type loginCommand struct{}
+type loginCommand struct {
+	User  string   `placeholder:"NAME" help:"Sign in with this user name and a password instead of a token."`
+	First bool     `help:"Set the password by a one-time code before, with --user."`
+	For   lifetime `placeholder:"8h" help:"End the session after this time at the latest, with --user; the workspace may end it earlier."`
+	Idle  lifetime `placeholder:"30m" help:"End the session when it was not used for so long, with --user."`
+}
 
 func (*loginCommand) Examples() []string {
 	return []string{
 		"# asks for the token", "fairlead login --relay relay.example.com:8443 --ca ca.pem",
+		"# asks for the password, and for a code of the second factor", "fairlead login --relay relay.example.com:8443 --ca ca.pem --user anna",
+		"# the first time, or when the password was lost: asks for the one-time code and a new password", "fairlead login --relay relay.example.com:8443 --ca ca.pem --user anna --first",
 		"# from a secret store", "vault read -field=token secret/fairlead | fairlead login --relay relay.example.com:8443 --ca ca.pem",
 		"fairlead login --relay relay.example.com:8443 --ca ca.pem --token-file admin.token --workspace default",
 	}
 }
 
-func (*loginCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+func (k *loginCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	if r.Relay == "" {
 		return &protocol.Error{Code: protocol.CodeInvalid, Message: "login wants --relay HOST:PORT", Hint: "with --ca ca.pem from the relay's data folder"}
 	}
-	token, err := r.token(t)
-	if err != nil {
-		return err
+	if k.User == "" && (k.First || k.For != 0 || k.Idle != 0) {
+		return cli.Usage("--first, --for and --idle go with --user NAME")
 	}
-	if token.IsZero() {
-		if token, err = t.ReadSecret("API token"); err != nil {
+	var token secret.Bytes
+	var err error
+	if k.User == "" {
+		if token, err = r.token(t); err != nil {
 			return err
 		}
+		if token.IsZero() {
+			if token, err = t.ReadSecret("API token"); err != nil {
+				return err
+			}
+		}
 	}
-	l := login{Workspace: r.Workspace, Token: token.ExposeString()}
+	l := login{Workspace: r.Workspace}
 	if r.CA != "" {
 		pem, err := os.ReadFile(r.CA)
 		if err != nil {
@@ -50,10 +64,14 @@ func (*loginCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) error 
 	}
 	defer c.Close()
 	l.Relay = c.Relay()
+	if k.User != "" {
+		return k.signIn(ctx, t, c, l)
+	}
 	who, err := c.Whoami(ctx)
 	if err != nil {
 		return fmt.Errorf("log in: %w", err) // nothing is saved
 	}
+	l.Token = token.ExposeString()
 	path, err := l.save()
 	if err != nil {
 		return err
@@ -66,16 +84,21 @@ type logoutCommand struct{}
 
 func (*logoutCommand) Examples() []string { return []string{"fairlead logout"} }
 
-func (*logoutCommand) Run(t *cli.Term) error {
+func (*logoutCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	path, err := loginFile()
 	if err != nil {
 		return err
 	}
+	ended, told := endSaved(ctx, r)
 	switch err := os.Remove(path); {
 	case errors.Is(err, fs.ErrNotExist):
 		t.Notef("there was no saved login\n")
 	case err != nil:
 		return fmt.Errorf("forget the login: %w", err)
+	case ended && told == nil:
+		t.Notef("signed out: the session has ended\n")
+	case ended:
+		t.Notef("forgotten; the relay could not be told (%s), so the session stays until it ends by itself\n", cli.Clean(told.Error()))
 	default:
 		t.Notef("forgotten; the token itself stays valid until it expires or is revoked\n")
 	}

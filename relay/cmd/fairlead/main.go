@@ -11,9 +11,15 @@ func main() { os.Exit(cli.Run(program(), os.Args[1:], os.Stdin, os.Stdout, os.St
 type grammar struct {
 	relayFlags
 
-	Login  loginCommand  `cmd:"" help:"Check a relay and a token, and save them for later commands."`
-	Logout logoutCommand `cmd:"" help:"Forget the saved login."`
+	Login  loginCommand  `cmd:"" help:"Check a relay and a token, or sign in with user name and password, and save that for later commands."`
+	Logout logoutCommand `cmd:"" help:"End the session of the saved login, and forget it."`
 	Whoami whoamiCommand `cmd:"" help:"Show who the relay takes you for, and from which address you come."`
+
+	Account      accountCommand       `cmd:"" help:"Show what the relay keeps of you: password, second factor, what is missing."`
+	Confirm      confirmCommand       `cmd:"" help:"Prove again that it is you, before a dangerous act."`
+	Password     passwordCommand      `cmd:"" help:"Change your password; your other sessions end."`
+	SecondFactor secondFactorCommands `cmd:"" help:"Set up, replace or remove your second factor."`
+	Sessions     sessionsCommands     `cmd:"" help:"Show and end sessions."`
 
 	Query       queryCommand       `cmd:"" help:"Run a statement and print its rows."`
 	Exec        execCommand        `cmd:"" help:"Run one statement that changes data."`
@@ -33,6 +39,8 @@ type grammar struct {
 	Teams       teamsCommands       `cmd:"" help:"Manage teams: what is given to one, each member holds."`
 	Workspace   workspaceCommands   `cmd:"" name:"workspace" help:"What is done to the workspace as a whole."`
 	Explain     explainCommand      `cmd:"" help:"Tell why somebody may do an action, or what is missing."`
+	Users       usersCommands       `cmd:"" help:"Manage the people of the workspace."`
+	Policy      policyCommands      `cmd:"" name:"sign-in-policy" help:"Show and set what is demanded of who signs in."`
 	Allowlist   allowlistCommands   `cmd:"" help:"Show and set the addresses that may call the relay."`
 	Budget      budgetCommands      `cmd:"" help:"Show and set what the workspace and its connections may use of the relay."`
 	Audit       auditCommands       `cmd:"" help:"Read and verify the audit log."`

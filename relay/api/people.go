@@ -1,0 +1,231 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/internal/secret"
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/directory"
+	"github.com/fairleadhq/fairlead/relay/password"
+	"github.com/fairleadhq/fairlead/relay/totp"
+)
+
+// factorRoutes are those of the person's own second factor.
+func (a *API) factorRoutes() {
+	account(a, "POST", "/account/second-factor", audit.KindFactor, true, "A secret for an authenticator app, shown this once; a code puts it in force", 200, func(ctx context.Context, v *visit, _ *none) (*out[client.NewSecondFactor], error) {
+		s, err := a.cfg.Directory.BeginSecondFactor(ctx, v.session.Person)
+		if err != nil {
+			return nil, err
+		}
+		return &out[client.NewSecondFactor]{client.NewSecondFactor{Secret: totp.Text(s), URI: totp.URI("Fairlead "+v.workspace.Name, v.principal.Name, s)}}, nil
+	})
+	account(a, "PUT", "/account/second-factor", audit.KindFactor, true, "Put the new second factor in force; all other sessions end, and recovery codes are shown this once", 200, func(ctx context.Context, v *visit, i *struct{ Body client.ProveSecondFactor }) (*out[client.RecoveryCodes], error) {
+		codes, t, text, err := a.cfg.People.ProveFactor(ctx, v.session, i.Body.Code)
+		if err != nil {
+			return nil, err
+		}
+		s := v.signedIn(t, text, v.cookie)
+		return &out[client.RecoveryCodes]{client.RecoveryCodes{Codes: exposed(codes), Session: &s}}, nil
+	})
+	account(a, "DELETE", "/account/second-factor", audit.KindFactor, true, "Take the second factor away, unless a workspace demands one; all other sessions end", 204, func(ctx context.Context, v *visit, _ *none) (*none, error) {
+		return nil, a.cfg.Directory.RemoveSecondFactor(ctx, v.session.Person, v.session.ID)
+	})
+	account(a, "POST", "/account/recovery-codes", audit.KindFactor, true, "New recovery codes in place of the old, shown this once", 200, func(ctx context.Context, v *visit, _ *none) (*out[client.RecoveryCodes], error) {
+		codes, err := a.cfg.Directory.NewRecoveryCodes(ctx, v.session.Person)
+		if err != nil {
+			return nil, err
+		}
+		return &out[client.RecoveryCodes]{client.RecoveryCodes{Codes: exposed(codes)}}, nil
+	})
+}
+
+func exposed(l []secret.Bytes) []string {
+	out := make([]string, len(l))
+	for i, s := range l {
+		out[i] = s.ExposeString()
+	}
+	return out
+}
+
+// sessions lists those that live.
+func sessions(v *visit, l []*directory.Session) client.List[client.Session] {
+	o, now := client.List[client.Session]{Items: []client.Session{}}, time.Now()
+	for _, t := range l {
+		if !t.Live(now) {
+			continue
+		}
+		name := t.Workspace
+		if w, err := v.snap.Workspace(t.Workspace); err == nil {
+			name = w.Name
+		}
+		o.Items = append(o.Items, client.Session{ID: t.ID, User: t.Principal.Name, Workspace: name, Source: t.Source, Agent: t.Agent, CreatedAt: t.Created, LastUsedAt: t.LastUsed(),
+			EndsAt: t.Ends(), Current: t.ID == v.principal.Token})
+	}
+	return o
+}
+
+// target is the path for the record. A user's name is sensitive: its id stands in its place, and nothing for who is not there.
+func target(hc huma.Context, r *http.Request, v *visit) string {
+	head, tail, ok := strings.Cut(hc.Operation().Path, "/users/{id}")
+	if !ok {
+		return strings.TrimPrefix(r.URL.Path, client.BasePath)
+	}
+	id := "{id}"
+	if p, _, err := userOf(v.workspace, hc.Param("id")); err == nil {
+		id = p.ID
+	}
+	return strings.Replace(head, "{workspace}", v.workspace.ID, 1) + "/users/" + id + tail
+}
+
+// userOf finds a user of the workspace by name or id.
+func userOf(w *directory.Workspace, nameOrID string) (*directory.Principal, *directory.Person, error) {
+	if p := w.PersonOf(nameOrID); p != nil {
+		return w.Principal(nameOrID), p, nil
+	}
+	if pr, p := w.User(nameOrID); pr != nil {
+		return pr, p, nil
+	}
+	return nil, nil, &protocol.Error{Code: protocol.CodeNotFound, Message: "no such user", Hint: "list them: fairlead users list"}
+}
+
+func (a *API) userRoutes() {
+	const ws = "/workspaces/{workspace}"
+	route(a, "GET", ws+"/users", authz.UsersRead, "List the people of the workspace", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.User]], error) {
+		l := client.List[client.User]{Items: []client.User{}}
+		count, now := map[string]int{}, time.Now()
+		for _, t := range v.workspace.Sessions {
+			if t.Live(now) {
+				count[t.Principal.ID]++
+			}
+		}
+		for _, p := range v.workspace.Users() {
+			u := user(v.workspace, p)
+			u.Sessions = count[p.ID]
+			l.Items = append(l.Items, u)
+		}
+		return &out[client.List[client.User]]{l}, nil
+	})
+	route(a, "POST", ws+"/users", authz.UsersManage, "Take somebody in; the one-time code that sets the password is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewUser]) (*out[client.UserCode], error) {
+		n := directory.NewUser{Name: i.Body.Name, Person: i.Body.Person, Life: seconds(i.Body.ExpiresInSeconds)}
+		for _, s := range i.Body.Roles {
+			role, err := authz.ParseRole(s)
+			if err != nil {
+				return nil, err
+			}
+			n.Roles = append(n.Roles, role)
+		}
+		p, code, err := a.cfg.Directory.CreateUser(ctx, v.by(), v.workspace.ID, n)
+		if err != nil {
+			return nil, a.recorded(ctx, v, err)
+		}
+		o := client.UserCode{ID: p.ID, Name: p.Name, Code: code.ExposeString()}
+		if now, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID); err == nil && !code.IsZero() {
+			if q := now.PersonOf(p.ID); q != nil && !q.InvitedUntil.IsZero() {
+				o.ExpiresAt = &q.InvitedUntil
+			}
+		}
+		return &out[client.UserCode]{o}, nil
+	})
+	route(a, "POST", ws+"/users/{id}/code", authz.UsersManage, "A new one-time code that sets the user's password, shown this once", 201, func(ctx context.Context, v *visit, i *struct {
+		Workspace string `path:"workspace" doc:"name or id"`
+		ID        string `path:"id" doc:"name or id"`
+		Body      client.NewUserCode
+	}) (*out[client.UserCode], error) {
+		p, _, err := userOf(v.workspace, i.ID)
+		if err != nil {
+			return nil, err
+		}
+		code, until, err := a.cfg.Directory.IssueCode(ctx, v.by(), v.workspace.ID, p.ID, seconds(i.Body.ExpiresInSeconds))
+		if err != nil {
+			return nil, a.recorded(ctx, v, err)
+		}
+		return &out[client.UserCode]{client.UserCode{ID: p.ID, Name: p.Name, Code: code.ExposeString(), ExpiresAt: &until}}, nil
+	})
+	on := func(method, path, summary string, f func(ctx context.Context, v *visit, p *directory.Principal) error) {
+		route(a, method, ws+"/users/{id}"+path, authz.UsersManage, summary, 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
+			p, _, err := userOf(v.workspace, i.ID)
+			if err != nil {
+				return nil, err
+			}
+			if err := a.cfg.Directory.MayActFor(v.by(), v.workspace, p.ID); err != nil {
+				return nil, a.recorded(ctx, v, err)
+			}
+			return nil, a.recorded(ctx, v, f(ctx, v, p))
+		})
+	}
+	on("POST", "/disable", "Refuse the user in this workspace; what runs is cut", func(ctx context.Context, v *visit, p *directory.Principal) error {
+		return a.cfg.Directory.SetPrincipalDisabled(ctx, v.workspace.ID, p.ID, true)
+	})
+	on("POST", "/enable", "Let a disabled user in again", func(ctx context.Context, v *visit, p *directory.Principal) error {
+		return a.cfg.Directory.SetPrincipalDisabled(ctx, v.workspace.ID, p.ID, false)
+	})
+	on("DELETE", "", "Take the user out of the workspace; at home, for good", func(ctx context.Context, v *visit, p *directory.Principal) error {
+		return a.cfg.Directory.RemoveUser(ctx, v.workspace.ID, p.ID)
+	})
+	on("DELETE", "/second-factor", "Take the user's second factor away, for who lost it; all sessions end", func(ctx context.Context, v *visit, p *directory.Principal) error {
+		return a.cfg.Directory.ResetSecondFactor(ctx, v.by(), v.workspace.ID, p.ID)
+	})
+	on("DELETE", "/sessions", "End all sessions of the user in this workspace", func(ctx context.Context, v *visit, p *directory.Principal) error {
+		for _, t := range v.workspace.Sessions {
+			if t.Principal.ID == p.ID {
+				if err := a.cfg.Directory.EndSession(ctx, v.workspace.ID, t.ID, ""); err != nil && protocol.AsError(err).Code != protocol.CodeNotFound {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	route(a, "GET", ws+"/sessions", authz.UsersRead, "Everybody's sessions in the workspace", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Session]], error) {
+		return &out[client.List[client.Session]]{sessions(v, v.workspace.Sessions)}, nil
+	})
+	route(a, "DELETE", ws+"/sessions/{id}", authz.UsersManage, "End a session; what runs in it is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
+		for _, s := range v.workspace.Sessions {
+			if s.ID == i.ID {
+				if err := a.cfg.Directory.MayActFor(v.by(), v.workspace, s.Principal.ID); err != nil {
+					return nil, a.recorded(ctx, v, err)
+				}
+			}
+		}
+		return nil, a.cfg.Directory.EndSession(ctx, v.workspace.ID, i.ID, "")
+	})
+	route(a, "GET", ws+"/sign-in-policy", authz.SignInRead, "What is demanded of who signs in", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.SignInPolicy], error) {
+		return &out[client.SignInPolicy]{policy(v.workspace.SignIn)}, nil
+	})
+	route(a, "PUT", ws+"/sign-in-policy", authz.SignInManage, "Replace it; sessions that it does not admit end at once", 200, func(ctx context.Context, v *visit, i *in[client.SignInPolicy]) (*out[client.SignInPolicy], error) {
+		b := i.Body
+		s := directory.SignIn{Policy: password.Policy{MinLength: b.MinLength, Classes: b.Classes, MaxAgeDays: b.MaxAgeDays, History: b.History}, SecondFactor: b.SecondFactor,
+			Idle: seconds(b.IdleSeconds), Absolute: seconds(b.AbsoluteSeconds), StepUp: seconds(b.StepUpSeconds)}
+		if err := a.cfg.Directory.SetSignIn(ctx, v.workspace.ID, s); err != nil {
+			return nil, err
+		}
+		return &out[client.SignInPolicy]{policy(s)}, nil
+	})
+}
+
+// policy tells what is in force, with the defaults filled in.
+func policy(s directory.SignIn) client.SignInPolicy {
+	s = s.InForce()
+	return client.SignInPolicy{SecondFactor: s.SecondFactor, MinLength: s.MinLength, Classes: s.Classes, MaxAgeDays: s.MaxAgeDays, History: s.History,
+		IdleSeconds: int64(s.Idle / time.Second), AbsoluteSeconds: int64(s.Absolute / time.Second), StepUpSeconds: int64(s.StepUp / time.Second)}
+}
+
+func user(w *directory.Workspace, p *directory.Principal) client.User {
+	q := w.PersonOf(p.ID)
+	u := client.User{ID: p.ID, Name: p.Name, Disabled: p.Disabled, HomeHere: q.Home == w.ID, PasswordSet: !q.PasswordSet.IsZero(), SecondFactor: !q.SecondFactor.IsZero(),
+		CreatedAt: p.Created, Roles: []string{}}
+	for _, r := range p.Principal.Roles() {
+		u.Roles = append(u.Roles, string(r))
+	}
+	if time.Now().Before(q.InvitedUntil) {
+		u.InvitedUntil = &q.InvitedUntil
+	}
+	return u
+}

@@ -1,0 +1,320 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+	"unicode"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/internal/secret"
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authn"
+	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/directory"
+)
+
+// Cookie is the name of the cookie that holds a browser's session. The prefix binds it to this host, TLS and path / (RFC 6265bis).
+const Cookie = "__Host-fairlead"
+
+// credential takes what a caller shows: the one Authorization header (RFC 6750, 2.1), or the one cookie, never both.
+func credential(r *http.Request) (header string, cookie bool, _ error) {
+	vs, cs := r.Header.Values("Authorization"), r.CookiesNamed(Cookie)
+	switch {
+	case len(vs) == 1 && len(cs) == 0:
+		return vs[0], false, nil
+	case len(vs) == 0 && len(cs) == 1:
+		return "Bearer " + cs[0].Value, true, nil
+	}
+	return "", false, unauthenticated()
+}
+
+func safe(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
+}
+
+// fromHere tells whether a browser says that a request comes from the relay's own pages. A browser sets both headers itself, and
+// no page can change them.
+func fromHere(r *http.Request) bool {
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" {
+		return false
+	}
+	o := r.Header.Get("Origin")
+	if o == "" {
+		return r.Header.Get("Sec-Fetch-Site") == "same-origin"
+	}
+	u, err := url.Parse(o)
+	return err == nil && u.Scheme == "https" && u.Host == r.Host
+}
+
+// elsewhere tells whether a browser says that a request comes from another site. Programs send neither header.
+func elsewhere(r *http.Request) bool {
+	return (r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "") && !fromHere(r)
+}
+
+func crossSite() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: "sign_in.cross_site", Message: "the request comes from another site",
+		Hint: "programs send the session in the Authorization header, and no cookie"}
+}
+
+func needs(what string) *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: client.RuleNeeds, Message: map[string]string{
+		directory.NeedsCode:         "the session began without a code of your second factor",
+		directory.NeedsSecondFactor: "the workspace demands a second factor, and you have none",
+		directory.NeedsPassword:     "your password has expired",
+	}[what], Hint: map[string]string{
+		directory.NeedsCode:         "sign in again: fairlead login --user",
+		directory.NeedsSecondFactor: "fairlead second-factor add",
+		directory.NeedsPassword:     "fairlead password",
+	}[what]}
+}
+
+func wantsStepUp() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: client.RuleStepUp, Message: "this wants a fresh proof that it is you", Hint: "fairlead confirm, then try again"}
+}
+
+func (v *visit) signedIn(t *directory.Session, text secret.Bytes, cookie bool) client.SignedIn {
+	o := client.SignedIn{ID: t.ID, User: t.Principal.Name, ExpiresAt: t.Expires, Needs: t.Needs(time.Now()), Workspace: v.workspace.Name}
+	if cookie {
+		v.header.Set("Set-Cookie", cookieOf(text.ExposeString(), int(time.Until(t.Expires).Seconds())))
+	} else {
+		o.Session = text.ExposeString()
+	}
+	return o
+}
+
+// cookieOf is the header of the cookie; age 0 and less makes the browser forget it.
+func cookieOf(value string, age int) string {
+	return (&http.Cookie{Name: Cookie, Value: value, Path: "/", MaxAge: max(age, 0) - btoi(age <= 0), Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode}).String()
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// register is huma's for the routes here: errors get their request id, and f a visit.
+func register[I, O any](a *API, method, path, summary string, status int, anonymous bool, guard func(huma.Context, func(huma.Context)), f func(context.Context, *visit, *I) (*O, error)) {
+	a.routes = append(a.routes, Route{Method: method, Path: path, Session: !anonymous, Anonymous: anonymous})
+	op := operation(method, path, summary, status)
+	op.Middlewares = huma.Middlewares{guard}
+	if anonymous {
+		op.Security = []map[string][]string{}
+	}
+	huma.Register(a.huma, op, func(ctx context.Context, i *I) (*O, error) {
+		v, _ := ctx.Value(keyVisit).(*visit)
+		if v == nil { // the guard did not run: fail closed
+			return nil, problem(unauthenticated())
+		}
+		o, err := f(ctx, v, i)
+		if err != nil {
+			return nil, a.failed(ctx, err)
+		}
+		return o, nil
+	})
+}
+
+// takeBody reads the body for huma, after the checks that every body passes.
+func takeBody(r *http.Request) error {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	b, err := readBody(r, maxSignInBody)
+	if err == nil && len(b) > 0 {
+		err = checkJSON(b)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(b))
+	return err
+}
+
+// maxSignInBody bounds what somebody may send before it is known who it is.
+const maxSignInBody = 16 << 10
+
+// stranger registers a route for who has nothing to show yet.
+func stranger[I, O any](a *API, method, path, summary string, status int, f func(context.Context, *visit, *I) (*O, error)) {
+	register(a, method, path, summary, status, true, func(hc huma.Context, next func(huma.Context)) {
+		r, w := humago.Unwrap(hc)
+		if err := takeBody(r); err != nil {
+			a.fail(w, r, err)
+			return
+		}
+		if elsewhere(r) {
+			a.fail(w, r, crossSite())
+			return
+		}
+		next(huma.WithValue(hc, keyVisit, &visit{source: a.source(r), header: w.Header(), entered: time.Now(), agent: program(r)}))
+	}, f)
+}
+
+// account registers a route for a person's own account, which wants a session and no right in a workspace. A kind that is not
+// empty is recorded, before and after. fresh: the session must have proven itself not long ago.
+func account[I, O any](a *API, method, path string, kind audit.Kind, fresh bool, summary string, status int, f func(context.Context, *visit, *I) (*O, error)) {
+	register(a, method, path, summary, status, false, func(hc huma.Context, next func(huma.Context)) {
+		r, w := humago.Unwrap(hc)
+		v, err := a.enter(r, "", "", true)
+		if err == nil && v.session == nil {
+			err = a.denied(r, v, &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "an API token has no account", Hint: "sign in: fairlead login --user NAME"})
+		}
+		if err == nil {
+			err = takeBody(r)
+		}
+		if err == nil && fresh && !v.session.Fresh(time.Now()) {
+			err = a.denied(r, v, wantsStepUp())
+		}
+		if err != nil {
+			a.fail(w, r, err)
+			return
+		}
+		v.header = w.Header()
+		if kind != "" {
+			ev := a.event(r, v, kind)
+			ev.Decision, ev.Target, ev.Detail = "allow", r.Method+" "+path, map[string]string{"id": v.session.ID}
+			if err := a.record(r.Context(), ev); err != nil {
+				a.fail(w, r, err)
+				return
+			}
+			defer func() { a.outcome(ev, "", hc.Status()) }()
+		}
+		next(huma.WithValue(hc, keyVisit, v))
+	}, f)
+}
+
+// outcome records how a change that was recorded before ended.
+func (a *API) outcome(ev audit.Event, action authz.Action, status int) {
+	ev.Status = "failed" // also when the handler panics
+	if status >= 200 && status < 400 {
+		ev.Status = "done"
+	}
+	if _, err := a.cfg.Directory.Snapshot().Workspace(ev.Workspace); err != nil && action == authz.WorkspaceOwn && ev.Status == "done" {
+		// Its key is gone, so nothing more can be sealed into its log. The intent stands there.
+		a.cfg.Logger.Warn("a workspace was destroyed", "request_id", ev.RequestID, "workspace", ev.Workspace, "by", ev.Principal)
+		return
+	}
+	if _, err := a.cfg.Dispatch.Record(ev); err != nil {
+		a.cfg.Logger.Error("the outcome could not be recorded", "request_id", ev.RequestID, "error", err)
+	}
+}
+
+// program is what a caller says of itself, for the list of sessions: printable and short.
+func program(r *http.Request) string {
+	var out []rune
+	for _, c := range r.UserAgent() {
+		if unicode.IsPrint(c) && len(out) < 100 {
+			out = append(out, c)
+		}
+	}
+	return string(out)
+}
+
+// refusedSignIn records who was not let in, by the name of the user if there is one: what was typed may be a password. A flood is
+// counted, as that of a token is.
+func (a *API) refusedSignIn(ctx context.Context, v *visit, res authn.Result, err error) {
+	if res.Workspace == nil { // no workspace, no log
+		a.cfg.Logger.Debug("sign-in to a workspace that is not there", "request_id", requestID(ctx), "source", v.source)
+		return
+	}
+	ev := audit.Event{Kind: audit.KindRefused, Workspace: res.Workspace.ID, RequestID: requestID(ctx), SourceAddress: v.source.String(), Operation: "sign_in",
+		Origin: string(protocol.OriginRelay), Decision: "deny", Code: string(protocol.AsError(err).Code), Reason: res.Reason}
+	who := authz.Principal{Workspace: res.Workspace.ID, Token: "sign-in"}
+	if res.Principal != nil {
+		ev.Principal, ev.PrincipalName = res.Principal.ID, res.Principal.Name
+	}
+	a.cfg.Dispatch.Denied(ctx, who, ev)
+}
+
+func (a *API) signInRoutes() {
+	stranger(a, "POST", "/sign-in", "Begin a session; who has a second factor sends a code, too", 200, a.signIn)
+	stranger(a, "POST", "/sign-in/first", "Set a password by a one-time code; then sign in", 204, func(ctx context.Context, v *visit, i *struct{ Body client.FirstPassword }) (*none, error) {
+		var ev audit.Event
+		res, err := a.cfg.People.SetFirst(ctx, i.Body.Workspace, i.Body.User, i.Body.Code, secret.FromString(i.Body.Password), v.source, func(res authn.Result) error {
+			ev = audit.Event{Kind: audit.KindPassword, Workspace: res.Workspace.ID, RequestID: requestID(ctx), Principal: res.Principal.ID, PrincipalName: res.Principal.Name,
+				SourceAddress: v.source.String(), Operation: "sign_in", Origin: string(protocol.OriginRelay), Decision: "allow", Detail: map[string]string{"method": "one-time code"}}
+			return a.record(ctx, ev)
+		})
+		if ev.Kind != "" {
+			status := http.StatusOK
+			if err != nil {
+				status = protocol.AsError(err).Code.Status()
+			}
+			a.outcome(ev, "", status)
+		}
+		if err != nil && res.Reason != "" {
+			a.refusedSignIn(ctx, v, res, err)
+		}
+		return nil, err
+	})
+	account(a, "POST", "/sign-out", audit.KindSignOut, false, "End the session", 204, func(ctx context.Context, v *visit, _ *none) (*none, error) {
+		v.header.Set("Set-Cookie", cookieOf("", 0))
+		return nil, a.cfg.Directory.EndSession(ctx, "", v.session.ID, v.session.Person.ID)
+	})
+	account(a, "GET", "/account", "", false, "What a person sees of itself", 200, func(_ context.Context, v *visit, _ *none) (*out[client.Account], error) {
+		p, now := v.session.Person, time.Now()
+		o := client.Account{Person: p.ID, User: v.principal.Name, Workspace: v.workspace.Name, PasswordSetAt: p.PasswordSet, RecoveryCodes: p.Recovery, Needs: v.session.Needs(now), Fresh: v.session.Fresh(now)}
+		if !p.SecondFactor.IsZero() {
+			o.SecondFactorSince = &p.SecondFactor
+		}
+		return &out[client.Account]{o}, nil
+	})
+	account(a, "POST", "/account/password", audit.KindPassword, false, "Change the password; all other sessions end", 200, func(ctx context.Context, v *visit, i *struct{ Body client.ChangePassword }) (*out[client.SignedIn], error) {
+		t, text, err := a.cfg.People.ChangePassword(ctx, v.session, v.source, secret.FromString(i.Body.Password), secret.FromString(i.Body.NewPassword))
+		if err != nil {
+			return nil, err
+		}
+		return &out[client.SignedIn]{v.signedIn(t, text, v.cookie)}, nil
+	})
+	account(a, "POST", "/account/confirm", audit.KindConfirm, false, "Prove again that it is you, before a dangerous act; the session has a new text", 200, func(ctx context.Context, v *visit, i *struct{ Body client.Confirm }) (*out[client.SignedIn], error) {
+		t, text, err := a.cfg.People.Confirm(ctx, v.session, v.source, secret.FromString(i.Body.Password), i.Body.Code)
+		if err != nil {
+			return nil, err
+		}
+		return &out[client.SignedIn]{v.signedIn(t, text, v.cookie)}, nil
+	})
+	a.factorRoutes()
+	account(a, "GET", "/account/sessions", "", false, "The person's own sessions, in all workspaces", 200, func(_ context.Context, v *visit, _ *none) (*out[client.List[client.Session]], error) {
+		return &out[client.List[client.Session]]{sessions(v, v.snap.SessionsOf(v.session.Person))}, nil
+	})
+	account(a, "DELETE", "/account/sessions", audit.KindSessionEnd, false, "End all own sessions but this one", 204, func(ctx context.Context, v *visit, _ *none) (*none, error) {
+		return nil, a.cfg.Directory.EndSessions(ctx, v.session.Person, v.session.ID)
+	})
+	account(a, "DELETE", "/account/sessions/{id}", audit.KindSessionEnd, false, "End one of the own sessions", 204, func(ctx context.Context, v *visit, i *struct {
+		ID string `path:"id"`
+	}) (*none, error) {
+		return nil, a.cfg.Directory.EndSession(ctx, "", i.ID, v.session.Person.ID)
+	})
+}
+
+// signIn begins a session, records it, and only then gives its text away.
+func (a *API) signIn(ctx context.Context, v *visit, i *struct{ Body client.SignIn }) (*out[client.SignedIn], error) {
+	b := i.Body
+	res, err := a.cfg.People.SignIn(ctx, authn.SignIn{Workspace: b.Workspace, User: b.User, Password: secret.FromString(b.Password), Code: b.Code, Source: v.source, Agent: v.agent,
+		Idle: seconds(b.IdleSeconds), Life: seconds(b.LifeSeconds)})
+	if err != nil {
+		if res.Reason != "" {
+			a.refusedSignIn(ctx, v, res, err)
+		}
+		return nil, err
+	}
+	method := "password"
+	if res.Session.ByCode {
+		method = "password and code"
+	}
+	err = a.record(ctx, audit.Event{Kind: audit.KindSignIn, Workspace: res.Workspace.ID, RequestID: requestID(ctx), Principal: res.Principal.ID, PrincipalName: res.Principal.Name,
+		SourceAddress: v.source.String(), Operation: "sign_in", Origin: string(protocol.OriginRelay), Decision: "allow", Status: "done", Detail: map[string]string{"id": res.Session.ID, "method": method}})
+	if err != nil {
+		if e := a.cfg.Directory.EndSession(context.WithoutCancel(ctx), "", res.Session.ID, ""); e != nil {
+			a.cfg.Logger.Error("a session that could not be recorded stays until it expires; nobody has its text", "session", res.Session.ID, "error", e)
+		}
+		return nil, err
+	}
+	v.workspace = res.Workspace
+	return &out[client.SignedIn]{v.signedIn(res.Session, res.Text, b.Cookie)}, nil
+}

@@ -1,0 +1,14 @@
+package authz
+
+// dangerous are the actions by which whoever holds a stolen session could stay in, let others in, or hide: a session must prove
+// itself again before them. API tokens need not: nobody sits before them, and making one is such an action.
+var dangerous = map[Action]bool{
+	AllowlistManage: true, TokensManage: true, JoinTokensManage: true, AgentsManage: true, GatewaysManage: true, UsersManage: true, SignInManage: true,
+	RolesManage: true, GrantsManage: true, TeamsManage: true, WorkspaceOwn: true,
+}
+
+// Dangerous reports whether a session must be fresh for an action. What stands in no row of the permission table is.
+func (a Action) Dangerous() bool {
+	_, ok := table[a]
+	return !ok || dangerous[a]
+}

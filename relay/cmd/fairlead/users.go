@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/cli"
+	"github.com/fairleadhq/fairlead/relay/client"
+)
+
+type usersCommands struct {
+	List        usersList        `cmd:"" help:"List the people of the workspace."`
+	Invite      usersInvite      `cmd:"" help:"Take somebody in. The one-time code that sets the password goes to standard output, this once."`
+	Code        usersCode        `cmd:"" help:"Give a user who lost the password a new one-time code. It alone goes to standard output, this once."`
+	Disable     usersDisable     `cmd:"" help:"Refuse a user in this workspace at once, open streams included, until enabled."`
+	Enable      usersEnable      `cmd:"" help:"Let a disabled user in again."`
+	ResetFactor usersResetFactor `cmd:"" help:"Take a user's second factor away, for who lost phone and recovery codes."`
+	Remove      usersRemove      `cmd:"" help:"Take a user out of the workspace; where it was invited first, for good."`
+}
+
+type usersList struct{ cli.Output }
+
+func (*usersList) Examples() []string { return []string{"fairlead users list"} }
+
+func (k *usersList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	l, err := c.Users(ctx)
+	if err != nil {
+		return err
+	}
+	yes := func(b bool) string {
+		if b {
+			return "yes"
+		}
+		return "no"
+	}
+	return list(t, k.Output, l, []string{"name", "roles", "state", "second factor", "sessions", "home here", "created", "id"}, func(u client.User) []string {
+		state := "active"
+		switch {
+		case u.Disabled:
+			state = "disabled"
+		case u.InvitedUntil != nil:
+			state = "code open until " + stamp(*u.InvitedUntil)
+		case !u.PasswordSet:
+			state = "has no password"
+		}
+		return []string{u.Name, strings.Join(u.Roles, ","), state, yes(u.SecondFactor), strconv.Itoa(u.Sessions), yes(u.HomeHere), stamp(u.CreatedAt), u.ID}
+	})
+}
+
+type usersInvite struct {
+	Name    string   `arg:"" help:"User name: small letters, digits and \"_-.@+\"."`
+	Role    []string `required:"" placeholder:"ROLE" help:"Role on the workspace: admin, operator or analyst. May be given several times."`
+	Person  string   `placeholder:"PER_ID" help:"Somebody who signs in to another workspace already (fairlead account shows the id); there is no code then."`
+	Expires lifetime `placeholder:"24h" help:"How long the code counts: 30m, 24h, 7d."`
+	cli.Output
+}
+
+func (*usersInvite) Examples() []string {
+	return []string{"fairlead users invite anna --role operator", "fairlead users invite anna --role analyst --person per_7k2mxq4v5h6j7k2mxq4v5h6j7k"}
+}
+
+func (k *usersInvite) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	u, err := c.CreateUser(ctx, client.NewUser{Name: k.Name, Roles: k.Role, Person: k.Person, ExpiresInSeconds: k.Expires.seconds()})
+	if err != nil {
+		return about(k.Name, err)
+	}
+	if k.JSON() {
+		return t.JSON(u)
+	}
+	printUserCode(t, c, u)
+	return nil
+}
+
+func printUserCode(t *cli.Term, c *client.Client, u client.UserCode) {
+	if u.Code == "" {
+		t.Notef("user %s (%s) is in the workspace, and signs in with the password that it has\n", cli.Clean(u.Name), u.ID)
+		return
+	}
+	t.Printf("%s\n", cli.Clean(u.Code))
+	t.Notef("one-time code for %s (%s): counts once, until %s; it is not shown again. With it: fairlead login --relay %s --ca ca.pem --workspace %s --user %s --first\n",
+		cli.Clean(u.Name), u.ID, stampPtr(u.ExpiresAt), strings.TrimPrefix(c.Relay(), "https://"), cli.Clean(c.Workspace()), cli.Clean(u.Name))
+}
+
+type usersCode struct {
+	Name    string   `arg:"" help:"Name or id of the user."`
+	Expires lifetime `placeholder:"15m" help:"How long the code counts."`
+	cli.Output
+}
+
+func (*usersCode) Examples() []string { return []string{"fairlead users code anna"} }
+
+func (k *usersCode) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	u, err := c.NewUserCode(ctx, k.Name, client.NewUserCode{ExpiresInSeconds: k.Expires.seconds()})
+	if err != nil {
+		return about(k.Name, err)
+	}
+	if k.JSON() {
+		return t.JSON(u)
+	}
+	printUserCode(t, c, u)
+	return nil
+}
+
+// userArg names a user.
+type userArg struct {
+	Name string `arg:"" help:"Name or id of the user."`
+}
+
+func (k userArg) change(ctx context.Context, t *cli.Term, r *relayFlags, done string, do func(*client.Client, context.Context, string) error) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := do(c, ctx, k.Name); err != nil {
+		return about(k.Name, err)
+	}
+	t.Notef("user %s %s\n", cli.Clean(k.Name), done)
+	return nil
+}
+
+type usersDisable struct{ userArg }
+
+func (*usersDisable) Examples() []string { return []string{"fairlead users disable anna"} }
+
+func (k *usersDisable) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	return k.change(ctx, t, r, "is disabled", (*client.Client).DisableUser)
+}
+
+type usersEnable struct{ userArg }
+
+func (*usersEnable) Examples() []string { return []string{"fairlead users enable anna"} }
+
+func (k *usersEnable) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	return k.change(ctx, t, r, "is enabled", (*client.Client).EnableUser)
+}
+
+type usersResetFactor struct{ userArg }
+
+func (*usersResetFactor) Examples() []string { return []string{"fairlead users reset-factor anna"} }
+
+func (k *usersResetFactor) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	return k.change(ctx, t, r, "has no second factor any more, and no session", (*client.Client).ResetSecondFactor)
+}
+
+type usersRemove struct {
+	userArg
+	Yes bool `short:"y" help:"Do not ask."`
+}
+
+func (*usersRemove) Examples() []string { return []string{"fairlead users remove anna"} }
+
+func (k *usersRemove) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	if err := confirm(t, "Remove user "+cli.Clean(k.Name)+"?", k.Yes); err != nil {
+		return err
+	}
+	return k.change(ctx, t, r, "is removed", (*client.Client).RemoveUser)
+}
+
+type policyCommands struct {
+	Show policyShow `cmd:"" help:"Show what is demanded of who signs in."`
+	Set  policySet  `cmd:"" help:"Replace it; what is not given becomes the default. Sessions that it does not admit end at once."`
+}
+
+type policyShow struct{ cli.Output }
+
+func (*policyShow) Examples() []string { return []string{"fairlead sign-in-policy show"} }
+
+func (k *policyShow) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	p, err := c.SignInPolicy(ctx)
+	if err != nil {
+		return err
+	}
+	return k.print(t, p)
+}
+
+func (k *policyShow) print(t *cli.Term, p client.SignInPolicy) error {
+	if k.JSON() {
+		return t.JSON(p)
+	}
+	unless := func(zero bool, text string) string {
+		if zero {
+			return "no"
+		}
+		return text
+	}
+	life := func(s int64) string { return (time.Duration(s) * time.Second).String() }
+	for _, line := range [][2]string{{"second factor", unless(!p.SecondFactor, "demanded of everybody")}, {"least length", fmt.Sprintf("%d characters", p.MinLength)},
+		{"kinds of characters", unless(p.Classes < 2, fmt.Sprintf("%d of 4", p.Classes))}, {"expiry", unless(p.MaxAgeDays == 0, fmt.Sprintf("after %d days", p.MaxAgeDays))},
+		{"history", unless(p.History == 0, fmt.Sprintf("the last %d may not come back", p.History))}, {"idle session ends", "after " + life(p.IdleSeconds)},
+		{"any session ends", "after " + life(p.AbsoluteSeconds)}, {"a proof is fresh", "for " + life(p.StepUpSeconds)}} {
+		t.Printf("%-20s %s\n", line[0]+":", line[1])
+	}
+	return nil
+}
+
+type policySet struct {
+	SecondFactor bool     `help:"Demand a second factor of everybody who signs in."`
+	MinLength    int      `placeholder:"N" help:"Least length of a password: 8 to 64. Default 15, or 8 with --second-factor."`
+	Classes      int      `placeholder:"N" help:"How many of small letters, capitals, digits and other characters a password must have."`
+	MaxAge       int      `placeholder:"DAYS" help:"Days after which a password expires."`
+	History      int      `placeholder:"N" help:"How many earlier passwords may not come back: up to 10."`
+	Idle         lifetime `placeholder:"1h" help:"A session that is not used for so long ends."`
+	Absolute     lifetime `placeholder:"12h" help:"Every session ends after this."`
+	StepUp       lifetime `placeholder:"5m" help:"How long a proof is fresh for dangerous acts."`
+	Defaults     bool     `help:"Set nothing but the defaults."`
+	policyShow
+}
+
+func (*policySet) Examples() []string {
+	return []string{"fairlead sign-in-policy set --second-factor --idle 30m --absolute 8h", "fairlead sign-in-policy set --defaults"}
+}
+
+func (k *policySet) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	p := client.SignInPolicy{SecondFactor: k.SecondFactor, MinLength: k.MinLength, Classes: k.Classes, MaxAgeDays: k.MaxAge, History: k.History,
+		IdleSeconds: k.Idle.seconds(), AbsoluteSeconds: k.Absolute.seconds(), StepUpSeconds: k.StepUp.seconds()}
+	if (p == client.SignInPolicy{}) != k.Defaults {
+		return cli.Usage("want settings, or --defaults alone: fairlead sign-in-policy set --second-factor")
+	}
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if p, err = c.SetSignInPolicy(ctx, p); err != nil {
+		return err
+	}
+	return k.print(t, p)
+}

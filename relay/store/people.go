@@ -1,0 +1,135 @@
+package store
+
+import "database/sql"
+
+// Person is who signs in with a password. Credentials are in Sealed.
+type Person struct {
+	ID, Home string // Home is a workspace
+	Created  int64
+	Version  int64
+	Sealed   []byte
+}
+
+// User says that a principal of a workspace is a person.
+type User struct {
+	Principal, Workspace, Person string
+	Tag                          []byte
+}
+
+// Session is a person's in a workspace, found by the keyed digest of its text.
+type Session struct {
+	ID, Workspace, Principal   string
+	Digest                     []byte
+	Created, Expires, LastUsed int64
+	Version                    int64
+	Sealed                     []byte
+}
+
+// SignInPolicy is what a workspace demands of who signs in.
+type SignInPolicy struct {
+	Workspace string
+	Version   int64
+	Sealed    []byte
+}
+
+const personColumns = "SELECT id, home, created, version, sealed FROM people"
+
+func scanPerson(r *sql.Rows, v *Person) error {
+	return r.Scan(&v.ID, &v.Home, &v.Created, &v.Version, &v.Sealed)
+}
+
+func (t *Tx) loadPeople(s *State) (err error) {
+	if s.People, err = list(t, scanPerson, personColumns+" ORDER BY id"); err != nil {
+		return err
+	}
+	if s.Users, err = list(t, func(r *sql.Rows, v *User) error { return r.Scan(&v.Principal, &v.Workspace, &v.Person, &v.Tag) },
+		"SELECT principal, workspace, person, tag FROM users ORDER BY principal"); err != nil {
+		return err
+	}
+	if s.Sessions, err = list(t, func(r *sql.Rows, v *Session) error {
+		return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Digest, &v.Created, &v.Expires, &v.LastUsed, &v.Version, &v.Sealed)
+	}, "SELECT id, workspace, principal, digest, created, expires, last_used, version, sealed FROM sessions ORDER BY id"); err != nil {
+		return err
+	}
+	s.SignInPolicies, err = list(t, scanPolicy, policyColumns+" ORDER BY workspace")
+	return err
+}
+
+// Person reads one.
+func (t *Tx) Person(id string) (Person, error) {
+	return one(list(t, scanPerson, personColumns+" WHERE id = ?", id))
+}
+
+// InsertPerson adds a person.
+func (t *Tx) InsertPerson(v Person) error {
+	return t.exec("INSERT INTO people (id, home, created, version, sealed) VALUES (?, ?, ?, ?, ?)", v.ID, v.Home, v.Created, v.Version, v.Sealed)
+}
+
+// UpdatePerson writes a person's body; v.Version must be the next one, else ErrNotFound.
+func (t *Tx) UpdatePerson(v Person) error {
+	return t.exec("UPDATE people SET version = ?, sealed = ? WHERE id = ? AND version = ?", v.Version, v.Sealed, v.ID, v.Version-1)
+}
+
+// InsertUser makes a principal a person's.
+func (t *Tx) InsertUser(v User) error {
+	return t.exec("INSERT INTO users (principal, workspace, person, tag) VALUES (?, ?, ?, ?)", v.Principal, v.Workspace, v.Person, v.Tag)
+}
+
+// DeleteUser removes a principal that is a person's, with its grants, tokens and sessions, and the person when this was its home.
+func (t *Tx) DeleteUser(workspace, principal string) error {
+	if _, err := t.count("DELETE FROM people WHERE home = ? AND id = (SELECT person FROM users WHERE workspace = ? AND principal = ?)",
+		workspace, workspace, principal); err != nil {
+		return err
+	}
+	return t.exec("DELETE FROM principals WHERE workspace = ? AND id = ?", workspace, principal)
+}
+
+// InsertSession adds a session.
+func (t *Tx) InsertSession(v Session) error {
+	return t.exec(`INSERT INTO sessions (id, workspace, principal, digest, created, expires, last_used, version, sealed)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, v.ID, v.Workspace, v.Principal, v.Digest, v.Created, v.Expires, v.LastUsed, v.Version, v.Sealed)
+}
+
+// UsedSession moves a session's time of last use forward.
+func (t *Tx) UsedSession(id string, at int64) error {
+	_, err := t.count("UPDATE sessions SET last_used = ? WHERE id = ? AND last_used < ?", at, id, at)
+	return err
+}
+
+// DeleteSession ends one session.
+func (t *Tx) DeleteSession(workspace, id string) error {
+	return t.exec("DELETE FROM sessions WHERE workspace = ? AND id = ?", workspace, id)
+}
+
+// DeleteSessionsOf ends all sessions of a person, in all workspaces, but one; "" ends all. It counts them.
+func (t *Tx) DeleteSessionsOf(person, but string) (int64, error) {
+	return t.count("DELETE FROM sessions WHERE id <> ? AND principal IN (SELECT principal FROM users WHERE person = ?)", but, person)
+}
+
+// TrimSessions drops the sessions that expired before a time, and those of a principal beyond its newest few.
+func (t *Tx) TrimSessions(principal string, keep int, before int64) error {
+	if _, err := t.count("DELETE FROM sessions WHERE expires < ?", before); err != nil {
+		return err
+	}
+	_, err := t.count("DELETE FROM sessions WHERE principal = ? AND id NOT IN (SELECT id FROM sessions WHERE principal = ? ORDER BY created DESC, id LIMIT ?)",
+		principal, principal, keep)
+	return err
+}
+
+const policyColumns = "SELECT workspace, version, sealed FROM sign_in_policies"
+
+func scanPolicy(r *sql.Rows, v *SignInPolicy) error {
+	return r.Scan(&v.Workspace, &v.Version, &v.Sealed)
+}
+
+// SignInPolicy reads a workspace's; ErrNotFound when none was set.
+func (t *Tx) SignInPolicy(workspace string) (SignInPolicy, error) {
+	return one(list(t, scanPolicy, policyColumns+" WHERE workspace = ?", workspace))
+}
+
+// PutSignInPolicy writes a workspace's, or the next version of it; ErrNotFound: it was changed meanwhile.
+func (t *Tx) PutSignInPolicy(v SignInPolicy) error {
+	return t.exec(`INSERT INTO sign_in_policies (workspace, version, sealed) VALUES (?, ?, ?)
+		ON CONFLICT (workspace) DO UPDATE SET version = excluded.version, sealed = excluded.sealed
+		WHERE sign_in_policies.version = excluded.version - 1`, v.Workspace, v.Version, v.Sealed)
+}
