@@ -180,6 +180,7 @@ func TestParseRole(t *testing.T) {
 		}
 	}
 }
+
 // A new action that lets somebody stay in or lets others in must be thought of; one that is not known wants a proof.
 func TestDangerousActions(t *testing.T) {
 	for _, a := range []Action{AllowlistManage, TokensManage, JoinTokensManage, AgentsManage, GatewaysManage, UsersManage, SignInManage,
