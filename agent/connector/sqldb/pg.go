@@ -141,15 +141,6 @@ func pgStateError(err error) error {
 	return err
 }
 
-// value runs a statement of ours that gives one row of text.
-func (s *pgSession) value(ctx context.Context, sql string, args ...string) ([]string, error) {
-	rows, err := s.rows(ctx, sql, args...)
-	if err != nil || len(rows) == 0 {
-		return nil, err
-	}
-	return rows[0], nil
-}
-
 // rows runs a statement of ours, by the extended protocol, and gives its rows as text; NULL is "".
 func (s *pgSession) rows(ctx context.Context, sql string, args ...string) ([][]string, error) {
 	params := make([][]byte, len(args))
