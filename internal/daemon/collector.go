@@ -10,7 +10,7 @@ import (
 
 // Of collectorPercent.
 const (
-	collectorRoom  = 32 << 20 // bytes that a small heap may grow by before it is collected
+	collectorRoom  = 16 << 20 // bytes that a small heap may grow by before it is collected
 	collectorMost  = 400      // percent of what lives
 	collectorLeast = 100      // Go's own
 	collectorTick  = 500 * time.Millisecond

@@ -19,7 +19,7 @@ func TestCollectorGivesSmallHeapsRoom(t *testing.T) {
 		}
 		last = p
 	}
-	for live, want := range map[uint64]int{0: 400, 8 * mib: 400, 16 * mib: 200, 32 * mib: 100, 2000 * mib: 100} {
+	for live, want := range map[uint64]int{0: 400, 4 * mib: 400, 8 * mib: 200, 16 * mib: 100, 2000 * mib: 100} {
 		if got := collectorPercent(live); got != want {
 			t.Errorf("%d MiB: %d %%, want %d", live/mib, got, want)
 		}
