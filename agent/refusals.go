@@ -16,7 +16,7 @@ import (
 // relay that scans the site's network can so neither fill the audit log, nor keep disk and processor busy (a refusal costs a
 // quarter of a millisecond), and is seen all the same.
 const (
-	refusalBurst  = 500
+	refusalBurst  = 1000
 	refusalRate   = 50
 	answerRate    = 200
 	answerLatest  = 10 * time.Second // no answer waits longer
