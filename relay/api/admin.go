@@ -52,7 +52,12 @@ type (
 func route[I, O any](a *API, method, path string, action authz.Action, summary string, status int, f func(ctx context.Context, v *visit, in *I) (*O, error)) {
 	a.routes = append(a.routes, Route{Method: method, Path: path, Action: string(action)})
 	op := operation(method, path, summary, status)
-	op.Middlewares = huma.Middlewares{func(hc huma.Context, next func(huma.Context)) { a.guard(hc, next, action, method != http.MethodGet) }}
+	serve(a, op, func(hc huma.Context, next func(huma.Context)) { a.guard(hc, next, action, method != http.MethodGet) }, f)
+}
+
+// serve is huma.Register for routes whose guard leaves a visit: f gets it, and its errors get their request id.
+func serve[I, O any](a *API, op huma.Operation, guard func(huma.Context, func(huma.Context)), f func(context.Context, *visit, *I) (*O, error)) {
+	op.Middlewares = huma.Middlewares{guard}
 	huma.Register(a.huma, op, func(ctx context.Context, i *I) (*O, error) {
 		v, _ := ctx.Value(keyVisit).(*visit)
 		if v == nil { // the guard did not run: fail closed
@@ -96,28 +101,10 @@ func (a *API) failed(ctx context.Context, err error) error {
 func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Action, changes bool) {
 	r, w := humago.Unwrap(hc)
 	workspace := hc.Param("workspace")
-	v, err := a.enter(r, workspace, action, true)
+	v, err := a.enterWhole(r, workspace, action, maxAdminBody)
 	if err != nil {
 		a.fail(w, r, err)
 		return
-	}
-	if r.Body != nil && r.Body != http.NoBody {
-		b, err := readBody(r, maxAdminBody)
-		if err == nil && len(b) > 0 {
-			err = checkJSON(b)
-		}
-		if err != nil {
-			a.fail(w, r, err)
-			return
-		}
-		r.Body = io.NopCloser(bytes.NewReader(b))
-		// The rules may have changed while the body came: what counts is what holds now.
-		if a.cfg.Directory.Snapshot() != v.snap || time.Since(v.entered) > time.Second {
-			if v, err = a.enter(r, workspace, action, true); err != nil {
-				a.fail(w, r, err)
-				return
-			}
-		}
 	}
 	if changes || action == authz.AuditRead {
 		ev := a.event(r, v, audit.KindChange)
@@ -132,6 +119,35 @@ func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Actio
 		defer func() { a.outcome(ev, action, hc.Status()) }()
 	}
 	next(huma.WithValue(hc, keyVisit, v))
+}
+
+// enterWhole is enter for a request whose body is read whole before anything is done.
+func (a *API) enterWhole(r *http.Request, workspace string, action authz.Action, most int64) (*visit, error) {
+	v, err := a.enter(r, workspace, action, true)
+	if err != nil || r.Body == nil || r.Body == http.NoBody {
+		return v, err
+	}
+	if err := takeBody(r, most); err != nil {
+		return nil, err
+	}
+	// The rules may have changed while the body came: what counts is what holds now.
+	if a.cfg.Directory.Snapshot() != v.snap || time.Since(v.entered) > time.Second {
+		return a.enter(r, workspace, action, true)
+	}
+	return v, nil
+}
+
+// takeBody reads the body for huma, after the checks that every body passes.
+func takeBody(r *http.Request, most int64) error {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	b, err := readBody(r, most)
+	if err == nil && len(b) > 0 {
+		err = checkJSON(b)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(b))
+	return err
 }
 
 func (a *API) admin() {

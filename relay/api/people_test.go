@@ -518,3 +518,21 @@ func TestDocumentSaysWhoNeedsNothing(t *testing.T) {
 		}
 	}
 }
+
+// P11: a session that ends while the body of a request is still coming does nothing more.
+func TestSessionEndedWhileTheBodyComesDoesNothing(t *testing.T) {
+	g := newRig(t)
+	session := g.person("lena", authz.Analyst)
+	w, err := g.dir.Snapshot().Workspace("default")
+	must(t, err)
+	body := `{"password":"` + goodPassword + `","new_password":"another fine kettle of fish"}`
+	a := g.ask("POST", "/account/password", session, body, func(r *http.Request) {
+		r.Body = &lateBody{Reader: r.Body, first: func() {
+			for _, s := range w.Sessions {
+				must(t, g.dir.EndSession(t.Context(), "default", s.ID, ""))
+			}
+		}}
+	})
+	g.refusal("the session had ended", a, http.StatusUnauthorized, "")
+	g.signIn("lena", goodPassword, "") // the password is what it was
+}

@@ -1,9 +1,7 @@
 package api
 
 import (
-	"bytes"
 	"context"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -102,38 +100,14 @@ func btoi(b bool) int {
 	return 0
 }
 
-// register is huma's for the routes here: errors get their request id, and f a visit.
+// register registers a route without a workspace in its path.
 func register[I, O any](a *API, method, path, summary string, status int, anonymous bool, guard func(huma.Context, func(huma.Context)), f func(context.Context, *visit, *I) (*O, error)) {
 	a.routes = append(a.routes, Route{Method: method, Path: path, Session: !anonymous, Anonymous: anonymous})
 	op := operation(method, path, summary, status)
-	op.Middlewares = huma.Middlewares{guard}
 	if anonymous {
 		op.Security = []map[string][]string{}
 	}
-	huma.Register(a.huma, op, func(ctx context.Context, i *I) (*O, error) {
-		v, _ := ctx.Value(keyVisit).(*visit)
-		if v == nil { // the guard did not run: fail closed
-			return nil, problem(unauthenticated())
-		}
-		o, err := f(ctx, v, i)
-		if err != nil {
-			return nil, a.failed(ctx, err)
-		}
-		return o, nil
-	})
-}
-
-// takeBody reads the body for huma, after the checks that every body passes.
-func takeBody(r *http.Request) error {
-	if r.Body == nil || r.Body == http.NoBody {
-		return nil
-	}
-	b, err := readBody(r, maxSignInBody)
-	if err == nil && len(b) > 0 {
-		err = checkJSON(b)
-	}
-	r.Body = io.NopCloser(bytes.NewReader(b))
-	return err
+	serve(a, op, guard, f)
 }
 
 // maxSignInBody bounds what somebody may send before it is known who it is.
@@ -143,7 +117,7 @@ const maxSignInBody = 16 << 10
 func stranger[I, O any](a *API, method, path, summary string, status int, f func(context.Context, *visit, *I) (*O, error)) {
 	register(a, method, path, summary, status, true, func(hc huma.Context, next func(huma.Context)) {
 		r, w := humago.Unwrap(hc)
-		if err := takeBody(r); err != nil {
+		if err := takeBody(r, maxSignInBody); err != nil {
 			a.fail(w, r, err)
 			return
 		}
@@ -160,12 +134,9 @@ func stranger[I, O any](a *API, method, path, summary string, status int, f func
 func account[I, O any](a *API, method, path string, kind audit.Kind, fresh bool, summary string, status int, f func(context.Context, *visit, *I) (*O, error)) {
 	register(a, method, path, summary, status, false, func(hc huma.Context, next func(huma.Context)) {
 		r, w := humago.Unwrap(hc)
-		v, err := a.enter(r, "", "", true)
+		v, err := a.enterWhole(r, "", "", maxSignInBody)
 		if err == nil && v.session == nil {
 			err = a.denied(r, v, &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "an API token has no account", Hint: "sign in: fairlead login --user NAME"})
-		}
-		if err == nil {
-			err = takeBody(r)
 		}
 		if err == nil && fresh && !v.session.Fresh(time.Now()) {
 			err = a.denied(r, v, wantsStepUp())
