@@ -97,20 +97,7 @@ func TestPeopleChangedByHandAreRefused(t *testing.T) {
 		"the policy's version":      `UPDATE sign_in_policies SET version = 9`,
 		"the policy of another row": `UPDATE sign_in_policies SET sealed = (SELECT sealed FROM people LIMIT 1)`,
 	} {
-		t.Run(name, func(t *testing.T) {
-			other := t.TempDir()
-			must(t, os.WriteFile(filepath.Join(other, store.File), pristine, 0o600))
-			db, err := sql.Open("sqlite", filepath.Join(other, store.File))
-			must(t, err)
-			_, err = db.Exec(q)
-			must(t, errors.Join(err, db.Close()))
-			c := c
-			c.Dir = other
-			if d, err := directory.Open(t.Context(), c); err == nil {
-				_ = d.Close()
-				t.Fatal("accepted")
-			}
-		})
+		t.Run(name, func(t *testing.T) { refusedState(t, c, pristine, q) })
 	}
 }
 

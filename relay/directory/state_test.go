@@ -272,20 +272,7 @@ func TestRowsChangedByHandAreRefused(t *testing.T) {
 		"an allowlist entry copied": `INSERT INTO allowlist (id, workspace, version, sealed) SELECT 'alw_x', workspace, 1, sealed
 			FROM allowlist LIMIT 1`,
 	} {
-		t.Run(name, func(t *testing.T) {
-			other := t.TempDir()
-			must(t, os.WriteFile(filepath.Join(other, store.File), pristine, 0o600))
-			db, err := sql.Open("sqlite", filepath.Join(other, store.File))
-			must(t, err)
-			_, err = db.Exec(q)
-			must(t, errors.Join(err, db.Close()))
-			c := c
-			c.Dir = other
-			if d, err := directory.Open(t.Context(), c); err == nil {
-				_ = d.Close()
-				t.Fatal("accepted")
-			}
-		})
+		t.Run(name, func(t *testing.T) { refusedState(t, c, pristine, q) })
 	}
 }
 
@@ -454,5 +441,20 @@ func TestAuthoritiesAndSettings(t *testing.T) {
 	i := slices.IndexFunc(d.Snapshot().Relays, func(r directory.Relay) bool { return r.ID == id })
 	if len(d.Snapshot().Relays) != 2 || d.Snapshot().Relays[i].Addresses[0] != "c:443" || d.Snapshot().Relays[i].Created.IsZero() {
 		t.Fatalf("%+v", d.Snapshot().Relays)
+	}
+}
+
+// refusedState wants a state that was changed by hand to be refused.
+func refusedState(t *testing.T, c directory.Config, pristine []byte, q string) {
+	t.Helper()
+	c.Dir = t.TempDir()
+	must(t, os.WriteFile(filepath.Join(c.Dir, store.File), pristine, 0o600))
+	db, err := sql.Open("sqlite", filepath.Join(c.Dir, store.File))
+	must(t, err)
+	_, err = db.Exec(q)
+	must(t, errors.Join(err, db.Close()))
+	if d, err := directory.Open(t.Context(), c); err == nil {
+		_ = d.Close()
+		t.Fatal("accepted")
 	}
 }
