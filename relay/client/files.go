@@ -330,7 +330,8 @@ func (c *Client) Put(ctx context.Context, connection, path string, content io.Re
 				return protocol.FileInfo{}, fmt.Errorf("seek in the local file: %w", err)
 			}
 			info, err := c.put(ctx, escaped, content, size-offset, offset, o)
-			if err == nil || !transient(err) {
+			// The request before this one may have written on until it left; the next look tells where it ended.
+			if moved := CodeOf(err) == protocol.CodeRange; err == nil || !transient(err) && !moved {
 				return info, err
 			}
 			last = err

@@ -69,12 +69,13 @@ type Folder struct {
 
 	commit sync.Mutex // held from the last check of a target to its change
 
-	mu     sync.Mutex // guards the fields below
-	root   *os.Root   // nil while the base is absent
-	active map[string]bool
+	mu     sync.Mutex               // guards the fields below
+	root   *os.Root                 // nil while the base is absent
+	active map[string]chan struct{} // temporary files in use, by path; closed when its request leaves
 	cache  windowCache
 
-	window int // names in one window; tests lower it
+	window int           // names in one window; tests lower it
+	wait   time.Duration // uploadWait; tests lower it
 
 	space func(*os.File) (space, error) // of the file system that holds the file
 	sync  func(*os.File) error
@@ -107,7 +108,7 @@ func New(cfg Config, log *slog.Logger) (*Folder, error) {
 	if cfg.UploadKeep <= 0 {
 		cfg.UploadKeep = 24 * time.Hour
 	}
-	f := &Folder{cfg: cfg, log: log.With("profile", cfg.Name), sweep: make(chan struct{}, 1), active: map[string]bool{}, window: windowNames, space: diskSpace, sync: (*os.File).Sync}
+	f := &Folder{cfg: cfg, log: log.With("profile", cfg.Name), sweep: make(chan struct{}, 1), active: map[string]chan struct{}{}, window: windowNames, wait: uploadWait, space: diskSpace, sync: (*os.File).Sync}
 	f.ctx, f.stop = context.WithCancel(context.Background())
 	if _, err := f.open(); err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -20,8 +21,13 @@ import (
 
 var (
 	errPrecondition = &protocol.Error{Code: protocol.CodePrecondition, Origin: protocol.OriginAgent, Message: "the file is not what If-Match or If-None-Match says: it exists already, was changed, or is gone"}
-	errUploadBusy   = &protocol.Error{Code: protocol.CodeConflict, Origin: protocol.OriginAgent, Message: "another request is writing this upload"}
+	errUploadBusy   = &protocol.Error{Code: protocol.CodeConflict, Origin: protocol.OriginAgent, Message: "another request is writing this upload",
+		Hint: "a request that was cut leaves within a minute; what it wrote is kept"}
 )
+
+// uploadWait is how long a request waits for the one before it to leave the same upload: the agent learns a little later
+// than the caller that a request was cut.
+const uploadWait = 5 * time.Second
 
 // spaceEvery is how many bytes are written between two looks at the disk's free space.
 const spaceEvery = 4 << 20
@@ -65,7 +71,7 @@ func (f *Folder) write(ctx context.Context, root *os.Root, c *connector.Call, w 
 	if _, err := f.target(p, r.Header); err != nil {
 		return protocol.Outcome{}, err
 	}
-	t, err := f.temporary(p, r)
+	t, err := f.temporary(ctx, p, r)
 	if err != nil {
 		return protocol.Outcome{}, err
 	}
@@ -261,7 +267,7 @@ type temporary struct {
 }
 
 // temporary opens the file for a write. Its lock tells sweepers, also of other processes, that it is in use.
-func (f *Folder) temporary(p place, r *protocol.Request) (*temporary, error) {
+func (f *Folder) temporary(ctx context.Context, p place, r *protocol.Request) (*temporary, error) {
 	t := &temporary{f: f, dir: p.dir, part: r.Upload != ""}
 	if t.part {
 		t.name = partName(r.Upload, r.Path)
@@ -271,14 +277,8 @@ func (f *Folder) temporary(p place, r *protocol.Request) (*temporary, error) {
 		t.name = reservedPrefix + hex.EncodeToString(b[:]) + ".tmp"
 	}
 	key := join(p.folder, t.name)
-	f.mu.Lock()
-	busy := f.active[key]
-	if !busy {
-		f.active[key] = true
-	}
-	f.mu.Unlock()
-	if busy {
-		return nil, errUploadBusy
+	if err := f.claim(ctx, key); err != nil {
+		return nil, err
 	}
 	t.key = key
 	err := t.open(p)
@@ -291,6 +291,30 @@ func (f *Folder) temporary(p place, r *protocol.Request) (*temporary, error) {
 		return nil, err
 	}
 	return t, nil
+}
+
+// claim takes a temporary file for one request. Who holds it already is waited for, not for ever.
+func (f *Folder) claim(ctx context.Context, key string) error {
+	wait := time.NewTimer(f.wait)
+	defer wait.Stop()
+	for {
+		f.mu.Lock()
+		left, busy := f.active[key]
+		if !busy {
+			f.active[key] = make(chan struct{})
+		}
+		f.mu.Unlock()
+		if !busy {
+			return nil
+		}
+		select {
+		case <-left:
+		case <-wait.C:
+			return errUploadBusy
+		case <-ctx.Done():
+			return fmt.Errorf("wait for an upload: %w", ctx.Err())
+		}
+	}
 }
 
 func (t *temporary) open(p place) error {
@@ -337,6 +361,7 @@ func (t *temporary) close() {
 		}
 	}
 	t.f.mu.Lock()
+	close(t.f.active[t.key])
 	delete(t.f.active, t.key)
 	t.f.mu.Unlock()
 }

@@ -161,12 +161,23 @@ func TestResumableUpload(t *testing.T) {
 	if _, err := io.WriteString(pw, "1"); err != nil {
 		t.Fatal(err)
 	}
+	s.wait = time.Millisecond
 	s.want("second writer", part(0, true, strings.NewReader("2")), protocol.CodeConflict)
+	// But one that comes while the first is on its way out gets its turn, and learns where the first ended.
+	s.wait = time.Minute
+	second := make(chan result, 1)
+	go func() { second <- part(0, true, strings.NewReader("2")) }()
+	if _, err := io.WriteString(pw, "1"); err != nil {
+		t.Fatal(err)
+	}
 	pw.Close()
 	if r := <-done; r.err != nil {
 		t.Fatal(r.err)
 	}
-	if r := part(1, false, nil); r.err != nil || s.get("big") != "1" {
+	if r := <-second; r.err == nil || r.err.(*protocol.Error).Code != protocol.CodeRange || r.err.(*protocol.Error).Detail != "2" {
+		t.Fatalf("the second writer's turn: %v", r.err)
+	}
+	if r := part(2, false, nil); r.err != nil || s.get("big") != "11" {
 		t.Fatalf("an empty last part: %v %q", r.err, s.get("big"))
 	}
 }

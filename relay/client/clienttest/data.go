@@ -281,6 +281,9 @@ func (c *cutWriter) Write(b []byte) (int, error) {
 func (r *Relay) put(w http.ResponseWriter, q *http.Request) {
 	path, id := q.PathValue("path"), q.URL.Query().Get("upload")
 	offset, _ := strconv.ParseInt(q.URL.Query().Get("offset"), 10, 64)
+	if r.BeforePut != nil {
+		r.BeforePut(id)
+	}
 	r.Lock()
 	old, there := r.Files[path]
 	cut := r.CutWrites > 0

@@ -48,6 +48,8 @@ type Relay struct {
 	DenyConnections bool
 	// CutReads breaks off so many file answers in their middle; CutWrites so many uploads after half of their bytes.
 	CutReads, CutWrites int
+	// BeforePut, if set, is called with the id of each upload before its part is looked at.
+	BeforePut func(upload string)
 	// AuditLog, AuditCheckpoints and AuditKey are what the audit routes answer; Events what the events route does.
 	AuditLog, AuditCheckpoints []byte
 	AuditKey                   client.AuditKey

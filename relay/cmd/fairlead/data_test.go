@@ -283,6 +283,29 @@ func TestUploadResumes(t *testing.T) {
 	}
 }
 
+// The upload before this one was cut, and wrote on after this one had asked how far it came.
+func TestUploadResumesWhereTheOneBeforeItLeft(t *testing.T) {
+	r := setup(t)
+	t.Chdir(t.TempDir())
+	content := make([]byte, 1<<20)
+	_, _ = rand.Read(content)
+	if err := os.WriteFile("big", content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var late sync.Once
+	r.BeforePut = func(upload string) {
+		late.Do(func() {
+			r.Lock()
+			defer r.Unlock()
+			r.Uploads[upload] = content[:1<<18]
+		})
+	}
+	run("files", "put", "big", "hr:big").want(t, 0, "", "resuming at 256.0 KiB")
+	if !bytes.Equal(r.Files["big"], content) {
+		t.Errorf("%d bytes", len(r.Files["big"]))
+	}
+}
+
 func TestRequest(t *testing.T) {
 	setup(t)
 	run("request", "crm", "get", "/a?b=1").want(t, 0, `GET /a?b=1  ""`, "")
