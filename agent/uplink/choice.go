@@ -37,8 +37,8 @@ const (
 const softSigns = 2
 
 // busySigns is how many times in a row a relay may be busy before auto tries WebSocket: what says so need not be the relay, and
-// one that is would only get more to do.
-const busySigns = 8
+// one that is would only get more to do. With the waits between them these are some two and a half minutes.
+const busySigns = 20
 
 // quicProven is how long a tunnel over QUIC must have lived for earlier failures to count no more.
 const quicProven = time.Hour
