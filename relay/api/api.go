@@ -62,6 +62,7 @@ type API struct {
 	huma   huma.API
 	open   *visits
 	routes []Route
+	things []thing
 	spec   func() ([]byte, error) // the OpenAPI document, encoded once: anybody may ask for it
 }
 
@@ -74,7 +75,7 @@ type Route struct {
 
 // New builds the API.
 func New(cfg Config) *API {
-	a := &API{cfg: cfg, mux: http.NewServeMux(), open: newVisits()}
+	a := &API{cfg: cfg, mux: http.NewServeMux(), open: newVisits(), things: things()}
 	hc := huma.DefaultConfig("Fairlead", cfg.Version)
 	hc.Info.Description = "Reach exactly the on-prem databases, folders and services that the site's own file allows."
 	hc.OpenAPIPath, hc.DocsPath, hc.SchemasPath = "", "", ""

@@ -229,7 +229,7 @@ func (a *API) signInRoutes() {
 	})
 	account(a, "GET", "/account", "", false, "What a person sees of itself", 200, func(_ context.Context, v *visit, _ *none) (*out[client.Account], error) {
 		p, now := v.session.Person, time.Now()
-		o := client.Account{Person: p.ID, User: v.principal.Name, Workspace: v.workspace.Name, PasswordSetAt: p.PasswordSet, RecoveryCodes: p.Recovery, Needs: v.session.Needs(now), Fresh: v.session.Fresh(now)}
+		o := client.Account{Person: p.ID, User: v.principal.Name, Workspace: v.workspace.Name, PasswordSetAt: p.PasswordSet, RecoveryCodes: p.Recovery, Needs: v.session.Needs(now), Fresh: v.session.Fresh(now), ETag: p.ETag()}
 		if !p.SecondFactor.IsZero() {
 			o.SecondFactorSince = &p.SecondFactor
 		}
