@@ -155,6 +155,24 @@ type SignInPolicy struct {
 	ETag string `json:"-"`
 }
 
+// InForce fills the relay's defaults in.
+func (p SignInPolicy) InForce() SignInPolicy {
+	if p.MinLength == 0 {
+		if p.MinLength = 15; p.SecondFactor {
+			p.MinLength = 8
+		}
+	}
+	for _, d := range []struct {
+		is  *int64
+		not int64
+	}{{&p.IdleSeconds, 3600}, {&p.AbsoluteSeconds, 12 * 3600}, {&p.StepUpSeconds, 300}} {
+		if *d.is == 0 {
+			*d.is = d.not
+		}
+	}
+	return p
+}
+
 // SignIn begins a session. The client itself needs no token for it.
 func (c *Client) SignIn(ctx context.Context, s SignIn) (SignedIn, error) {
 	var o SignedIn

@@ -141,11 +141,13 @@ func (g *Grant) ETag() string { return tag("grant", g.ID, g.row.Tag) }
 // ETag names the session.
 func (s *Session) ETag() string { return tag("session", s.ID) }
 
-// UserETag names the state of a user: its grants, whether it is disabled, and which credentials it has.
+// UserETag names the state of a user: its own grants, whether it is disabled, and which credentials it has.
 func (w *Workspace) UserETag(p *Principal) string {
 	grants := []string{}
 	for _, g := range p.Grants {
-		grants = append(grants, g.ID)
+		if g.Team == "" { // a team's are the team's
+			grants = append(grants, g.ID)
+		}
 	}
 	if q := w.people[p.ID]; q != nil {
 		return tag("user", p.ID, p.sealed, p.Disabled, grants, q.PasswordSet, q.SecondFactor, q.InvitedUntil)

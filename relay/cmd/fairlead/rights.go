@@ -416,6 +416,9 @@ func (k *teamsRemove) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 }
 
 type workspaceCommands struct {
+	Plan   workspacePlan   `cmd:"" help:"Show what lies between files and the workspace. Nothing is changed."`
+	Apply  workspaceApply  `cmd:"" help:"Show the plan, and make the workspace what the files say."`
+	Export workspaceExport `cmd:"" help:"Write the workspace as a file that plan and apply read."`
 	Delete workspaceDelete `cmd:"" help:"Destroy the workspace with all that is in it, for good. For owners."`
 }
 
