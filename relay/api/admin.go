@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -58,6 +59,7 @@ func route[I, O any](a *API, method, path string, action authz.Action, summary s
 // serve is huma.Register for routes whose guard leaves a visit: f gets it, and its errors get their request id.
 func serve[I, O any](a *API, op huma.Operation, guard func(huma.Context, func(huma.Context)), f func(context.Context, *visit, *I) (*O, error)) {
 	op.Middlewares = huma.Middlewares{guard, a.condition(op.Method, op.Path)}
+	list := isList(reflect.TypeFor[O]())
 	huma.Register(a.huma, op, func(ctx context.Context, i *I) (*O, error) {
 		v, _ := ctx.Value(keyVisit).(*visit)
 		if v == nil { // the guard did not run: fail closed
@@ -66,6 +68,9 @@ func serve[I, O any](a *API, op huma.Operation, guard func(huma.Context, func(hu
 		o, err := f(ctx, v, i)
 		if err == nil {
 			err = a.cfg.Directory.Check(ctx)
+		}
+		if err == nil && list {
+			err = a.paged(v.request, v, op.Path, o)
 		}
 		if err != nil {
 			return nil, a.failed(ctx, err)
@@ -110,7 +115,7 @@ func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Actio
 		a.fail(w, r, err)
 		return
 	}
-	v.header = w.Header()
+	v.request, v.header = r, w.Header()
 	if changes || action == authz.AuditRead {
 		ev := a.event(r, v, audit.KindChange)
 		if action == authz.AuditRead {

@@ -386,14 +386,17 @@ func (c *Client) cut(ctx context.Context, err error) error {
 	return &protocol.Error{Code: protocol.CodeInterrupted, Message: "the answer broke off before its end", Cause: err}
 }
 
+// pageSize is how many items a page may have; the relay gives fewer if it wants.
+const pageSize = "1000"
+
 // all gathers every page of a list. The lists it is used for are made by people; one that never ends is an error.
 func all[T any](ctx context.Context, c *Client, escaped string) ([]T, error) {
 	var items []T
 	for cursor, page := "", 0; ; page++ {
 		var l List[T]
-		var q url.Values
+		q := url.Values{"limit": {pageSize}}
 		if cursor != "" {
-			q = url.Values{"cursor": {cursor}}
+			q.Set("cursor", cursor)
 		}
 		if err := c.do(ctx, http.MethodGet, escaped, q, nil, &l); err != nil {
 			return nil, err

@@ -60,12 +60,12 @@ func TestFaultsHaveTheirPlace(t *testing.T) {
 		v + "roles: {r: {action: []}}\n": {`roles.r.action: unknown key "action"; did you mean "actions"?`, `:2:`},
 		v + "roles:\n  r: {actions: [made.up, connection.query, connection.query]}\n  admin: {actions: [connection.query]}\n  none: {actions: []}\n  all: {actions: [workspace.own]}\n": {
 			`roles.r.actions[0]: no such action`, `roles.r.actions[2]: stands twice`, `:4:3: roles.admin: a system role has this name`, `roles.none: the role holds no action`, `roles.all.actions[0]: this action belongs to owners alone`},
-		v + "users: {Anna: {roles: [analyst]}}\n":                            {`users.Anna: a user name has small letters only; write anna`},
-		v + "users: {anna: {roles: [boss]}}\n":                               {`users.anna.roles[0]`, `boss`},
-		v + "users: {anna: {password: x}}\n":                                 {`users.anna.password: unknown key`},
-		v + "connections: {a: {profile: p}}\n":                               {`connections.a: no agent group is named`},
-		v + "connections: {a: {group: g}}\n":                                 {`connections.a: want profile or target`},
-		v + "connections: {a: {group: g, profile: p, environment: prod}}\n":  {`connections.a.environment`},
+		v + "users: {Anna: {roles: [analyst]}}\n":                              {`users.Anna: a user name has small letters only; write anna`},
+		v + "users: {anna: {roles: [boss]}}\n":                                 {`users.anna.roles[0]`, `boss`},
+		v + "users: {anna: {password: x}}\n":                                   {`users.anna.password: unknown key`},
+		v + "connections: {a: {profile: p}}\n":                                 {`connections.a: no agent group is named`},
+		v + "connections: {a: {group: g}}\n":                                   {`connections.a: want profile or target`},
+		v + "connections: {a: {group: g, profile: p, environment: prod}}\n":    {`connections.a.environment`},
 		v + "connections: {a: {group: g, target: {host: '010.1', port: 1}}}\n": {`connections.a.target: want host and port`},
 		v + "connections: {a: {group: g, profile: p, gateway: {address: 'relay:1', allow: [10.0.0.1/8], tls: mutual}}}\n": {
 			`connections.a.gateway.address: want an address`, `connections.a.gateway.allow[0]: `, `connections.a.gateway: tls: mutual and client_ca belong together`},
