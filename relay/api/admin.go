@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -57,16 +58,24 @@ func route[I, O any](a *API, method, path string, action authz.Action, summary s
 
 // serve is huma.Register for routes whose guard leaves a visit: f gets it, and its errors get their request id.
 func serve[I, O any](a *API, op huma.Operation, guard func(huma.Context, func(huma.Context)), f func(context.Context, *visit, *I) (*O, error)) {
-	op.Middlewares = huma.Middlewares{guard}
+	op.Middlewares = huma.Middlewares{guard, a.condition(op.Method, op.Path)}
+	list := isList(reflect.TypeFor[O]())
 	huma.Register(a.huma, op, func(ctx context.Context, i *I) (*O, error) {
 		v, _ := ctx.Value(keyVisit).(*visit)
 		if v == nil { // the guard did not run: fail closed
 			return nil, problem(unauthenticated())
 		}
 		o, err := f(ctx, v, i)
+		if err == nil {
+			err = a.cfg.Directory.Check(ctx)
+		}
+		if err == nil && list {
+			err = a.paged(v.request, v, op.Path, o)
+		}
 		if err != nil {
 			return nil, a.failed(ctx, err)
 		}
+		tagOut(v.header, o)
 		return o, nil
 	})
 }
@@ -106,6 +115,7 @@ func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Actio
 		a.fail(w, r, err)
 		return
 	}
+	v.request, v.header = r, w.Header()
 	if changes || action == authz.AuditRead {
 		ev := a.event(r, v, audit.KindChange)
 		if action == authz.AuditRead {
@@ -211,7 +221,7 @@ func (a *API) admin() {
 		l := client.List[client.JoinToken]{Items: []client.JoinToken{}}
 		for _, t := range v.workspace.JoinTokens {
 			if t.UsedAt.IsZero() && time.Now().Before(t.Expires) {
-				l.Items = append(l.Items, client.JoinToken{ID: t.ID, Group: groupName(v.workspace, t.Group), CreatedAt: t.Created, CreatedBy: t.CreatedBy, ExpiresAt: t.Expires})
+				l.Items = append(l.Items, client.JoinToken{ID: t.ID, Group: groupName(v.workspace, t.Group), CreatedAt: t.Created, CreatedBy: t.CreatedBy, ExpiresAt: t.Expires, ETag: t.ETag()})
 			}
 		}
 		return &out[client.List[client.JoinToken]]{l}, nil
@@ -225,7 +235,7 @@ func (a *API) admin() {
 		if err != nil {
 			return nil, err
 		}
-		return &out[client.CreatedJoinToken]{client.CreatedJoinToken{ID: t.ID, Token: text, Group: groupName(v.workspace, t.Group), ExpiresAt: t.Expires}}, nil
+		return &out[client.CreatedJoinToken]{client.CreatedJoinToken{ID: t.ID, Token: text, Group: groupName(v.workspace, t.Group), ExpiresAt: t.Expires, ETag: t.ETag()}}, nil
 	})
 	route(a, "DELETE", ws+"/join-tokens/{id}", authz.JoinTokensManage, "Withdraw a join token", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
 		return nil, a.cfg.Directory.DeleteJoinToken(ctx, v.workspace.ID, i.ID)
@@ -306,7 +316,7 @@ func (a *API) admin() {
 		if err != nil {
 			return nil, a.recorded(ctx, v, err)
 		}
-		o := client.CreatedToken{ID: t.ID, Name: t.Name, Principal: t.Principal.ID, Token: text.ExposeString(), Roles: i.Body.Roles}
+		o := client.CreatedToken{ID: t.ID, Name: t.Name, Principal: t.Principal.ID, Token: text.ExposeString(), Roles: i.Body.Roles, ETag: t.ETag()}
 		if !t.Expires.IsZero() {
 			o.ExpiresAt = &t.Expires
 		}
@@ -317,7 +327,7 @@ func (a *API) admin() {
 	})
 
 	route(a, "GET", ws+"/allowlist", authz.AllowlistRead, "The prefixes that callers may come from", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.Allowlist], error) {
-		return &out[client.Allowlist]{prefixes(v.workspace.Prefixes)}, nil
+		return allowed(v.workspace), nil
 	})
 	route(a, "PUT", ws+"/allowlist", authz.AllowlistManage, "Replace the allowlist", 200, func(ctx context.Context, v *visit, i *in[client.SetAllowlist]) (*out[client.Allowlist], error) {
 		list, err := parsePrefixes("/prefixes", i.Body.Prefixes)
@@ -327,8 +337,18 @@ func (a *API) admin() {
 		if err := a.cfg.Directory.SetAllowlist(ctx, v.workspace.ID, list, v.source, i.Body.Confirm); err != nil {
 			return nil, err
 		}
-		return &out[client.Allowlist]{prefixes(list)}, nil
+		now, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
+		if err != nil {
+			return nil, err
+		}
+		return allowed(now), nil
 	})
+}
+
+func allowed(ws *directory.Workspace) *out[client.Allowlist] {
+	o := prefixes(ws.Prefixes)
+	o.ETag = ws.AllowlistETag()
+	return &out[client.Allowlist]{o}
 }
 
 func (a *API) oneAgent(v *visit, id string) (*out[client.Agent], error) {
@@ -356,7 +376,7 @@ func (a *API) tunnels(ws *directory.Workspace) map[string][]hub.Info {
 func agent(ws *directory.Workspace, ag *directory.Agent, live []hub.Info) client.Agent {
 	f := ag.Latest()
 	o := client.Agent{ID: ag.ID, Name: ag.Name, Group: groupName(ws, ag.Group), Version: f.Version, ConfigDigest: f.ConfigDigest, ReloadError: f.ReloadError,
-		Hostname: f.Hostname, OS: f.OS, Arch: f.Arch, Profiles: f.Profiles, CreatedAt: ag.Created}
+		Hostname: f.Hostname, OS: f.OS, Arch: f.Arch, Profiles: f.Profiles, CreatedAt: ag.Created, ETag: ag.ETag()}
 	if f.SourceAddress.IsValid() {
 		o.SourceAddress = f.SourceAddress.String()
 	}
@@ -390,7 +410,7 @@ func agent(ws *directory.Workspace, ag *directory.Agent, live []hub.Info) client
 }
 
 func (a *API) connection(v *visit, c *directory.Connection) client.Connection {
-	o := client.Connection{ID: c.ID, Name: c.Name, Group: groupName(v.workspace, c.Group), Profile: c.Profile, Environment: string(c.Environment), Gateway: a.gateway(v, c), CreatedAt: c.Created}
+	o := client.Connection{ID: c.ID, Name: c.Name, Group: groupName(v.workspace, c.Group), Profile: c.Profile, Environment: string(c.Environment), Gateway: a.gateway(v, c), CreatedAt: c.Created, ETag: c.ETag()}
 	if c.Profile == "" {
 		o.Target, o.Kind = &client.Target{Host: c.Host, Port: c.Port}, protocol.KindTCP
 		_, err := a.cfg.Hub.Pick(c.Group, "")
@@ -404,7 +424,7 @@ func (a *API) connection(v *visit, c *directory.Connection) client.Connection {
 }
 
 func group(ws *directory.Workspace, g *directory.Group) client.Group {
-	return client.Group{ID: g.ID, Name: g.Name, Agents: len(ws.Members(g.ID)), CreatedAt: g.Created}
+	return client.Group{ID: g.ID, Name: g.Name, Agents: len(ws.Members(g.ID)), CreatedAt: g.Created, ETag: g.ETag()}
 }
 
 func groupName(ws *directory.Workspace, id string) string {
@@ -415,7 +435,7 @@ func groupName(ws *directory.Workspace, id string) string {
 }
 
 func token(ws *directory.Workspace, t *directory.Token) client.Token {
-	o := client.Token{ID: t.ID, Name: t.Name, Principal: t.Principal.ID, CreatedAt: t.Created, Roles: roleNames(ws, t.Principal.Principal)}
+	o := client.Token{ID: t.ID, Name: t.Name, Principal: t.Principal.ID, CreatedAt: t.Created, Roles: roleNames(ws, t.Principal.Principal), ETag: t.ETag()}
 	if !t.Expires.IsZero() {
 		o.ExpiresAt = &t.Expires
 	}

@@ -53,6 +53,8 @@ type Config struct {
 	Tunnel  func(w http.ResponseWriter, r *http.Request, source netip.Addr) error
 	Version string
 	Logger  *slog.Logger
+	// PageSize is how many items of a list an answer has when nothing is asked for, MaxPage how many at most; 0: 100 and 1000.
+	PageSize, MaxPage int
 }
 
 // API serves /api/v1. It is safe for concurrent use; Run must run beside it.
@@ -62,6 +64,7 @@ type API struct {
 	huma   huma.API
 	open   *visits
 	routes []Route
+	things []thing
 	spec   func() ([]byte, error) // the OpenAPI document, encoded once: anybody may ask for it
 }
 
@@ -74,7 +77,13 @@ type Route struct {
 
 // New builds the API.
 func New(cfg Config) *API {
-	a := &API{cfg: cfg, mux: http.NewServeMux(), open: newVisits()}
+	if cfg.PageSize == 0 {
+		cfg.PageSize = defaultPage
+	}
+	if cfg.MaxPage == 0 {
+		cfg.MaxPage = defaultMost
+	}
+	a := &API{cfg: cfg, mux: http.NewServeMux(), open: newVisits(), things: things()}
 	hc := huma.DefaultConfig("Fairlead", cfg.Version)
 	hc.Info.Description = "Reach exactly the on-prem databases, folders and services that the site's own file allows."
 	hc.OpenAPIPath, hc.DocsPath, hc.SchemasPath = "", "", ""

@@ -12,7 +12,7 @@ import (
 func (a *API) budgetRoutes() {
 	const ofWorkspace, ofConnection = "/workspaces/{workspace}/budget", "/workspaces/{workspace}/connections/{name}/budget"
 	route(a, "GET", ofWorkspace, authz.BudgetsRead, "The workspace's budget, and what became of it", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.Budget], error) {
-		return a.budget(v.workspace.ID, v.workspace.Budget), nil
+		return a.budget(v.workspace.ID, v.workspace.Budget, v.workspace.BudgetETag()), nil
 	})
 	route(a, "PUT", ofWorkspace, authz.BudgetsManage, "Replace the workspace's limits; what runs goes on, by the new ones", 200, func(ctx context.Context, v *visit, i *in[client.Limits]) (*out[client.Budget], error) {
 		return a.setBudget(ctx, v, nil, i.Body)
@@ -22,7 +22,7 @@ func (a *API) budgetRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		return a.budget(c.ID, c.Budget), nil
+		return a.budget(c.ID, c.Budget, c.BudgetETag()), nil
 	})
 	route(a, "PUT", ofConnection, authz.BudgetsManage, "Replace a connection's limits; what runs goes on, by the new ones", 200, func(ctx context.Context, v *visit, i *inNamed[client.Limits]) (*out[client.Budget], error) {
 		c, err := v.workspace.Connection(i.Name)
@@ -43,14 +43,25 @@ func (a *API) setBudget(ctx context.Context, v *visit, c *directory.Connection, 
 	if err := a.cfg.Directory.SetBudget(ctx, v.workspace.ID, connection, limits); err != nil {
 		return nil, err
 	}
-	a.cfg.Dispatch.Sync(a.cfg.Directory.Snapshot())
-	return a.budget(scope, limits), nil
+	snap := a.cfg.Directory.Snapshot()
+	a.cfg.Dispatch.Sync(snap)
+	now, err := snap.Workspace(v.workspace.ID)
+	if err != nil {
+		return nil, err
+	}
+	if c == nil {
+		return a.budget(scope, now.Budget, now.BudgetETag()), nil
+	}
+	if c, err = now.Connection(c.ID); err != nil {
+		return nil, err
+	}
+	return a.budget(scope, c.Budget, c.BudgetETag()), nil
 }
 
-func (a *API) budget(scope string, set budget.Limits) *out[client.Budget] {
+func (a *API) budget(scope string, set budget.Limits, etag string) *out[client.Budget] {
 	in, c := a.cfg.Dispatch.Use(scope)
 	return &out[client.Budget]{client.Budget{Set: limits(set), InForce: limits(in), Running: c.Running, Begun: c.Begun, RefusedRate: c.RefusedRate,
-		RefusedConcurrent: c.RefusedConcurrent, EgressBytes: c.Bytes, EgressWaitedMs: c.Waited.Milliseconds()}}
+		RefusedConcurrent: c.RefusedConcurrent, EgressBytes: c.Bytes, EgressWaitedMs: c.Waited.Milliseconds(), ETag: etag}}
 }
 
 func limits(l budget.Limits) client.Limits {

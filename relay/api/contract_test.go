@@ -171,7 +171,7 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	do("POST "+ws+"/roles", own+"/roles", `{"name":"more","actions":[]}`, 400)
 	do("GET "+ws+"/roles", own+"/roles", "", 200)
 	do("GET "+ws+"/roles/{name}", own+"/roles/owner", "", 200)
-	if a := do("GET "+ws+"/roles/{name}", own+"/roles/reader", "", 200); a.header.Get("ETag") != `"1"` {
+	if a := do("GET "+ws+"/roles/{name}", own+"/roles/reader", "", 200); !strings.Contains(a.body, strings.ReplaceAll(a.header.Get("ETag"), `"`, `\"`)) || a.header.Get("ETag") == "" {
 		t.Errorf("ETag %q", a.header.Get("ETag"))
 	}
 	do("PUT "+ws+"/roles/{name}", own+"/roles/reader", `{"name":"reader","actions":["connection.schema"]}`, 200)

@@ -49,6 +49,7 @@ type visit struct {
 	bearer    string               // the whole header, or what it would be for the cookie
 	cookie    bool                 // it came as a cookie
 	session   *directory.Session   // nil for an API token
+	request   *http.Request        // of routes that huma serves
 	header    http.Header          // of the answer, where a route sets cookies
 	agent     string               // the program, of who signs in
 	action    authz.Action

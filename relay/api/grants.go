@@ -85,7 +85,7 @@ func (a *API) recorded(ctx context.Context, v *visit, err error) error {
 }
 
 func grant(ws *directory.Workspace, g *directory.Grant, now time.Time) client.Grant {
-	o := client.Grant{ID: g.ID, Role: ws.RoleName(g.Role), Environment: string(g.Environment), CreatedAt: g.Created}
+	o := client.Grant{ID: g.ID, Role: ws.RoleName(g.Role), Environment: string(g.Environment), CreatedAt: g.Created, ETag: g.ETag()}
 	if g.Principal != nil {
 		o.Principal, o.PrincipalName = g.Principal.ID, g.Principal.Name
 	}

@@ -67,7 +67,7 @@ func sessions(v *visit, l []*directory.Session) client.List[client.Session] {
 			name = w.Name
 		}
 		o.Items = append(o.Items, client.Session{ID: t.ID, User: t.Principal.Name, Workspace: name, Source: t.Source, Agent: t.Agent, CreatedAt: t.Created, LastUsedAt: t.LastUsed(),
-			EndsAt: t.Ends(), Current: t.ID == v.principal.Token})
+			EndsAt: t.Ends(), Current: t.ID == v.principal.Token, ETag: t.ETag()})
 	}
 	return o
 }
@@ -197,7 +197,7 @@ func (a *API) userRoutes() {
 		return nil, a.cfg.Directory.EndSession(ctx, v.workspace.ID, i.ID, "")
 	})
 	route(a, "GET", ws+"/sign-in-policy", authz.SignInRead, "What is demanded of who signs in", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.SignInPolicy], error) {
-		return &out[client.SignInPolicy]{policy(v.workspace.SignIn)}, nil
+		return &out[client.SignInPolicy]{policy(v.workspace)}, nil
 	})
 	route(a, "PUT", ws+"/sign-in-policy", authz.SignInManage, "Replace it; sessions that it does not admit end at once", 200, func(ctx context.Context, v *visit, i *in[client.SignInPolicy]) (*out[client.SignInPolicy], error) {
 		b := i.Body
@@ -206,21 +206,25 @@ func (a *API) userRoutes() {
 		if err := a.cfg.Directory.SetSignIn(ctx, v.workspace.ID, s); err != nil {
 			return nil, err
 		}
-		return &out[client.SignInPolicy]{policy(s)}, nil
+		now, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
+		if err != nil {
+			return nil, err
+		}
+		return &out[client.SignInPolicy]{policy(now)}, nil
 	})
 }
 
 // policy tells what is in force, with the defaults filled in.
-func policy(s directory.SignIn) client.SignInPolicy {
-	s = s.InForce()
+func policy(w *directory.Workspace) client.SignInPolicy {
+	s := w.SignIn.InForce()
 	return client.SignInPolicy{SecondFactor: s.SecondFactor, MinLength: s.MinLength, Classes: s.Classes, MaxAgeDays: s.MaxAgeDays, History: s.History,
-		IdleSeconds: int64(s.Idle / time.Second), AbsoluteSeconds: int64(s.Absolute / time.Second), StepUpSeconds: int64(s.StepUp / time.Second)}
+		IdleSeconds: int64(s.Idle / time.Second), AbsoluteSeconds: int64(s.Absolute / time.Second), StepUpSeconds: int64(s.StepUp / time.Second), ETag: w.SignInETag()}
 }
 
 func user(w *directory.Workspace, p *directory.Principal) client.User {
 	q := w.PersonOf(p.ID)
 	u := client.User{ID: p.ID, Name: p.Name, Disabled: p.Disabled, HomeHere: q.Home == w.ID, PasswordSet: !q.PasswordSet.IsZero(), SecondFactor: !q.SecondFactor.IsZero(),
-		CreatedAt: p.Created, Roles: []string{}}
+		CreatedAt: p.Created, Roles: []string{}, ETag: w.UserETag(p)}
 	for _, r := range p.Principal.Roles() {
 		u.Roles = append(u.Roles, string(r))
 	}

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
@@ -15,16 +14,6 @@ type (
 		Workspace string `path:"workspace" doc:"name or id"`
 		Name      string `path:"name" doc:"the team's name or id"`
 		ID        string `path:"id" doc:"the principal's name or id"`
-	}
-	inRole struct {
-		Workspace string `path:"workspace" doc:"name or id"`
-		Name      string `path:"name" doc:"name or id"`
-		IfMatch   string `header:"If-Match" doc:"the role's ETag: it is changed only if nobody did meanwhile"`
-		Body      client.SetRole
-	}
-	outRole struct {
-		ETag string `header:"ETag"`
-		Body client.Role
 	}
 	inWorkspaceEnd struct {
 		Workspace string `path:"workspace" doc:"name or id"`
@@ -53,17 +42,17 @@ func (a *API) rightsRoutes() {
 		}
 		return &out[client.List[client.Role]]{l}, nil
 	})
-	route(a, "GET", ws+"/roles/{name}", authz.RolesRead, "One role", 200, func(_ context.Context, v *visit, i *inName) (*outRole, error) {
+	route(a, "GET", ws+"/roles/{name}", authz.RolesRead, "One role", 200, func(_ context.Context, v *visit, i *inName) (*out[client.Role], error) {
 		if r, err := authz.ParseRole(i.Name); err == nil {
-			return &outRole{Body: systemRole(r)}, nil
+			return &out[client.Role]{systemRole(r)}, nil
 		}
 		return roleOr(v.workspace.Role(i.Name))
 	})
-	route(a, "POST", ws+"/roles", authz.RolesManage, "Create a custom role", 201, func(ctx context.Context, v *visit, i *in[client.SetRole]) (*outRole, error) {
+	route(a, "POST", ws+"/roles", authz.RolesManage, "Create a custom role", 201, func(ctx context.Context, v *visit, i *in[client.SetRole]) (*out[client.Role], error) {
 		r, err := a.cfg.Directory.CreateRole(ctx, v.by(), v.workspace.ID, i.Body.Name, actions(i.Body))
 		return roleOr(r, a.recorded(ctx, v, err))
 	})
-	route(a, "PUT", ws+"/roles/{name}", authz.RolesManage, "Replace a custom role; whoever holds it holds the new one", 200, func(ctx context.Context, v *visit, i *inRole) (*outRole, error) {
+	route(a, "PUT", ws+"/roles/{name}", authz.RolesManage, "Replace a custom role; whoever holds it holds the new one", 200, func(ctx context.Context, v *visit, i *inNamed[client.SetRole]) (*out[client.Role], error) {
 		if _, err := authz.ParseRole(i.Name); err == nil {
 			return nil, protocol.Errorf(protocol.CodeConflict, "a system role cannot be changed")
 		}
@@ -71,13 +60,7 @@ func (a *API) rightsRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		version := int64(0)
-		if i.IfMatch != "" {
-			if version = r.Version; !matches(i.IfMatch, etag(r)) {
-				version = -1
-			}
-		}
-		r, err = a.cfg.Directory.UpdateRole(ctx, v.by(), v.workspace.ID, r.ID, version, i.Body.Name, actions(i.Body))
+		r, err = a.cfg.Directory.UpdateRole(ctx, v.by(), v.workspace.ID, r.ID, i.Body.Name, actions(i.Body))
 		return roleOr(r, a.recorded(ctx, v, err))
 	})
 	route(a, "DELETE", ws+"/roles/{name}", authz.RolesManage, "Delete a custom role that no grant gives", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
@@ -148,13 +131,11 @@ func systemRole(r authz.Role) client.Role {
 	return client.Role{Name: string(r), System: true, Actions: texts(r.Set())}
 }
 
-func etag(r *directory.Role) string { return fmt.Sprintf(`"%d"`, r.Version) }
-
-func customRole(r *directory.Role) *outRole {
-	return &outRole{etag(r), client.Role{ID: r.ID, Name: r.Name, Actions: texts(r.Set), CreatedAt: &r.Created, ETag: etag(r)}}
+func customRole(r *directory.Role) *out[client.Role] {
+	return &out[client.Role]{client.Role{ID: r.ID, Name: r.Name, Actions: texts(r.Set), CreatedAt: &r.Created, ETag: r.ETag()}}
 }
 
-func roleOr(r *directory.Role, err error) (*outRole, error) {
+func roleOr(r *directory.Role, err error) (*out[client.Role], error) {
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +143,7 @@ func roleOr(r *directory.Role, err error) (*outRole, error) {
 }
 
 func team(t *directory.Team) client.Team {
-	o := client.Team{ID: t.ID, Name: t.Name, Members: []client.Member{}, CreatedAt: t.Created}
+	o := client.Team{ID: t.ID, Name: t.Name, Members: []client.Member{}, CreatedAt: t.Created, ETag: t.ETag()}
 	for _, p := range t.Members {
 		o.Members = append(o.Members, client.Member{ID: p.ID, Name: p.Name, Kind: string(p.Kind)})
 	}

@@ -125,7 +125,7 @@ func stranger[I, O any](a *API, method, path, summary string, status int, f func
 			a.fail(w, r, crossSite())
 			return
 		}
-		next(huma.WithValue(hc, keyVisit, &visit{source: a.source(r), header: w.Header(), entered: time.Now(), agent: program(r)}))
+		next(huma.WithValue(hc, keyVisit, &visit{source: a.source(r), request: r, header: w.Header(), entered: time.Now(), agent: program(r)}))
 	}, f)
 }
 
@@ -145,7 +145,7 @@ func account[I, O any](a *API, method, path string, kind audit.Kind, fresh bool,
 			a.fail(w, r, err)
 			return
 		}
-		v.header = w.Header()
+		v.request, v.header = r, w.Header()
 		if kind != "" {
 			ev := a.event(r, v, kind)
 			ev.Decision, ev.Target, ev.Detail = "allow", r.Method+" "+path, map[string]string{"id": v.session.ID}
@@ -229,7 +229,7 @@ func (a *API) signInRoutes() {
 	})
 	account(a, "GET", "/account", "", false, "What a person sees of itself", 200, func(_ context.Context, v *visit, _ *none) (*out[client.Account], error) {
 		p, now := v.session.Person, time.Now()
-		o := client.Account{Person: p.ID, User: v.principal.Name, Workspace: v.workspace.Name, PasswordSetAt: p.PasswordSet, RecoveryCodes: p.Recovery, Needs: v.session.Needs(now), Fresh: v.session.Fresh(now)}
+		o := client.Account{Person: p.ID, User: v.principal.Name, Workspace: v.workspace.Name, PasswordSetAt: p.PasswordSet, RecoveryCodes: p.Recovery, Needs: v.session.Needs(now), Fresh: v.session.Fresh(now), ETag: p.ETag()}
 		if !p.SecondFactor.IsZero() {
 			o.SecondFactorSince = &p.SecondFactor
 		}

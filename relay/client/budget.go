@@ -19,11 +19,12 @@ type Budget struct {
 	InForce Limits `json:"in_force"` // of a workspace: the smaller of these and the relay's own
 	Running int64  `json:"running"`  // operations and open dials now
 	// These are counted only while there are limits.
-	Begun             int64 `json:"begun"`
-	RefusedRate       int64 `json:"refused_rate"`
-	RefusedConcurrent int64 `json:"refused_concurrent"`
-	EgressBytes       int64 `json:"egress_bytes"`
-	EgressWaitedMs    int64 `json:"egress_waited_ms"` // of all streams together
+	Begun             int64  `json:"begun"`
+	RefusedRate       int64  `json:"refused_rate"`
+	RefusedConcurrent int64  `json:"refused_concurrent"`
+	EgressBytes       int64  `json:"egress_bytes"`
+	EgressWaitedMs    int64  `json:"egress_waited_ms"` // of all streams together
+	ETag              string `json:"etag,omitempty"`   // of its state; what If-Match takes
 }
 
 func (c *Client) budgetPath(connection string) string {

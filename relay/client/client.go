@@ -57,6 +57,15 @@ type Client struct {
 	conf Config
 	base *url.URL // https://HOST:PORT
 	http *http.Client
+	only string // If-Match of its changes
+}
+
+// If gives a client whose changes are made only to what etag names (412 precondition otherwise); "*" names whatever is there, and
+// "" has no condition. It shares the connections: close one of the two.
+func (c *Client) If(etag string) *Client {
+	o := *c
+	o.only = etag
+	return &o
 }
 
 // New checks the configuration. It does not call the relay.
@@ -328,6 +337,9 @@ func (c *Client) doLong(ctx context.Context, method, escaped string, query url.V
 // doIf is doLong for the version of a thing that etag names, when it is not empty.
 func (c *Client) doIf(ctx context.Context, method, escaped string, query url.Values, etag string, in, out any) error {
 	k := call{method: method, escaped: escaped, query: query, header: http.Header{"Accept": {"application/json, " + ContentProblem}}}
+	if etag == "" && method != http.MethodGet {
+		etag = c.only
+	}
 	if etag != "" {
 		k.header.Set("If-Match", etag)
 	}
@@ -360,6 +372,9 @@ func (c *Client) doIf(ctx context.Context, method, escaped string, query url.Val
 			Code: protocol.CodeInternal, Message: "the answer is not what this version expects; is this address a Fairlead relay?", Cause: err,
 		}
 	}
+	if p, ok := out.(*SignInPolicy); ok {
+		p.ETag = resp.Header.Get("ETag")
+	}
 	return nil
 }
 
@@ -371,14 +386,17 @@ func (c *Client) cut(ctx context.Context, err error) error {
 	return &protocol.Error{Code: protocol.CodeInterrupted, Message: "the answer broke off before its end", Cause: err}
 }
 
+// pageSize is how many items a page may have; the relay gives fewer if it wants.
+const pageSize = "1000"
+
 // all gathers every page of a list. The lists it is used for are made by people; one that never ends is an error.
 func all[T any](ctx context.Context, c *Client, escaped string) ([]T, error) {
 	var items []T
 	for cursor, page := "", 0; ; page++ {
 		var l List[T]
-		var q url.Values
+		q := url.Values{"limit": {pageSize}}
 		if cursor != "" {
-			q = url.Values{"cursor": {cursor}}
+			q.Set("cursor", cursor)
 		}
 		if err := c.do(ctx, http.MethodGet, escaped, q, nil, &l); err != nil {
 			return nil, err

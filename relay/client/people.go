@@ -58,7 +58,8 @@ type Account struct {
 	SecondFactorSince *time.Time `json:"second_factor_since,omitempty"`
 	RecoveryCodes     int        `json:"recovery_codes"` // left
 	Needs             string     `json:"needs,omitempty"`
-	Fresh             bool       `json:"fresh"` // dangerous acts are possible without another proof
+	Fresh             bool       `json:"fresh"`          // dangerous acts are possible without another proof
+	ETag              string     `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // ChangePassword changes it.
@@ -101,6 +102,7 @@ type Session struct {
 	LastUsedAt time.Time `json:"last_used_at"`
 	EndsAt     time.Time `json:"ends_at"` // unless it is used
 	Current    bool      `json:"current,omitempty"`
+	ETag       string    `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // User is a person in a workspace.
@@ -115,6 +117,7 @@ type User struct {
 	InvitedUntil *time.Time `json:"invited_until,omitempty"` // a one-time code is open
 	Sessions     int        `json:"sessions"`
 	CreatedAt    time.Time  `json:"created_at"`
+	ETag         string     `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // NewUser takes somebody into the workspace.
@@ -148,6 +151,26 @@ type SignInPolicy struct {
 	IdleSeconds     int64 `json:"idle_seconds,omitempty"`
 	AbsoluteSeconds int64 `json:"absolute_seconds,omitempty"`
 	StepUpSeconds   int64 `json:"step_up_seconds,omitempty"`
+	// ETag is what the relay's answer named its state by; it is no part of the body.
+	ETag string `json:"-"`
+}
+
+// InForce fills the relay's defaults in.
+func (p SignInPolicy) InForce() SignInPolicy {
+	if p.MinLength == 0 {
+		if p.MinLength = 15; p.SecondFactor {
+			p.MinLength = 8
+		}
+	}
+	for _, d := range []struct {
+		is  *int64
+		not int64
+	}{{&p.IdleSeconds, 3600}, {&p.AbsoluteSeconds, 12 * 3600}, {&p.StepUpSeconds, 300}} {
+		if *d.is == 0 {
+			*d.is = d.not
+		}
+	}
+	return p
 }
 
 // SignIn begins a session. The client itself needs no token for it.

@@ -29,6 +29,7 @@ type Team struct {
 	Name      string    `json:"name"`
 	Members   []Member  `json:"members"`
 	CreatedAt time.Time `json:"created_at"`
+	ETag      string    `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // Member is a principal in a team.
@@ -56,6 +57,7 @@ type Grant struct {
 	Over          bool       `json:"over,omitempty"`  // its end is reached
 	From          []string   `json:"from,omitempty"`  // networks; empty: from everywhere
 	CreatedAt     time.Time  `json:"created_at"`
+	ETag          string     `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // NewGrant asks for a grant: to a principal or a team, by name or id; on an environment, a connection, or neither for the whole

@@ -103,6 +103,7 @@ type Agent struct {
 	Transports          []string                `json:"transports,omitempty"` // of the live tunnels: tls, websocket, quic
 	Profiles            []protocol.ProfileOffer `json:"profiles,omitempty"`
 	CreatedAt           time.Time               `json:"created_at"`
+	ETag                string                  `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // Group is an agent group: agents that serve the same profiles.
@@ -111,6 +112,7 @@ type Group struct {
 	Name      string    `json:"name"`
 	Agents    int       `json:"agents"` // enrolled, whatever their state
 	CreatedAt time.Time `json:"created_at"`
+	ETag      string    `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // NewGroup asks for a group.
@@ -125,6 +127,7 @@ type JoinToken struct {
 	CreatedAt time.Time `json:"created_at"`
 	CreatedBy string    `json:"created_by,omitempty"` // principal id
 	ExpiresAt time.Time `json:"expires_at"`
+	ETag      string    `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // NewJoinToken asks for a join token. 0 seconds means the relay's default, one hour.
@@ -139,6 +142,7 @@ type CreatedJoinToken struct {
 	Token     string    `json:"token"` // flj_…
 	Group     string    `json:"group"`
 	ExpiresAt time.Time `json:"expires_at"`
+	ETag      string    `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // Target names a host and port that the site's allow list must admit.
@@ -160,6 +164,7 @@ type Connection struct {
 	Available   bool          `json:"available"` // a live agent of the group offers it
 	Gateway     *Gateway      `json:"gateway,omitempty"`
 	CreatedAt   time.Time     `json:"created_at"`
+	ETag        string        `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // NewConnection asks for a connection. Exactly one of Profile and Target is set.
@@ -181,6 +186,7 @@ type Token struct {
 	CreatedAt  time.Time  `json:"created_at"`
 	ExpiresAt  *time.Time `json:"expires_at,omitempty"` // nil: until revoked
 	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
+	ETag       string     `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // NewToken asks for an API token. 0 seconds means the relay's default, 90 days.
@@ -199,11 +205,13 @@ type CreatedToken struct {
 	Token     string     `json:"token"`               // flt_…
 	Roles     []string   `json:"roles"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	ETag      string     `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // Allowlist holds the source prefixes that people and programs may come from. Empty admits nobody.
 type Allowlist struct {
 	Prefixes []string `json:"prefixes"`
+	ETag     string   `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // SetAllowlist replaces the allowlist. Without Confirm the relay refuses a list that would shut out the caller.

@@ -246,9 +246,9 @@ func (d *Directory) poll(ctx context.Context) error {
 	return err
 }
 
-// change runs a write transaction and puts its result in force before it returns.
+// change runs a write transaction, on the condition of its context (WithChange), and puts its result in force before it returns.
 func (d *Directory) change(ctx context.Context, f func(*store.Tx) error) error {
-	n, err := d.store.Write(ctx, f)
+	n, err := d.write(ctx, f)
 	if err != nil {
 		return fail(err)
 	}

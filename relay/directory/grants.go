@@ -39,8 +39,6 @@ type NewGrant struct {
 	From            []netip.Prefix    // empty: from everywhere
 }
 
-var errBehind = errors.New("the state changed meanwhile")
-
 // judged is changeRights for what depends on who asks. f decides on the very state that it changes.
 func (d *Directory) judged(ctx context.Context, workspace string, f func(tx *store.Tx, w *Workspace) error) error {
 	for range 10 {
@@ -66,6 +64,10 @@ func (d *Directory) judged(ctx context.Context, workspace string, f func(tx *sto
 			return fail(err)
 		}
 	}
+	return tooFast()
+}
+
+func tooFast() *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeUnavailable, Message: "the state changes too fast", Hint: "try again shortly"}
 }
 
@@ -305,8 +307,8 @@ func (d *Directory) CreateRole(ctx context.Context, by By, workspace, name strin
 }
 
 // UpdateRole replaces the name and actions of a custom role (name or id): whoever holds it holds the new ones from then on. by
-// must itself hold, on the whole workspace and without limits, what comes to it. version, if not 0, must be the role's (precondition).
-func (d *Directory) UpdateRole(ctx context.Context, by By, workspace, role string, version int64, name string, actions []authz.Action) (*Role, error) {
+// must itself hold, on the whole workspace and without limits, what comes to it.
+func (d *Directory) UpdateRole(ctx context.Context, by By, workspace, role, name string, actions []authz.Action) (*Role, error) {
 	w, set, err := d.roleFor(workspace, name, actions)
 	if err != nil {
 		return nil, err
@@ -316,9 +318,6 @@ func (d *Directory) UpdateRole(ctx context.Context, by By, workspace, role strin
 		c, err := w.Role(role)
 		if err != nil {
 			return err
-		}
-		if version != 0 && version != c.Version {
-			return &protocol.Error{Code: protocol.CodePrecondition, Message: "the role is not the one that If-Match names", Hint: "read it again, and change what you find"}
 		}
 		if more := set.Without(c.Set); more != (authz.Set{}) {
 			err = w.mayGive(by, authz.RolesManage, authz.Grant{Role: authz.Role(c.ID), Custom: more, Workspace: w.ID})

@@ -59,6 +59,8 @@ type Relay struct {
 	// Requests are the requests as they came: "METHOD /path?query", and Bodies what came with those that are JSON.
 	Requests []string
 	Bodies   []string
+	// IfMatch is that header of each request that is no GET.
+	IfMatch []string
 
 	server *httptest.Server
 }
@@ -93,6 +95,9 @@ func New(t *testing.T) *Relay {
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		r.Lock()
 		r.Requests = append(r.Requests, q.Method+" "+q.URL.RequestURI())
+		if q.Method != http.MethodGet {
+			r.IfMatch = append(r.IfMatch, q.Header.Get("If-Match"))
+		}
 		if q.Header.Get("Content-Type") == "application/json" {
 			b, _ := io.ReadAll(q.Body)
 			r.Bodies = append(r.Bodies, string(b))
@@ -142,6 +147,16 @@ func (r *Relay) LastBody() string {
 		return ""
 	}
 	return r.Bodies[len(r.Bodies)-1]
+}
+
+// LastIfMatch is the header If-Match of the last request that was no GET.
+func (r *Relay) LastIfMatch() string {
+	r.Lock()
+	defer r.Unlock()
+	if len(r.IfMatch) == 0 {
+		return ""
+	}
+	return r.IfMatch[len(r.IfMatch)-1]
 }
 
 // Fail answers a problem.

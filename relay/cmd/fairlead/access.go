@@ -70,6 +70,7 @@ func (k *joinTokenList) Run(ctx context.Context, t *cli.Term, r *relayFlags) err
 
 type joinTokenRevoke struct {
 	ID string `arg:"" help:"Id of the join token."`
+	ifMatch
 }
 
 func (*joinTokenRevoke) Examples() []string {
@@ -82,7 +83,7 @@ func (k *joinTokenRevoke) Run(ctx context.Context, t *cli.Term, r *relayFlags) e
 		return err
 	}
 	defer c.Close()
-	if err := c.RevokeJoinToken(ctx, k.ID); err != nil {
+	if err := k.on(c).RevokeJoinToken(ctx, k.ID); err != nil {
 		return about(k.ID, err)
 	}
 	t.Notef("join token %s is revoked\n", cli.Clean(k.ID))
@@ -150,6 +151,7 @@ func (k *tokensList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error 
 
 type tokensRevoke struct {
 	ID string `arg:"" help:"Id of the token."`
+	ifMatch
 }
 
 func (*tokensRevoke) Examples() []string {
@@ -162,7 +164,7 @@ func (k *tokensRevoke) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 		return err
 	}
 	defer c.Close()
-	if err := c.RevokeToken(ctx, k.ID); err != nil {
+	if err := k.on(c).RevokeToken(ctx, k.ID); err != nil {
 		return about(k.ID, err)
 	}
 	t.Notef("API token %s is revoked\n", cli.Clean(k.ID))
@@ -209,6 +211,7 @@ type allowlistSet struct {
 	None     bool     `help:"Set the empty list, which admits nobody."`
 	Confirm  bool     `help:"Set it even if it shuts out your own address."`
 	allowlistShow
+	ifMatch
 }
 
 func (*allowlistSet) Examples() []string {
@@ -229,7 +232,7 @@ func (k *allowlistSet) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 		return err
 	}
 	defer c.Close()
-	a, err := c.SetAllowlist(ctx, client.SetAllowlist{Prefixes: k.Prefixes, Confirm: k.Confirm})
+	a, err := k.on(c).SetAllowlist(ctx, client.SetAllowlist{Prefixes: k.Prefixes, Confirm: k.Confirm})
 	var lockout *protocol.Error
 	if errors.As(err, &lockout) && lockout.Code == protocol.CodeConflict && !k.Confirm {
 		said := *lockout

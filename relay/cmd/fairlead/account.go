@@ -368,6 +368,7 @@ type sessionsEnd struct {
 	Others bool   `help:"All of yours but this one."`
 	User   string `placeholder:"NAME" help:"As an admin: all sessions of this user in the workspace."`
 	Any    bool   `help:"As an admin: the id is of anybody's session in the workspace."`
+	ifMatch
 }
 
 func (*sessionsEnd) Examples() []string {
@@ -385,11 +386,11 @@ func (k *sessionsEnd) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 	defer c.Close()
 	switch {
 	case k.User != "":
-		err = about(k.User, c.EndSessionsOf(ctx, k.User))
+		err = about(k.User, k.on(c).EndSessionsOf(ctx, k.User))
 	case k.Any:
-		err = about(k.ID, c.EndSession(ctx, k.ID))
+		err = about(k.ID, k.on(c).EndSession(ctx, k.ID))
 	default:
-		err = about(k.ID, c.EndOwnSession(ctx, k.ID))
+		err = about(k.ID, k.on(c).EndOwnSession(ctx, k.ID))
 	}
 	if err == nil {
 		t.Notef("ended\n")

@@ -159,15 +159,16 @@ func (k *agentsShow) Run(ctx context.Context, t *cli.Term, r *relayFlags) error 
 
 type agentsDisable struct {
 	agentArg
+	ifMatch
 }
 
 func (*agentsDisable) Examples() []string { return []string{"fairlead agents disable plant-7"} }
 
 func (k *agentsDisable) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	return k.change(ctx, t, r, "disabled", (*client.Client).DisableAgent)
+	return k.change(ctx, t, r, k.ifMatch, "disabled", (*client.Client).DisableAgent)
 }
 
-func (k agentArg) change(ctx context.Context, t *cli.Term, r *relayFlags, done string, do func(*client.Client, context.Context, string) error) error {
+func (k agentArg) change(ctx context.Context, t *cli.Term, r *relayFlags, only ifMatch, done string, do func(*client.Client, context.Context, string) error) error {
 	c, err := r.open(t)
 	if err != nil {
 		return err
@@ -177,24 +178,28 @@ func (k agentArg) change(ctx context.Context, t *cli.Term, r *relayFlags, done s
 	if err != nil {
 		return err
 	}
-	if err := do(c, ctx, a.ID); err != nil {
+	if err := do(only.on(c), ctx, a.ID); err != nil {
 		return err
 	}
 	t.Notef("agent %s (%s) is %s\n", cli.Clean(a.Name), a.ID, done)
 	return nil
 }
 
-type agentsEnable struct{ agentArg }
+type agentsEnable struct {
+	agentArg
+	ifMatch
+}
 
 func (*agentsEnable) Examples() []string { return []string{"fairlead agents enable plant-7"} }
 
 func (k *agentsEnable) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	return k.change(ctx, t, r, "enabled", (*client.Client).EnableAgent)
+	return k.change(ctx, t, r, k.ifMatch, "enabled", (*client.Client).EnableAgent)
 }
 
 type agentsRemove struct {
 	agentArg
 	Yes bool `short:"y" help:"Do not ask."`
+	ifMatch
 }
 
 func (*agentsRemove) Examples() []string { return []string{"fairlead agents remove plant-7"} }
@@ -203,7 +208,7 @@ func (k *agentsRemove) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	if err := confirm(t, "Remove agent "+cli.Clean(k.Agent)+" for good?", k.Yes); err != nil {
 		return err
 	}
-	return k.change(ctx, t, r, "removed", (*client.Client).RemoveAgent)
+	return k.change(ctx, t, r, k.ifMatch, "removed", (*client.Client).RemoveAgent)
 }
 
 type groupsCommands struct {
@@ -257,6 +262,7 @@ func (k *groupsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 
 type groupsDelete struct {
 	Name string `arg:"" help:"Name of the group."`
+	ifMatch
 }
 
 func (*groupsDelete) Examples() []string { return []string{"fairlead groups delete plant-north"} }
@@ -267,7 +273,7 @@ func (k *groupsDelete) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 		return err
 	}
 	defer c.Close()
-	if err := c.DeleteGroup(ctx, k.Name); err != nil {
+	if err := k.on(c).DeleteGroup(ctx, k.Name); err != nil {
 		return about(k.Name, err)
 	}
 	t.Notef("group %s is deleted\n", cli.Clean(k.Name))
@@ -402,6 +408,7 @@ func (k *connectionsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags)
 type connectionsDelete struct {
 	Name string `arg:"" help:"Name or id of the connection."`
 	Yes  bool   `short:"y" help:"Do not ask."`
+	ifMatch
 }
 
 func (*connectionsDelete) Examples() []string { return []string{"fairlead connections delete sales"} }
@@ -415,7 +422,7 @@ func (k *connectionsDelete) Run(ctx context.Context, t *cli.Term, r *relayFlags)
 		return err
 	}
 	defer c.Close()
-	if err := c.DeleteConnection(ctx, k.Name); err != nil {
+	if err := k.on(c).DeleteConnection(ctx, k.Name); err != nil {
 		return about(k.Name, err)
 	}
 	t.Notef("connection %s is deleted\n", cli.Clean(k.Name))

@@ -72,6 +72,7 @@ type budgetSet struct {
 	Egress  config.Size `placeholder:"SIZE" help:"Bytes a second towards callers: 512KiB, 10MB. What is more waits."`
 	None    bool        `help:"Take all limits away."`
 	budgetShow
+	ifMatch
 }
 
 func (*budgetSet) Examples() []string {
@@ -88,7 +89,7 @@ func (k *budgetSet) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 		return err
 	}
 	defer c.Close()
-	b, err := c.SetBudget(ctx, k.Connection, l)
+	b, err := k.on(c).SetBudget(ctx, k.Connection, l)
 	if err != nil {
 		return err
 	}

@@ -55,6 +55,7 @@ type connectionsGateway struct {
 	Address string `arg:"" placeholder:"ADDRESS:PORT" help:"Address and port of the relay's machine, which relay.yaml must allow; or \"off\"."`
 	gatewayFlags
 	cli.Output
+	ifMatch
 }
 
 func (*connectionsGateway) Examples() []string {
@@ -83,13 +84,13 @@ func (k *connectionsGateway) Run(ctx context.Context, t *cli.Term, r *relayFlags
 	}
 	defer c.Close()
 	if g == nil {
-		if err := c.DeleteGateway(ctx, k.Name); err != nil {
+		if err := k.on(c).DeleteGateway(ctx, k.Name); err != nil {
 			return err
 		}
 		t.Notef("the gateway of %s is off; what ran through it is cut\n", cli.Clean(k.Name))
 		return nil
 	}
-	made, err := c.SetGateway(ctx, k.Name, *g)
+	made, err := k.on(c).SetGateway(ctx, k.Name, *g)
 	if err != nil {
 		return err
 	}

@@ -107,6 +107,7 @@ type rolesUpdate struct {
 	Remove []string `placeholder:"ACTION" help:"Action that leaves it. May be given several times."`
 	Rename string   `placeholder:"NAME" help:"Its new name."`
 	cli.Output
+	ifMatch
 }
 
 func (*rolesUpdate) Examples() []string {
@@ -136,7 +137,10 @@ func (k *rolesUpdate) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 			s.Actions = append(s.Actions, a)
 		}
 	}
-	made, err := c.SetRole(ctx, k.Name, was.ETag, s)
+	if k.IfMatch == "" {
+		k.IfMatch = was.ETag
+	}
+	made, err := c.SetRole(ctx, k.Name, k.IfMatch, s)
 	if err != nil {
 		return about(k.Name, err)
 	}
@@ -145,6 +149,7 @@ func (k *rolesUpdate) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 
 type rolesDelete struct {
 	Name string `arg:"" help:"Name or id of the role."`
+	ifMatch
 }
 
 func (*rolesDelete) Examples() []string { return []string{"fairlead roles delete reader"} }
@@ -155,7 +160,7 @@ func (k *rolesDelete) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 		return err
 	}
 	defer c.Close()
-	if err := c.DeleteRole(ctx, k.Name); err != nil {
+	if err := k.on(c).DeleteRole(ctx, k.Name); err != nil {
 		return about(k.Name, err)
 	}
 	t.Notef("role %s is deleted\n", cli.Clean(k.Name))
@@ -269,6 +274,7 @@ func (k *grantsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 
 type grantsDelete struct {
 	ID string `arg:"" help:"Id of the grant."`
+	ifMatch
 }
 
 func (*grantsDelete) Examples() []string {
@@ -281,7 +287,7 @@ func (k *grantsDelete) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 		return err
 	}
 	defer c.Close()
-	if err := c.DeleteGrant(ctx, k.ID); err != nil {
+	if err := k.on(c).DeleteGrant(ctx, k.ID); err != nil {
 		return about(k.ID, err)
 	}
 	t.Notef("grant %s is deleted\n", cli.Clean(k.ID))
@@ -346,6 +352,7 @@ func (k *teamsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 type teamsDelete struct {
 	Name string `arg:"" help:"Name or id of the team."`
 	Yes  bool   `short:"y" help:"Do not ask."`
+	ifMatch
 }
 
 func (*teamsDelete) Examples() []string { return []string{"fairlead teams delete night"} }
@@ -359,7 +366,7 @@ func (k *teamsDelete) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 		return err
 	}
 	defer c.Close()
-	if err := c.DeleteTeam(ctx, k.Name); err != nil {
+	if err := k.on(c).DeleteTeam(ctx, k.Name); err != nil {
 		return about(k.Name, err)
 	}
 	t.Notef("team %s is deleted\n", cli.Clean(k.Name))
@@ -369,6 +376,7 @@ func (k *teamsDelete) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 type teamsAdd struct {
 	Team      string `arg:"" help:"Name or id of the team."`
 	Principal string `arg:"" help:"Name or id of the principal; the name of a token is its principal's."`
+	ifMatch
 }
 
 func (*teamsAdd) Examples() []string { return []string{"fairlead teams add night reports"} }
@@ -379,7 +387,7 @@ func (k *teamsAdd) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 		return err
 	}
 	defer c.Close()
-	if _, err := c.AddMember(ctx, k.Team, k.Principal); err != nil {
+	if _, err := k.on(c).AddMember(ctx, k.Team, k.Principal); err != nil {
 		return err
 	}
 	t.Notef("%s is in team %s\n", cli.Clean(k.Principal), cli.Clean(k.Team))
@@ -389,6 +397,7 @@ func (k *teamsAdd) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 type teamsRemove struct {
 	Team      string `arg:"" help:"Name or id of the team."`
 	Principal string `arg:"" help:"Name or id of the principal."`
+	ifMatch
 }
 
 func (*teamsRemove) Examples() []string { return []string{"fairlead teams remove night reports"} }
@@ -399,7 +408,7 @@ func (k *teamsRemove) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 		return err
 	}
 	defer c.Close()
-	if err := c.RemoveMember(ctx, k.Team, k.Principal); err != nil {
+	if err := k.on(c).RemoveMember(ctx, k.Team, k.Principal); err != nil {
 		return err
 	}
 	t.Notef("%s is out of team %s\n", cli.Clean(k.Principal), cli.Clean(k.Team))
@@ -407,6 +416,9 @@ func (k *teamsRemove) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 }
 
 type workspaceCommands struct {
+	Plan   workspacePlan   `cmd:"" help:"Show what lies between files and the workspace. Nothing is changed."`
+	Apply  workspaceApply  `cmd:"" help:"Show the plan, and make the workspace what the files say."`
+	Export workspaceExport `cmd:"" help:"Write the workspace as a file that plan and apply read."`
 	Delete workspaceDelete `cmd:"" help:"Destroy the workspace with all that is in it, for good. For owners."`
 }
 

@@ -98,6 +98,7 @@ type usersCode struct {
 	Name    string   `arg:"" help:"Name or id of the user."`
 	Expires lifetime `placeholder:"15m" help:"How long the code counts."`
 	cli.Output
+	ifMatch
 }
 
 func (*usersCode) Examples() []string { return []string{"fairlead users code anna"} }
@@ -108,7 +109,7 @@ func (k *usersCode) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 		return err
 	}
 	defer c.Close()
-	u, err := c.NewUserCode(ctx, k.Name, client.NewUserCode{ExpiresInSeconds: k.Expires.seconds()})
+	u, err := k.on(c).NewUserCode(ctx, k.Name, client.NewUserCode{ExpiresInSeconds: k.Expires.seconds()})
 	if err != nil {
 		return about(k.Name, err)
 	}
@@ -124,46 +125,56 @@ type userArg struct {
 	Name string `arg:"" help:"Name or id of the user."`
 }
 
-func (k userArg) change(ctx context.Context, t *cli.Term, r *relayFlags, done string, do func(*client.Client, context.Context, string) error) error {
+func (k userArg) change(ctx context.Context, t *cli.Term, r *relayFlags, only ifMatch, done string, do func(*client.Client, context.Context, string) error) error {
 	c, err := r.open(t)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := do(c, ctx, k.Name); err != nil {
+	if err := do(only.on(c), ctx, k.Name); err != nil {
 		return about(k.Name, err)
 	}
 	t.Notef("user %s %s\n", cli.Clean(k.Name), done)
 	return nil
 }
 
-type usersDisable struct{ userArg }
+type usersDisable struct {
+	userArg
+	ifMatch
+}
 
 func (*usersDisable) Examples() []string { return []string{"fairlead users disable anna"} }
 
 func (k *usersDisable) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	return k.change(ctx, t, r, "is disabled", (*client.Client).DisableUser)
+	return k.change(ctx, t, r, k.ifMatch, "is disabled", (*client.Client).DisableUser)
 }
 
-type usersEnable struct{ userArg }
+type usersEnable struct {
+	userArg
+	ifMatch
+}
 
 func (*usersEnable) Examples() []string { return []string{"fairlead users enable anna"} }
 
 func (k *usersEnable) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	return k.change(ctx, t, r, "is enabled", (*client.Client).EnableUser)
+	return k.change(ctx, t, r, k.ifMatch, "is enabled", (*client.Client).EnableUser)
 }
 
-type usersResetFactor struct{ userArg }
+type usersResetFactor struct {
+	userArg
+	ifMatch
+}
 
 func (*usersResetFactor) Examples() []string { return []string{"fairlead users reset-factor anna"} }
 
 func (k *usersResetFactor) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	return k.change(ctx, t, r, "has no second factor any more, and no session", (*client.Client).ResetSecondFactor)
+	return k.change(ctx, t, r, k.ifMatch, "has no second factor any more, and no session", (*client.Client).ResetSecondFactor)
 }
 
 type usersRemove struct {
 	userArg
 	Yes bool `short:"y" help:"Do not ask."`
+	ifMatch
 }
 
 func (*usersRemove) Examples() []string { return []string{"fairlead users remove anna"} }
@@ -172,7 +183,7 @@ func (k *usersRemove) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 	if err := confirm(t, "Remove user "+cli.Clean(k.Name)+"?", k.Yes); err != nil {
 		return err
 	}
-	return k.change(ctx, t, r, "is removed", (*client.Client).RemoveUser)
+	return k.change(ctx, t, r, k.ifMatch, "is removed", (*client.Client).RemoveUser)
 }
 
 type policyCommands struct {
@@ -199,7 +210,10 @@ func (k *policyShow) Run(ctx context.Context, t *cli.Term, r *relayFlags) error 
 
 func (k *policyShow) print(t *cli.Term, p client.SignInPolicy) error {
 	if k.JSON() {
-		return t.JSON(p)
+		return t.JSON(struct {
+			client.SignInPolicy
+			ETag string `json:"etag,omitempty"`
+		}{p, p.ETag})
 	}
 	unless := func(zero bool, text string) string {
 		if zero {
@@ -228,6 +242,7 @@ type policySet struct {
 	StepUp       lifetime `placeholder:"5m" help:"How long a proof is fresh for dangerous acts."`
 	Defaults     bool     `help:"Set nothing but the defaults."`
 	policyShow
+	ifMatch
 }
 
 func (*policySet) Examples() []string {
@@ -245,7 +260,7 @@ func (k *policySet) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 		return err
 	}
 	defer c.Close()
-	if p, err = c.SetSignInPolicy(ctx, p); err != nil {
+	if p, err = k.on(c).SetSignInPolicy(ctx, p); err != nil {
 		return err
 	}
 	return k.print(t, p)

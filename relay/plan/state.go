@@ -1,0 +1,95 @@
+package plan
+
+import (
+	"context"
+	"slices"
+
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/client"
+)
+
+// Sections of a workspace, in the order in which a file is written.
+var sections = []string{"groups", "roles", "users", "teams", "connections", "grants", "budget", "allowlist", "sign_in_policy"}
+
+// state is what the relay has of the sections that were asked for.
+type state struct {
+	me          client.Whoami
+	groups      []client.Group
+	roles       []client.Role // custom ones
+	users       []client.User
+	teams       []client.Team
+	connections []client.Connection
+	grants      []client.Grant // not those that are over
+	budgets     map[string]client.Budget
+	allowlist   client.Allowlist
+	signIn      client.SignInPolicy
+	principals  map[string]bool // names that can be given to; nil: not known
+}
+
+// look reads the sections, and what else is needed to judge them. budgetOf says whose budgets are wanted; "" is the workspace.
+func look(ctx context.Context, c *client.Client, has func(section string) bool, budgetOf func(connection string) bool) (*state, error) {
+	s := &state{budgets: map[string]client.Budget{}}
+	var err error
+	do := func(wanted bool, f func() error) {
+		if err == nil && wanted {
+			err = f()
+		}
+	}
+	do(true, func() error { s.me, err = c.Whoami(ctx); return err })
+	rights := has("grants") || has("users") || has("teams")
+	do(has("groups") || has("connections"), func() error { s.groups, err = c.Groups(ctx); return err })
+	do(rights || has("roles"), func() error {
+		s.roles, err = c.Roles(ctx)
+		s.roles = slices.DeleteFunc(s.roles, func(r client.Role) bool { return r.System })
+		return err
+	})
+	do(rights, func() error { s.users, err = c.Users(ctx); return err })
+	do(rights, func() error { s.teams, err = c.Teams(ctx); return err })
+	do(has("connections") || has("grants"), func() error { s.connections, err = c.Connections(ctx); return err })
+	do(rights, func() error {
+		s.grants, err = c.Grants(ctx)
+		s.grants = slices.DeleteFunc(s.grants, func(g client.Grant) bool { return g.Over })
+		return err
+	})
+	do(rights, func() error { return s.know(ctx, c) })
+	do(has("budget"), func() (err error) { s.budgets[""], err = c.Budget(ctx, ""); return err })
+	for _, k := range s.connections {
+		do(has("connections") && budgetOf(k.Name), func() (err error) { s.budgets[k.Name], err = c.Budget(ctx, k.Name); return err })
+	}
+	do(has("allowlist"), func() error { s.allowlist, err = c.Allowlist(ctx); return err })
+	do(has("sign_in_policy"), func() error { s.signIn, err = c.SignInPolicy(ctx); return err })
+	return s, err
+}
+
+// know gathers whom roles can be given to. Who may not list tokens learns at the step itself that somebody is not there.
+func (s *state) know(ctx context.Context, c *client.Client) error {
+	s.principals = map[string]bool{}
+	for _, u := range s.users {
+		s.principals[u.Name] = true
+	}
+	for _, t := range s.teams {
+		for _, m := range t.Members {
+			s.principals[m.Name] = true
+		}
+	}
+	for _, g := range s.grants {
+		s.principals[g.PrincipalName] = true
+	}
+	tokens, err := c.Tokens(ctx)
+	if client.CodeOf(err) == protocol.CodeDenied {
+		s.principals = nil
+		return nil
+	}
+	for _, t := range tokens {
+		s.principals[t.Name] = true
+	}
+	return err
+}
+
+func byName[T any](list []T, name func(T) string) map[string]T {
+	m := make(map[string]T, len(list))
+	for _, t := range list {
+		m[name(t)] = t
+	}
+	return m
+}
