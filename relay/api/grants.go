@@ -36,23 +36,9 @@ func (a *API) grantRoutes() {
 		return &out[client.List[client.Grant]]{l}, nil
 	})
 	route(a, "POST", ws+"/grants", authz.GrantsManage, "Give a role, no more of it than the caller holds", 201, func(ctx context.Context, v *visit, i *in[client.NewGrant]) (*out[client.Grant], error) {
-		b := i.Body
-		n := directory.NewGrant{Principal: b.Principal, Team: b.Team, Role: b.Role, Environment: authz.Environment(b.Environment), Connection: b.Connection}
-		var err error
-		if n.From, err = parsePrefixes("/from", b.From); err != nil {
+		n, err := newGrant(i.Body, time.Now())
+		if err != nil {
 			return nil, err
-		}
-		switch {
-		case b.Until != nil && b.ExpiresInSeconds != 0:
-			return nil, invalid("want /until or /expires_in_seconds, not both", "")
-		case b.Until != nil:
-			if n.Until = *b.Until; n.Until.IsZero() {
-				return nil, invalid("/until: want a time that is to come", "leave it out for a grant without end")
-			}
-		case b.ExpiresInSeconds < 0 || b.ExpiresInSeconds > int64(directory.MaxTokenLife/time.Second):
-			return nil, invalid("/expires_in_seconds: out of range", "give 1 second to 5 years, or nothing for a grant without end")
-		case b.ExpiresInSeconds > 0:
-			n.Until = time.Now().Add(seconds(b.ExpiresInSeconds))
 		}
 		g, err := a.cfg.Directory.CreateGrant(ctx, v.by(), v.workspace.ID, n)
 		if err != nil {
@@ -74,6 +60,28 @@ func (a *API) grantRoutes() {
 		}
 		return &out[client.Explanation]{*e}, nil
 	})
+	a.replayRoute()
+}
+
+// newGrant reads what is to be given.
+func newGrant(b client.NewGrant, now time.Time) (n directory.NewGrant, err error) {
+	n = directory.NewGrant{Principal: b.Principal, Team: b.Team, Role: b.Role, Environment: authz.Environment(b.Environment), Connection: b.Connection}
+	if n.From, err = parsePrefixes("/from", b.From); err != nil {
+		return n, err
+	}
+	switch {
+	case b.Until != nil && b.ExpiresInSeconds != 0:
+		return n, invalid("want /until or /expires_in_seconds, not both", "")
+	case b.Until != nil:
+		if n.Until = *b.Until; n.Until.IsZero() {
+			return n, invalid("/until: want a time that is to come", "leave it out for a grant without end")
+		}
+	case b.ExpiresInSeconds < 0 || b.ExpiresInSeconds > int64(directory.MaxTokenLife/time.Second):
+		return n, invalid("/expires_in_seconds: out of range", "give 1 second to 5 years, or nothing for a grant without end")
+	case b.ExpiresInSeconds > 0:
+		n.Until = now.Add(seconds(b.ExpiresInSeconds))
+	}
+	return n, nil
 }
 
 // recorded records a refusal that came after the route's own decision.

@@ -190,6 +190,46 @@ func (c *Client) RemoveMember(ctx context.Context, team, principal string) error
 	return c.do(ctx, http.MethodDelete, c.ws("teams", team, "members", principal), nil, nil, nil)
 }
 
+// ReplayQuery asks what decisions that were recorded would be, were the rights others.
+type ReplayQuery struct {
+	SinceSeconds int64      `json:"since_seconds" doc:"how far to go back: 1 second to 366 days"`
+	Without      []string   `json:"without,omitempty" doc:"ids of grants that would be gone"`
+	With         []NewGrant `json:"with,omitempty" doc:"grants that would be given"`
+	Roles        []SetRole  `json:"roles,omitempty" doc:"custom roles, by name or id, as they would be"`
+}
+
+// Replay is what recorded decisions would be. Only decisions of grants count, on connections, made by the relay: what an allowlist, a
+// budget or the site refused they had no part in.
+type Replay struct {
+	Since    time.Time `json:"since"`
+	Complete bool      `json:"complete" doc:"false: the log, or what one replay reads of it, does not go back that far"`
+	Replayed int64     `json:"replayed" doc:"recorded decisions that were made again"`
+	Gone     int64     `json:"gone" doc:"recorded decisions about a principal or connection that is no longer there"`
+	Flips    []Flip    `json:"flips"`
+}
+
+// Flip is a decision that would be another, or is already: Now is what the present rights say.
+type Flip struct {
+	Principal     string    `json:"principal"`
+	PrincipalName string    `json:"principal_name"`
+	Action        string    `json:"action"`
+	Connection    string    `json:"connection"`
+	SourceAddress string    `json:"source_address"`
+	Recorded      bool      `json:"recorded" doc:"allowed then"`
+	Now           bool      `json:"now" doc:"allowed by the present rights"`
+	Proposed      bool      `json:"proposed" doc:"allowed by the proposed ones"`
+	Reason        string    `json:"reason" doc:"of the proposed decision"`
+	Grant         string    `json:"grant,omitempty" doc:"id of the grant that would allow it; proposed for one that is not there"`
+	Count         int64     `json:"count"`
+	LastAt        time.Time `json:"last_at"`
+}
+
+// Replay asks what recorded decisions would be.
+func (c *Client) Replay(ctx context.Context, q ReplayQuery) (Replay, error) {
+	var r Replay
+	return r, c.doLong(ctx, http.MethodPost, c.ws("explain", "replay"), nil, q, &r)
+}
+
 // Explain tells why a principal may or may not.
 func (c *Client) Explain(ctx context.Context, q ExplainQuery) (Explanation, error) {
 	v := url.Values{"principal": {q.Principal}, "action": {q.Action}}

@@ -114,60 +114,17 @@ func (d *Directory) CreateGrant(ctx context.Context, by By, workspace string, n 
 	}
 	id, at := NewID("gra"), now()
 	n.Until = n.Until.Truncate(time.Millisecond)
-	switch {
-	case (n.Principal == "") == (n.Team == ""):
-		return nil, invalid("a grant is for a principal or for a team", "give one of them")
-	case n.Environment != "" && n.Connection != "":
-		return nil, invalid("a grant is on an environment or on a connection", "give one of them, or neither for the whole workspace")
-	case n.Environment != "" && !slices.Contains(authz.Environments, n.Environment):
-		return nil, noEnvironment()
-	case !n.Until.IsZero() && !n.Until.After(at):
-		return nil, invalid("the grant would be over", "give a time that is to come, or none")
-	case !n.Until.IsZero() && n.Until.Year() > 9999:
-		return nil, invalid("the grant's end is out of range", "give a year of four digits, or no end")
-	case len(n.From) > MaxGrantFrom:
-		return nil, &protocol.Error{Code: protocol.CodeTooLarge, Message: "the grant is from too many networks", Hint: fmt.Sprintf("give at most %d", MaxGrantFrom)}
-	}
-	for _, p := range n.From {
-		if !plainPrefix(p) {
-			return nil, invalid("a network is not in its plain form", "give prefixes like 10.0.0.0/8 or 2001:db8::/32, without host bits")
-		}
+	if err := n.check(at); err != nil {
+		return nil, err
 	}
 	err = d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
-		g := authz.Grant{ID: id, Workspace: w.ID, Environment: n.Environment, Until: n.Until, From: n.From}
-		row := store.Grant{ID: id, Workspace: w.ID, Environment: string(n.Environment), Until: toMs(n.Until), Created: toMs(at)}
-		if r, err := authz.ParseRole(n.Role); err == nil {
-			g.Role = r
-		} else {
-			c, err := w.Role(n.Role)
-			if err != nil {
-				return err
-			}
-			g.Role, g.Custom = authz.Role(c.ID), c.Set
+		g, principal, err := w.granted(n)
+		if err != nil {
+			return err
 		}
-		if n.Connection != "" {
-			c, err := w.Connection(n.Connection)
-			if err != nil {
-				return err
-			}
-			g.Connection = c.ID
-		}
-		if g.Role == authz.Owner && (g.Environment != "" || g.Connection != "") {
-			return invalid("an owner owns the whole workspace", "leave environment and connection out, or give the role admin")
-		}
-		if n.Team != "" {
-			t, err := w.Team(n.Team)
-			if err != nil {
-				return err
-			}
-			row.Team = t.ID
-		} else {
-			p, err := w.FindPrincipal(n.Principal)
-			if err != nil {
-				return err
-			}
-			row.Principal = p.ID
-		}
+		g.ID = id
+		row := store.Grant{ID: id, Workspace: w.ID, Principal: principal, Team: g.Team, Environment: string(g.Environment), Until: toMs(g.Until), Created: toMs(at)}
+		g.Team = ""
 		if err := w.mayGive(by, authz.GrantsManage, g); err != nil {
 			return err
 		}
@@ -185,6 +142,67 @@ func (d *Directory) CreateGrant(ctx context.Context, by By, workspace string, n 
 		return nil, err
 	}
 	return d.Snapshot().before(w.ID).Grant(id)
+}
+
+// check looks at the form of a grant.
+func (n NewGrant) check(at time.Time) error {
+	switch {
+	case (n.Principal == "") == (n.Team == ""):
+		return invalid("a grant is for a principal or for a team", "give one of them")
+	case n.Environment != "" && n.Connection != "":
+		return invalid("a grant is on an environment or on a connection", "give one of them, or neither for the whole workspace")
+	case n.Environment != "" && !slices.Contains(authz.Environments, n.Environment):
+		return noEnvironment()
+	case !n.Until.IsZero() && !n.Until.After(at):
+		return invalid("the grant would be over", "give a time that is to come, or none")
+	case !n.Until.IsZero() && n.Until.Year() > 9999:
+		return invalid("the grant's end is out of range", "give a year of four digits, or no end")
+	case len(n.From) > MaxGrantFrom:
+		return &protocol.Error{Code: protocol.CodeTooLarge, Message: "the grant is from too many networks", Hint: fmt.Sprintf("give at most %d", MaxGrantFrom)}
+	}
+	for _, p := range n.From {
+		if !plainPrefix(p) {
+			return invalid("a network is not in its plain form", "give prefixes like 10.0.0.0/8 or 2001:db8::/32, without host bits")
+		}
+	}
+	return nil
+}
+
+// granted is what a grant would be as the workspace stands, without an id, and the principal that it is for if it is for no team.
+func (w *Workspace) granted(n NewGrant) (g authz.Grant, principal string, err error) {
+	g = authz.Grant{Workspace: w.ID, Environment: n.Environment, Until: n.Until, From: n.From}
+	if r, err := authz.ParseRole(n.Role); err == nil {
+		g.Role = r
+	} else {
+		c, err := w.Role(n.Role)
+		if err != nil {
+			return g, "", err
+		}
+		g.Role, g.Custom = authz.Role(c.ID), c.Set
+	}
+	if n.Connection != "" {
+		c, err := w.Connection(n.Connection)
+		if err != nil {
+			return g, "", err
+		}
+		g.Connection = c.ID
+	}
+	if g.Role == authz.Owner && (g.Environment != "" || g.Connection != "") {
+		return g, "", invalid("an owner owns the whole workspace", "leave environment and connection out, or give the role admin")
+	}
+	if n.Team != "" {
+		t, err := w.Team(n.Team)
+		if err != nil {
+			return g, "", err
+		}
+		g.Team = t.ID
+		return g, "", nil
+	}
+	p, err := w.FindPrincipal(n.Principal)
+	if err != nil {
+		return g, "", err
+	}
+	return g, p.ID, nil
 }
 
 // cmpErr is the first that is not nil.

@@ -108,6 +108,11 @@ func (r *Relay) rightsRoutes(handle func(pattern string, h func(w http.ResponseW
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+	handle("POST /explain/replay", func(w http.ResponseWriter, q *http.Request) {
+		answer(w, 200, client.Replay{Since: Time, Replayed: 12, Gone: 1, Flips: []client.Flip{
+			{Principal: "usr_2", PrincipalName: "bob", Action: "connection.query", Connection: "sales", SourceAddress: "192.0.2.7", Recorded: true, Now: true, Reason: "no grant allows connection.query", Count: 3, LastAt: Time},
+			{Principal: "usr_3", PrincipalName: "carla", Action: "connection.exec", Connection: "sales", SourceAddress: "192.0.2.8", Recorded: true, Reason: "no grant allows connection.exec", Count: 1, LastAt: Time}}})
+	})
 	handle("GET /explain", func(w http.ResponseWriter, q *http.Request) {
 		v := q.URL.Query()
 		if v.Get("principal") == "nobody" {

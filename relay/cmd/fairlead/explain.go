@@ -2,28 +2,46 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/fairleadhq/fairlead/internal/cli"
 	"github.com/fairleadhq/fairlead/relay/client"
 )
 
 type explainCommand struct {
-	As         string `required:"" placeholder:"PRINCIPAL" help:"Name or id of whom it is about; the name of a token is its principal's."`
-	From       string `placeholder:"ADDRESS" help:"Address that it comes from. Without it, your own."`
-	Action     string `arg:"" help:"Action, such as connections.read, or an operation on a connection, such as query."`
-	Connection string `arg:"" optional:"" help:"Name or id of the connection; none for an action on the workspace."`
+	As         string        `placeholder:"PRINCIPAL" help:"Name or id of whom it is about; the name of a token is its principal's."`
+	From       string        `placeholder:"ADDRESS" help:"Address that it comes from. Without it, your own."`
+	Action     string        `arg:"" optional:"" help:"Action, such as connections.read, or an operation on a connection, such as query."`
+	Connection string        `arg:"" optional:"" help:"Name or id of the connection; none for an action on the workspace."`
+	Replay     time.Duration `placeholder:"TIME" help:"Make the decisions of so long ago until now again, such as 168h, under the change that --with, --without and --role propose, and list those that would be others. Changes nothing."`
+	With       []string      `sep:"none" placeholder:"GRANT" help:"With --replay: a grant that would be given, such as 'analyst to bob', 'operator to team night-shift in production', 'analyst to bob on sales'."`
+	Without    []string      `placeholder:"ID" help:"With --replay: a grant that would be gone."`
+	Role       []string      `sep:"none" placeholder:"NAME=ACTION,..." help:"With --replay: what a custom role would hold."`
 	cli.Output
 }
 
 func (*explainCommand) Examples() []string {
-	return []string{"fairlead explain --as reports query sales", "fairlead explain --as night-shift --from 192.0.2.7 exec sales", "fairlead explain --as reports agents.read"}
+	return []string{"fairlead explain --as reports query sales", "fairlead explain --as night-shift --from 192.0.2.7 exec sales", "fairlead explain --as reports agents.read",
+		"fairlead explain --replay 168h --without gra_7w3zt2k5q4x6y7z2a3b4c5d6e7 --with 'analyst to bob on sales'"}
 }
 
 // lacks says in words what a grant lacks.
 var lacks = map[string]string{"action": "its role does not hold the action", "scope": "it is given on something else", "time": "it is over", "source": "it is not for this address"}
 
 func (k *explainCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	proposes := len(k.With)+len(k.Without)+len(k.Role) > 0
+	switch {
+	case k.Replay == 0 && proposes:
+		return cli.Usage("--with, --without and --role are for --replay")
+	case k.Replay == 0 && (k.As == "" || k.Action == ""):
+		return cli.Usage("name whom it is about, and an action: fairlead explain --as PRINCIPAL ACTION [CONNECTION]")
+	case k.Replay != 0 && (k.As != "" || k.From != "" || k.Action != ""):
+		return cli.Usage("--replay is about everybody's recorded decisions: give no --as, --from or action")
+	case k.Replay != 0:
+		return k.replay(ctx, t, r)
+	}
 	c, err := r.open(t)
 	if err != nil {
 		return err
@@ -86,4 +104,87 @@ func describe(g client.Grant) string {
 		s += ", from " + strings.Join(g.From, " ")
 	}
 	return s
+}
+
+// replay lists which recorded decisions would be others.
+func (k *explainCommand) replay(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	q := client.ReplayQuery{SinceSeconds: int64(k.Replay / time.Second), Without: k.Without}
+	if q.SinceSeconds < 1 {
+		return cli.Usage("--replay: want a time of a second or more, such as 168h")
+	}
+	for _, s := range k.With {
+		g, err := proposedGrant(s)
+		if err != nil {
+			return err
+		}
+		q.With = append(q.With, g)
+	}
+	for _, s := range k.Role {
+		name, actions, ok := strings.Cut(s, "=")
+		if !ok || name == "" {
+			return cli.Usage("--role %q: want NAME=ACTION,...", s)
+		}
+		q.Roles = append(q.Roles, client.SetRole{Name: name, Actions: slices.DeleteFunc(strings.Split(actions, ","), func(a string) bool { return a == "" })})
+	}
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	res, err := c.Replay(ctx, q)
+	if err != nil {
+		return err
+	}
+	if k.JSON() {
+		return t.JSON(res)
+	}
+	may := map[bool]string{true: "allowed", false: "refused"}
+	ours, before := 0, 0
+	for _, f := range res.Flips {
+		was := may[f.Recorded]
+		if f.Now == f.Proposed {
+			before++
+			was += ", and " + may[f.Now] + " by now without the change"
+		} else {
+			ours++
+		}
+		t.Printf("%s: %s on %s, from %s: would be %s; was %s, %s, last %s\n", cli.Clean(f.PrincipalName), f.Action, cli.Clean(f.Connection), f.SourceAddress, may[f.Proposed], was,
+			count(f.Count, "time"), stampPtr(&f.LastAt))
+		t.Printf("  because: %s\n", cli.Clean(f.Reason))
+	}
+	t.Printf("%s made again: %s by the change, %s by what was changed before\n", count(res.Replayed, "recorded decision"), count(int64(ours), "flip"), count(int64(before), "flip"))
+	if res.Gone > 0 {
+		t.Notef("%s left out: the principal or connection is no longer there\n", count(res.Gone, "decision"))
+	}
+	if !res.Complete {
+		t.Notef("the log, or what one replay reads of it, does not go back to %s\n", stampPtr(&res.Since))
+	}
+	return nil
+}
+
+// proposedGrant reads ROLE to [team] NAME [on CONNECTION | in ENVIRONMENT].
+func proposedGrant(s string) (g client.NewGrant, err error) {
+	w := strings.Fields(s)
+	bad := func() (client.NewGrant, error) {
+		return client.NewGrant{}, cli.Usage("--with %q: want ROLE to [team] NAME [on CONNECTION | in ENVIRONMENT]", s)
+	}
+	if len(w) < 3 || w[1] != "to" {
+		return bad()
+	}
+	g.Role, w = w[0], w[2:]
+	if w[0] == "team" && len(w) > 1 && w[1] != "on" && w[1] != "in" {
+		g.Team, w = w[1], w[2:]
+	} else {
+		g.Principal, w = w[0], w[1:]
+	}
+	switch {
+	case len(w) == 0:
+	case len(w) == 2 && w[0] == "on":
+		g.Connection = w[1]
+	case len(w) == 2 && w[0] == "in":
+		g.Environment = w[1]
+	default:
+		return bad()
+	}
+	return g, nil
 }

@@ -73,6 +73,19 @@ func TestExplainCommand(t *testing.T) {
 	run("explain", "--as", "reports", "query", "sales", "-o", "json").want(t, 0, `"allow": true`, "")
 	run("explain", "--as", "nobody", "query", "sales").want(t, 66, "", "no such principal")
 	run("explain", "query", "sales").want(t, 64, "", "--as")
+	got = run("explain", "--replay", "168h", "--without", "gra_1", "--with", "analyst to bob on sales", "--with", "operator to team night in test", "--role", "reader=connection.query,connection.schema")
+	got.want(t, 0, "bob: connection.query on sales, from 192.0.2.7: would be refused; was allowed, 3 times", "1 decision left out")
+	got.want(t, 0, "carla: connection.exec on sales, from 192.0.2.8: would be refused; was allowed, and refused by now without the change, 1 time", "does not go back")
+	got.want(t, 0, "12 recorded decisions made again: 1 flip by the change, 1 flip by what was changed before", "left out")
+	if b := r.LastBody(); b != `{"since_seconds":604800,"without":["gra_1"],"with":[{"role":"analyst","principal":"bob","connection":"sales"},{"role":"operator","team":"night","environment":"test"}],"roles":[{"name":"reader","actions":["connection.query","connection.schema"]}]}` {
+		t.Errorf("asked with %s", b)
+	}
+	run("explain", "--replay", "1h", "--as", "bob").want(t, 64, "", "--replay is about everybody")
+	run("explain", "--as", "bob", "query", "--without", "gra_1").want(t, 64, "", "are for --replay")
+	for _, with := range []string{"analyst", "analyst bob", "analyst to bob at sales", "analyst to bob on"} {
+		run("explain", "--replay", "1h", "--with", with).want(t, 64, "", "want ROLE to")
+	}
+	run("explain", "--replay", "1h", "--role", "reader").want(t, 64, "", "NAME=ACTION")
 }
 
 func TestWorkspaceDeleteCommand(t *testing.T) {
