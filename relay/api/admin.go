@@ -58,7 +58,7 @@ func route[I, O any](a *API, method, path string, action authz.Action, summary s
 
 // serve is huma.Register for routes whose guard leaves a visit: f gets it, and its errors get their request id.
 func serve[I, O any](a *API, op huma.Operation, guard func(huma.Context, func(huma.Context)), f func(context.Context, *visit, *I) (*O, error)) {
-	op.Middlewares = huma.Middlewares{guard, a.condition(op.Method, op.Path)}
+	op.Middlewares = huma.Middlewares{guard, a.condition(op.Method, op.Path), a.repeatable(op)}
 	list := isList(reflect.TypeFor[O]())
 	huma.Register(a.huma, op, func(ctx context.Context, i *I) (*O, error) {
 		v, _ := ctx.Value(keyVisit).(*visit)
@@ -76,6 +76,7 @@ func serve[I, O any](a *API, op huma.Operation, guard func(huma.Context, func(hu
 			return nil, a.failed(ctx, err)
 		}
 		tagOut(v.header, o)
+		a.kept(ctx, v, o)
 		return o, nil
 	})
 }

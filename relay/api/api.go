@@ -55,17 +55,21 @@ type Config struct {
 	Logger  *slog.Logger
 	// PageSize is how many items of a list an answer has when nothing is asked for, MaxPage how many at most; 0: 100 and 1000.
 	PageSize, MaxPage int
+	// RepeatLife is how long an idempotency key is remembered, RepeatMost how many of one principal; 0: 24 h and 10,000.
+	RepeatLife time.Duration
+	RepeatMost int
 }
 
 // API serves /api/v1. It is safe for concurrent use; Run must run beside it.
 type API struct {
-	cfg    Config
-	mux    *http.ServeMux
-	huma   huma.API
-	open   *visits
-	routes []Route
-	things []thing
-	spec   func() ([]byte, error) // the OpenAPI document, encoded once: anybody may ask for it
+	cfg     Config
+	mux     *http.ServeMux
+	huma    huma.API
+	open    *visits
+	routes  []Route
+	things  []thing
+	repeats sync.Map               // of workspace, principal and key: requests under an idempotency key that are under way
+	spec    func() ([]byte, error) // the OpenAPI document, encoded once: anybody may ask for it
 }
 
 // Route is a row of the API: what is asked and which action guards it. Open routes have no action.
@@ -79,6 +83,12 @@ type Route struct {
 func New(cfg Config) *API {
 	if cfg.PageSize == 0 {
 		cfg.PageSize = defaultPage
+	}
+	if cfg.RepeatLife == 0 {
+		cfg.RepeatLife = defaultRepeatLife
+	}
+	if cfg.RepeatMost == 0 {
+		cfg.RepeatMost = defaultRepeatMost
 	}
 	if cfg.MaxPage == 0 {
 		cfg.MaxPage = defaultMost

@@ -51,6 +51,7 @@ type visit struct {
 	session   *directory.Session   // nil for an API token
 	request   *http.Request        // of routes that huma serves
 	header    http.Header          // of the answer, where a route sets cookies
+	repeat    *directory.Repeat    // nil: the request has no idempotency key
 	agent     string               // the program, of who signs in
 	action    authz.Action
 	scope     authz.Scope

@@ -47,6 +47,7 @@ type rig struct {
 	token     map[authz.Role]string // of the own workspace
 	foreign   string                // of an admin of the other
 	proxies   []netip.Prefix
+	stateDir  string
 	conn      string // an object of the own workspace …
 	otherConn string // … and of the other
 	t         testing.TB
@@ -55,11 +56,12 @@ type rig struct {
 func newRig(t testing.TB, proxies ...string) *rig {
 	t.Helper()
 	ctx := context.Background()
-	dc := directory.DefaultConfig(t.TempDir())
+	state := t.TempDir()
+	dc := directory.DefaultConfig(state)
 	first, err := directory.Init(ctx, directory.InitConfig{Config: dc, Relay: directory.Relay{Name: "relay", Addresses: []string{"localhost:1"}},
 		Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
 	must(t, err)
-	g := &rig{t: t, token: map[authz.Role]string{}}
+	g := &rig{t: t, stateDir: state, token: map[authz.Role]string{}}
 	g.dir, err = directory.Open(ctx, dc)
 	must(t, err)
 	t.Cleanup(func() { g.dir.Close() })

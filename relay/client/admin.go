@@ -52,7 +52,7 @@ func (c *Client) Groups(ctx context.Context) ([]Group, error) {
 // CreateGroup makes an agent group.
 func (c *Client) CreateGroup(ctx context.Context, n NewGroup) (Group, error) {
 	var g Group
-	return g, c.do(ctx, http.MethodPost, c.ws("groups"), nil, n, &g)
+	return g, c.create(ctx, c.ws("groups"), n, &g)
 }
 
 // DeleteGroup removes an empty agent group.
@@ -68,7 +68,7 @@ func (c *Client) JoinTokens(ctx context.Context) ([]JoinToken, error) {
 // CreateJoinToken makes a single-use token for one enrolment.
 func (c *Client) CreateJoinToken(ctx context.Context, n NewJoinToken) (CreatedJoinToken, error) {
 	var t CreatedJoinToken
-	return t, c.do(ctx, http.MethodPost, c.ws("join-tokens"), nil, n, &t)
+	return t, c.create(ctx, c.ws("join-tokens"), n, &t)
 }
 
 // RevokeJoinToken makes an open join token useless.
@@ -90,7 +90,7 @@ func (c *Client) Connection(ctx context.Context, name string) (Connection, error
 // CreateConnection makes a connection.
 func (c *Client) CreateConnection(ctx context.Context, n NewConnection) (Connection, error) {
 	var k Connection
-	return k, c.do(ctx, http.MethodPost, c.ws("connections"), nil, n, &k)
+	return k, c.create(ctx, c.ws("connections"), n, &k)
 }
 
 // DeleteConnection removes a connection; the site's profile stays.
@@ -106,7 +106,7 @@ func (c *Client) Tokens(ctx context.Context) ([]Token, error) {
 // CreateToken makes an API token. Its text is given this once.
 func (c *Client) CreateToken(ctx context.Context, n NewToken) (CreatedToken, error) {
 	var t CreatedToken
-	return t, c.do(ctx, http.MethodPost, c.ws("tokens"), nil, n, &t)
+	return t, c.create(ctx, c.ws("tokens"), n, &t)
 }
 
 // RevokeToken ends an API token at once, open streams included.

@@ -58,6 +58,7 @@ type Client struct {
 	base *url.URL // https://HOST:PORT
 	http *http.Client
 	only string // If-Match of its changes
+	key  string // Idempotency-Key of one creation
 }
 
 // If gives a client whose changes are made only to what etag names (412 precondition otherwise); "*" names whatever is there, and
@@ -342,6 +343,9 @@ func (c *Client) doIf(ctx context.Context, method, escaped string, query url.Val
 	}
 	if etag != "" {
 		k.header.Set("If-Match", etag)
+	}
+	if c.key != "" {
+		k.header.Set("Idempotency-Key", `"`+c.key+`"`)
 	}
 	if in != nil {
 		b, err := json.Marshal(in)

@@ -251,13 +251,13 @@ func (c *Client) Users(ctx context.Context) ([]User, error) {
 // CreateUser takes somebody into the workspace, and gives the one-time code that sets the first password.
 func (c *Client) CreateUser(ctx context.Context, n NewUser) (UserCode, error) {
 	var o UserCode
-	return o, c.do(ctx, http.MethodPost, c.ws("users"), nil, n, &o)
+	return o, c.create(ctx, c.ws("users"), n, &o)
 }
 
 // NewUserCode gives a new one-time code for a user, by name or id.
 func (c *Client) NewUserCode(ctx context.Context, user string, n NewUserCode) (UserCode, error) {
 	var o UserCode
-	return o, c.do(ctx, http.MethodPost, c.ws("users", user, "code"), nil, n, &o)
+	return o, c.create(ctx, c.ws("users", user, "code"), n, &o)
 }
 
 // DisableUser refuses a user in this workspace, open streams included, until EnableUser.

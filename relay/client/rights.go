@@ -129,7 +129,7 @@ func (c *Client) Role(ctx context.Context, name string) (Role, error) {
 // CreateRole makes a custom role.
 func (c *Client) CreateRole(ctx context.Context, s SetRole) (Role, error) {
 	var r Role
-	return r, c.do(ctx, http.MethodPost, c.ws("roles"), nil, s, &r)
+	return r, c.create(ctx, c.ws("roles"), s, &r)
 }
 
 // SetRole replaces a custom role. With an etag, only if it is still the one that the etag was read of.
@@ -151,7 +151,7 @@ func (c *Client) Grants(ctx context.Context) ([]Grant, error) {
 // CreateGrant gives a role.
 func (c *Client) CreateGrant(ctx context.Context, n NewGrant) (Grant, error) {
 	var g Grant
-	return g, c.do(ctx, http.MethodPost, c.ws("grants"), nil, n, &g)
+	return g, c.create(ctx, c.ws("grants"), n, &g)
 }
 
 // DeleteGrant takes a grant away; what it no longer allows is cut.
@@ -171,7 +171,7 @@ func (c *Client) Team(ctx context.Context, name string) (Team, error) {
 // CreateTeam makes a team without members.
 func (c *Client) CreateTeam(ctx context.Context, n NewTeam) (Team, error) {
 	var t Team
-	return t, c.do(ctx, http.MethodPost, c.ws("teams"), nil, n, &t)
+	return t, c.create(ctx, c.ws("teams"), n, &t)
 }
 
 // DeleteTeam removes a team with its grants.

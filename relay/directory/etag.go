@@ -11,41 +11,53 @@ import (
 	"github.com/fairleadhq/fairlead/relay/store"
 )
 
-// Change is the condition of a change. One request has one: it is judged once, on the very state that is changed, after
-// everything else that could refuse the change, and before anything of it counts.
+// Change is what a request has to its change beside the change itself. One request has one, and it counts once.
 type Change struct {
-	If func(*Snapshot) error // nil: no condition
+	// If is its condition, nil for none: judged on the very state that is changed, after everything else that could refuse the
+	// change, and before anything of it counts.
+	If func(*Snapshot) error
+	// Repeat, if set, is noted in the transaction of the change.
+	Repeat *Repeat
 
-	judged bool
+	done bool
 }
 
 type changeKey struct{}
 
-// WithChange puts a condition on the changes that are made with the context.
+// WithChange puts a condition, or a key to repeat them under, on the changes that are made with the context.
 func WithChange(ctx context.Context, c *Change) context.Context {
 	return context.WithValue(ctx, changeKey{}, c)
 }
 
+// ChangeOf gives what WithChange took; the zero value without.
+func ChangeOf(ctx context.Context) (Change, bool) {
+	c, ok := ctx.Value(changeKey{}).(*Change)
+	if !ok {
+		return Change{}, false
+	}
+	return *c, true
+}
+
 // Check judges the condition of a context if no change was made: one that would have changed nothing is refused all the same.
 func (d *Directory) Check(ctx context.Context) error {
-	if c := conditionOf(ctx); c != nil {
+	if c := openChange(ctx); c != nil && c.If != nil {
 		return c.If(d.Snapshot())
 	}
 	return nil
 }
 
-// conditionOf gives the condition that is still to be judged, nil for none.
-func conditionOf(ctx context.Context) *Change {
-	if c, _ := ctx.Value(changeKey{}).(*Change); c != nil && c.If != nil && !c.judged {
+// openChange gives what is still to be done beside a change, nil for nothing.
+func openChange(ctx context.Context) *Change {
+	if c, _ := ctx.Value(changeKey{}).(*Change); c != nil && (c.If != nil || c.Repeat != nil) && !c.done {
 		return c
 	}
 	return nil
 }
 
-// write is a write transaction with the condition of its context. The snapshot that the condition sees is the state that the
+// write is a write transaction with what its context has to it. The snapshot that the condition sees is the state that the
 // transaction changes: else both are tried again.
 func (d *Directory) write(ctx context.Context, f func(*store.Tx) error) (int64, error) {
-	c := conditionOf(ctx)
+	c := openChange(ctx)
 	if c == nil {
 		return d.store.Write(ctx, f)
 	}
@@ -54,6 +66,14 @@ func (d *Directory) write(ctx context.Context, f func(*store.Tx) error) (int64, 
 		n, err := d.store.Write(ctx, func(tx *store.Tx) error {
 			if err := f(tx); err != nil {
 				return err
+			}
+			if c.Repeat != nil {
+				if err := d.note(tx, c.Repeat); err != nil {
+					return err
+				}
+			}
+			if c.If == nil {
+				return nil
 			}
 			s := d.Snapshot()
 			generation, err := tx.Generation()
@@ -67,7 +87,7 @@ func (d *Directory) write(ctx context.Context, f func(*store.Tx) error) (int64, 
 			return c.If(s)
 		})
 		if behind == 0 {
-			c.judged = err == nil
+			c.done = err == nil
 			return n, err
 		}
 		if err := d.reload(ctx, behind); err != nil {
