@@ -38,6 +38,7 @@ type Config struct {
 	Agents      Agents   `yaml:"agents"`
 	Gateway     Gateway  `yaml:"gateway"`
 	Budget      Budget   `yaml:"budget"`
+	API         API      `yaml:"api"`
 	Audit       Audit    `yaml:"audit"`
 	SignIn      SignIn   `yaml:"sign_in"`
 	// TrustedProxies are prefixes of load balancers that may name the caller's address in X-Forwarded-For.
@@ -148,6 +149,7 @@ func DefaultConfig() Config {
 		Agents:  Agents{CertificateLifetime: config.Duration(7 * 24 * time.Hour), MaxTunnels: 8, MaxLanes: 8, WebSocket: true},
 		Gateway: Gateway{MaxConns: gateway.DefaultConfig().MaxConns, MaxConnsPerGateway: gateway.DefaultConfig().MaxConnsPerGateway},
 		Audit:   Audit{AgentRate: DefaultAgentRate, DeniedRate: dispatch.DefaultDeniedRate},
+		API:     API{MinTLS: "1.2", MinHTTP: "1.0"},
 		SignIn:  SignIn{PasswordRounds: vault.Rounds},
 		Log:     Log{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}
@@ -187,6 +189,13 @@ func LoadConfig(file string) (Config, error) {
 	}
 	if c.SignIn.LeakedPasswords != "" && !filepath.IsAbs(c.SignIn.LeakedPasswords) {
 		c.SignIn.LeakedPasswords = filepath.Join(dir, c.SignIn.LeakedPasswords)
+	}
+	for i := range c.API.Certificates {
+		for _, f := range []*string{&c.API.Certificates[i].Certificate, &c.API.Certificates[i].Key} {
+			if *f != "" && !filepath.IsAbs(*f) {
+				*f = filepath.Join(dir, *f)
+			}
+		}
 	}
 	var faults config.Faults
 	c.validate(func(path, msg, hint string) { faults = append(faults, doc.Fault(path, msg, hint)) })
@@ -250,6 +259,26 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 	}
 	if field, want := c.Budget.limits().Check(); field != "" {
 		fault("budget."+field, "is out of range", want)
+	}
+	if c.API.MinTLS != "1.2" && c.API.MinTLS != "1.3" {
+		fault("api.min_tls", "is not a version that callers may use", `"1.2" or "1.3", in quotes`)
+	}
+	if c.API.MinHTTP != "1.0" && c.API.MinHTTP != "1.1" {
+		fault("api.min_http", "is not a version that callers may use", `"1.0" or "1.1", in quotes`)
+	}
+	if len(c.API.Certificates) > maxSupplied {
+		fault("api.certificates", "are too many", fmt.Sprintf("at most %d; one certificate may hold many names", maxSupplied))
+	}
+	for i, s := range c.API.Certificates {
+		at := config.Index("api.certificates", i)
+		switch {
+		case s.Certificate == "" || s.Key == "":
+			fault(at, "wants a certificate and its key", "certificate: FILE and key: FILE, both PEM")
+		default:
+			if _, err := s.load(); err != nil {
+				fault(at, err.Error(), "both files must be there, belong to each other, and be readable for the relay's user")
+			}
+		}
 	}
 	for i, p := range c.TrustedProxies {
 		prefix, err := allowlist.ParsePrefix(p)

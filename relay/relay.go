@@ -164,7 +164,11 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 			return nil, fmt.Errorf("listen on %s: %w", o.Config.Listen, err)
 		}
 	}
-	people := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.server.GetCertificate, NextProtos: []string{"h2", "http/1.1"}}
+	certs, err := newSupplied(o.Config.API.Certificates, r.server.GetCertificate, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	people := &tls.Config{MinVersion: o.Config.API.minTLS(), GetCertificate: certs.certificate, NextProtos: []string{"h2", "http/1.1"}}
 	tunnels := agents.TunnelTLS(r.server, snap.Installation, r.checkAgent)
 	lanes := tunnels.Clone() // who may open a tunnel may open the lanes beside it
 	lanes.NextProtos = []string{protocol.ALPNLane}
@@ -206,7 +210,11 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	defer end(nil) // before Wait
 
 	errorLog := slog.NewLogLogger(r.opt.Logger.Handler(), slog.LevelDebug)
-	people := &http.Server{Handler: r.instrument(r.api), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+	handler := http.Handler(r.api)
+	if r.opt.Config.API.MinHTTP == "1.1" {
+		handler = modern(handler)
+	}
+	people := &http.Server{Handler: r.instrument(handler), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: errorLog, // operations that stream set deadlines of their own
 
 		BaseContext: func(net.Listener) context.Context { return inner }}

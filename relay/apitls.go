@@ -1,0 +1,178 @@
+package relay
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/client"
+)
+
+// API holds what concerns the listener that people and programs call. Agents' tunnels are always mutual TLS 1.3, with the relay's
+// own certificate.
+type API struct {
+	MinTLS  string `yaml:"min_tls"`  // "1.2" or "1.3"
+	MinHTTP string `yaml:"min_http"` // "1.0" or "1.1"
+	// Certificates are shown, instead of the relay's own, to callers who ask for one of their names.
+	Certificates []SuppliedCertificate `yaml:"certificates"`
+}
+
+// SuppliedCertificate is a certificate of somebody else's authority, in PEM files. Relative paths are taken from relay.yaml's folder.
+type SuppliedCertificate struct {
+	Certificate string `yaml:"certificate"` // the leaf first, then what leads to its authority
+	Key         string `yaml:"key"`
+}
+
+const (
+	maxSupplied   = 100
+	suppliedEvery = 10 * time.Second // how often the files are looked at, at most
+)
+
+func (a API) minTLS() uint16 {
+	if a.MinTLS == "1.3" {
+		return tls.VersionTLS13
+	}
+	return tls.VersionTLS12
+}
+
+// load reads a certificate and its key, and gives the names that it is for.
+func (s SuppliedCertificate) load() (*tls.Certificate, error) {
+	c, err := tls.LoadX509KeyPair(s.Certificate, s.Key)
+	if err != nil {
+		return nil, fmt.Errorf("load the certificate: %w", err)
+	}
+	if len(c.Leaf.DNSNames) == 0 {
+		return nil, fmt.Errorf("load the certificate: %s names no host (subject alternative name)", s.Certificate)
+	}
+	return &c, nil
+}
+
+// stamp tells whether the files are others than before.
+func (s SuppliedCertificate) stamp() string {
+	text := ""
+	for _, f := range []string{s.Certificate, s.Key} {
+		if i, err := os.Stat(f); err == nil {
+			text += fmt.Sprintf("%s %d %d\n", f, i.Size(), i.ModTime().UnixNano())
+		}
+	}
+	return text
+}
+
+// supplied chooses certificates by the name that a caller asks for. It takes up changed files by itself; with a fault in them, the
+// certificates of before go on. Safe for concurrent use.
+type supplied struct {
+	files  []SuppliedCertificate
+	own    func(*tls.ClientHelloInfo) (*tls.Certificate, error) // of the relay
+	logger *slog.Logger
+
+	mu     sync.Mutex // guards the fields below
+	looked time.Time
+	stamps []string
+	certs  []*tls.Certificate
+	byName map[string]*tls.Certificate
+}
+
+func newSupplied(files []SuppliedCertificate, own func(*tls.ClientHelloInfo) (*tls.Certificate, error), logger *slog.Logger) (*supplied, error) {
+	s := &supplied{files: files, own: own, logger: logger, looked: time.Now(), stamps: make([]string, len(files)), certs: make([]*tls.Certificate, len(files))}
+	for i, f := range files {
+		c, err := f.load()
+		if err != nil {
+			return nil, fmt.Errorf("api.certificates[%d]: %w", i, err)
+		}
+		s.certs[i], s.stamps[i] = c, f.stamp()
+		s.warn(f, c)
+	}
+	s.index()
+	return s, nil
+}
+
+// warn tells of a certificate that callers will refuse, or soon.
+func (s *supplied) warn(f SuppliedCertificate, c *tls.Certificate) {
+	if now := time.Now(); now.Before(c.Leaf.NotBefore) || c.Leaf.NotAfter.Before(now.Add(7*24*time.Hour)) {
+		s.logger.Warn("a supplied certificate is not valid, or ends within a week", "file", f.Certificate, "not_before", c.Leaf.NotBefore, "not_after", c.Leaf.NotAfter)
+	}
+}
+
+// index puts certificates under their names; of two that share one, the first counts.
+func (s *supplied) index() {
+	s.byName = map[string]*tls.Certificate{}
+	for _, c := range s.certs {
+		for _, n := range c.Leaf.DNSNames {
+			if n = strings.ToLower(n); s.byName[n] == nil {
+				s.byName[n] = c
+			}
+		}
+	}
+}
+
+// refresh takes up files that were changed since it last looked.
+func (s *supplied) refresh(now time.Time) {
+	if now.Sub(s.looked) < suppliedEvery {
+		return
+	}
+	s.looked = now
+	changed := false
+	for i, f := range s.files {
+		stamp := f.stamp()
+		if stamp == s.stamps[i] {
+			continue
+		}
+		c, err := f.load()
+		if err != nil { // certificate and key are two files: one may be new already
+			s.logger.Warn("a supplied certificate cannot be read; the one of before goes on", "file", f.Certificate, "error", err)
+			continue
+		}
+		s.certs[i], s.stamps[i], changed = c, stamp, true
+		s.warn(f, c)
+		s.logger.Info("a supplied certificate was changed", "file", f.Certificate, "not_after", c.Leaf.NotAfter)
+	}
+	if changed {
+		s.index()
+	}
+}
+
+// certificate is for tls.Config.GetCertificate. A name that no certificate is for gets the relay's own.
+func (s *supplied) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if len(s.files) == 0 || h.ServerName == "" {
+		return s.own(h)
+	}
+	name := strings.ToLower(strings.TrimSuffix(h.ServerName, "."))
+	s.mu.Lock()
+	s.refresh(time.Now())
+	c := s.byName[name]
+	if _, rest, ok := strings.Cut(name, "."); c == nil && ok {
+		c = s.byName["*."+rest]
+	}
+	s.mu.Unlock()
+	if c == nil {
+		return s.own(h)
+	}
+	return c, nil
+}
+
+// modern refuses HTTP/1.0 (RFC 9110, 15.6.6).
+func modern(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoAtLeast(1, 1) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		p := client.NewProblem(&protocol.Error{Code: protocol.CodeUnsupported, Origin: protocol.OriginRelay, Rule: "api.min_http", Message: "this relay takes HTTP/1.1 and HTTP/2",
+			Hint: "use HTTP/1.1 or newer, or ask the relay's operator"})
+		p.Status, p.Title = http.StatusHTTPVersionNotSupported, http.StatusText(http.StatusHTTPVersionNotSupported)
+		b, err := json.Marshal(p)
+		if err != nil { // it is of texts alone
+			b = []byte("{}")
+		}
+		w.Header().Set("Content-Type", client.ContentProblem)
+		w.WriteHeader(p.Status)
+		_, _ = w.Write(append(b, '\n'))
+	})
+}
