@@ -33,6 +33,10 @@ wine: ## the Windows programs and services under Wine; wants a machine that does
 race: servers ## every test under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
 
+.PHONY: matrix
+matrix: ## every route × role × workspace × session, token, expired, revoked, no fresh proof; and every route's row, ETag, idempotency key
+	$(GO) test -count=1 -v -run 'Matrix|EveryRoute|EveryChange|EveryCreation' ./relay/api
+
 .PHONY: e2e
 e2e: servers build ## the scenarios through the built programs, and in one process
 	$(GO) test -count=1 -timeout 15m ./internal/e2e/...
