@@ -208,7 +208,7 @@ func (a *API) admin() {
 		return &out[client.List[client.Group]]{l}, nil
 	})
 	route(a, "POST", ws+"/groups", authz.GroupsManage, "Create an agent group", 201, func(ctx context.Context, v *visit, i *in[client.NewGroup]) (*out[client.Group], error) {
-		g, err := a.cfg.Directory.CreateGroup(ctx, v.workspace.ID, i.Body.Name)
+		g, err := a.cfg.Directory.CreateGroupIn(ctx, v.workspace.ID, i.Body.Name, authz.Environment(i.Body.Environment))
 		if err != nil {
 			return nil, err
 		}
@@ -263,6 +263,9 @@ func (a *API) admin() {
 	})
 	route(a, "POST", ws+"/connections", authz.ConnectionsManage, "Create a connection to a profile, or to a target of the site's allow list", 201, func(ctx context.Context, v *visit, i *in[client.NewConnection]) (*out[client.Connection], error) {
 		b := directory.ConnectionBody{Name: i.Body.Name, Profile: i.Body.Profile, Environment: environment(i.Body.Environment)}
+		if g, err := v.workspace.Group(i.Body.Group); err == nil { // a group never changes its environment
+			b.Environment = g.EnvironmentOf(authz.Environment(i.Body.Environment))
+		}
 		if err := a.may(ctx, v, authz.ConnectionsManage, authz.Scope{Workspace: v.workspace.ID, Environment: b.Environment}); err != nil {
 			return nil, err
 		}
@@ -425,7 +428,7 @@ func (a *API) connection(v *visit, c *directory.Connection) client.Connection {
 }
 
 func group(ws *directory.Workspace, g *directory.Group) client.Group {
-	return client.Group{ID: g.ID, Name: g.Name, Agents: len(ws.Members(g.ID)), CreatedAt: g.Created, ETag: g.ETag()}
+	return client.Group{ID: g.ID, Name: g.Name, Environment: string(g.Environment), Agents: len(ws.Members(g.ID)), CreatedAt: g.Created, ETag: g.ETag()}
 }
 
 func groupName(ws *directory.Workspace, id string) string {

@@ -184,6 +184,8 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	do("GET "+ws+"/teams/{name}", own+"/teams/night", "", 200)
 	do("POST "+ws+"/grants", own+"/grants", `{"role":"reader","team":"night","connection":"till","expires_in_seconds":3600,"from":["192.0.2.0/24"]}`, 201)
 	do("GET "+ws+"/grants", own+"/grants", "", 200)
+	do("POST "+ws+"/explain/replay", own+"/explain/replay", `{"since_seconds":3600}`, 200)
+	do("POST "+ws+"/explain/replay", own+"/explain/replay", `{"since_seconds":0}`, 400)
 	do("GET "+ws+"/explain", own+"/explain?principal=t&action=schema&connection=till", "", 200)
 	do("GET "+ws+"/explain", own+"/explain?principal=t&action=query&connection=till&source=203.0.113.9", "", 200)
 	do("GET "+ws+"/explain", own+"/explain?principal=nobody&action=query&connection=till", "", 404)

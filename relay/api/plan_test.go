@@ -120,7 +120,7 @@ func TestApplyThenPlanAndExportThenPlanAreEmpty(t *testing.T) {
 		}
 	}
 	// With prune, what the sample does not name goes, in an order that works; what is needed to go on stays by the relay's own guards.
-	p = made(t, c, true, file, written(t, "version: 1\ngroups: [site]\nconnections:\n  default-shop: {group: site, profile: shop}\ngrants:\n  - {role: owner, to: admin}\n  - {role: admin, to: a admin}\n"))
+	p = made(t, c, true, file, written(t, "version: 1\ngroups: {site: {}}\nconnections:\n  default-shop: {group: site, profile: shop}\ngrants:\n  - {role: owner, to: admin}\n  - {role: admin, to: a admin}\n"))
 	if len(p.Left) != 0 || !slices.Contains(steps(p), "delete grant operator to a operator on the workspace") || slices.ContainsFunc(steps(p), func(s string) bool { return strings.HasPrefix(s, "create") }) {
 		t.Fatalf("%q %q", steps(p), p.Left)
 	}
@@ -137,7 +137,7 @@ func TestPlanChangesAndPrunes(t *testing.T) {
 	port, other := freePort(t), freePort(t)
 	const head = "version: 1\nworkspace: default\n"
 	first := head + `
-groups: [site, north]
+groups: {site: {}, north: {}}
 roles: {reader: {actions: [connection.query]}, unused: {actions: [connection.query]}}
 users: {anna: {roles: [analyst]}, bob: {roles: [analyst, operator]}, dora: {roles: [analyst]}}
 teams: {night: {members: [anna, bob]}, day: {members: [bob]}}
@@ -152,7 +152,7 @@ grants:
 `
 	applied(t, c, made(t, c, true, written(t, first)))
 	second := head + `
-groups: [site]
+groups: {site: {}}
 roles: {reader: {actions: [connection.schema, connection.query]}}
 users: {anna: {roles: [operator], disabled: true}, bob: {roles: [analyst]}}
 teams: {night: {members: [bob]}}
@@ -205,7 +205,7 @@ func TestApplyEndsWhereSomebodyWasFaster(t *testing.T) {
 	c := g.dial(g.token[authz.Owner], nil)
 	const head = "version: 1\n"
 	applied(t, c, made(t, c, false, written(t, head+"roles: {reader: {actions: [connection.query]}}\n")))
-	file := written(t, head+"groups: [north]\nroles: {reader: {actions: [connection.schema]}}\nteams: {night: {members: []}}\n")
+	file := written(t, head+"groups: {north: {}}\nroles: {reader: {actions: [connection.schema]}}\nteams: {night: {members: []}}\n")
 	p := made(t, c, false, file)
 	_, err := c.SetRole(t.Context(), "reader", "", client.SetRole{Name: "reader", Actions: []string{"connection.list"}})
 	must(t, err)
@@ -277,7 +277,7 @@ func TestApplyGivesNoMoreThanItsCallerMay(t *testing.T) {
 		t.Error("the refusal is not recorded")
 	}
 	// Another workspace's file is not taken for this one's.
-	w, err = plan.Load(written(t, "version: 1\nworkspace: other\ngroups: [x]\n"))
+	w, err = plan.Load(written(t, "version: 1\nworkspace: other\ngroups: {x: {}}\n"))
 	must(t, err)
 	if _, err := plan.Make(t.Context(), c, w, true); client.CodeOf(err) != protocol.CodeInvalid {
 		t.Errorf("%v", err)
@@ -290,6 +290,36 @@ func TestApplyGivesNoMoreThanItsCallerMay(t *testing.T) {
 		must(t, err)
 		if p.ETag = ""; p != is.InForce() {
 			t.Errorf("%+v is in force, the client takes %+v for the defaults", p, is.InForce())
+		}
+	}
+}
+
+// A group of an environment is made as the file says, its connections stand there, and neither moves.
+func TestPlanKeepsGroupsInTheirEnvironment(t *testing.T) {
+	g := newRig(t)
+	c := g.dial(g.token[authz.Owner], nil)
+	const file = "version: 1\ngroups: {lab: {environment: development}}\nconnections: {bench: {group: lab, profile: p}}\n"
+	applied(t, c, made(t, c, false, written(t, file)))
+	if p := made(t, c, false, written(t, file)); len(p.Steps) != 0 {
+		t.Errorf("planned again: %q", steps(p))
+	}
+	all, err := c.Connections(t.Context())
+	must(t, err)
+	for _, k := range all {
+		if k.Name == "bench" && k.Environment != "development" {
+			t.Errorf("it stands in %s", k.Environment)
+		}
+	}
+	for text, says := range map[string]string{
+		"version: 1\ngroups: {lab: {environment: test}}\n":                                                                         "groups.lab.environment: the group has development, and keeps it",
+		"version: 1\ngroups: {lab: {}}\n":                                                                                          "groups.lab.environment: the group has development, and keeps it",
+		"version: 1\nconnections: {more: {group: lab, profile: p, environment: production}}\n":                                     "connections.more.environment: its group is of environment development",
+		"version: 1\ngroups: {new: {environment: test}}\nconnections: {more: {group: new, profile: p, environment: production}}\n": "connections.more.environment: its group is of environment test",
+	} {
+		w, err := plan.Load(written(t, text))
+		must(t, err)
+		if _, err := plan.Make(t.Context(), c, w, false); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }

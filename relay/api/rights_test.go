@@ -284,3 +284,30 @@ func TestExplain(t *testing.T) {
 		t.Errorf("P9 another workspace's principal answers %d %s, a missing one %d %s", foreign.status, foreign.body, none.status, none.body)
 	}
 }
+
+// J1: who may make connections in an environment makes none elsewhere by naming a group that belongs elsewhere.
+func TestGroupOfAnEnvironmentIsNoWayIntoAnother(t *testing.T) {
+	g := newRig(t)
+	owner := g.token[authz.Owner]
+	if a := g.ask("POST", "/workspaces/default/groups", owner, `{"name":"vault","environment":"production"}`); a.status != 201 || !strings.Contains(a.body, `"environment":"production"`) {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if a := g.ask("POST", "/workspaces/default/groups", owner, `{"name":"lab","environment":"development"}`); a.status != 201 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if a := g.ask("POST", "/workspaces/default/groups", owner, `{"name":"odd","environment":"staging"}`); a.status != 400 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	dev := g.nobody("dev")
+	g.give(`{"role":"admin","principal":"dev","environment":"development"}`)
+	for body, want := range map[string]int{
+		`{"name":"a","group":"lab","profile":"p"}`:                               201, // it stands where the group does
+		`{"name":"b","group":"lab","profile":"p","environment":"production"}`:    403,
+		`{"name":"c","group":"vault","profile":"p","environment":"development"}`: 409,
+		`{"name":"d","group":"vault","profile":"p"}`:                             403,
+	} {
+		if a := g.ask("POST", "/workspaces/default/connections", dev, body); a.status != want {
+			t.Errorf("%s: %d %s", body, a.status, a.body)
+		}
+	}
+}

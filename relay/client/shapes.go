@@ -108,16 +108,19 @@ type Agent struct {
 
 // Group is an agent group: agents that serve the same profiles.
 type Group struct {
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	Agents    int       `json:"agents"` // enrolled, whatever their state
-	CreatedAt time.Time `json:"created_at"`
-	ETag      string    `json:"etag,omitempty"` // of its state; what If-Match takes
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Agents int    `json:"agents"` // enrolled, whatever their state
+	// Environment is where all of its connections stand; "": where each of them says.
+	Environment string    `json:"environment,omitempty"`
+	CreatedAt   time.Time `json:"created_at"`
+	ETag        string    `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
 // NewGroup asks for a group.
 type NewGroup struct {
-	Name string `json:"name"`
+	Name        string `json:"name"`
+	Environment string `json:"environment,omitempty" doc:"development, test or production: its connections can stand nowhere else; empty: in any"`
 }
 
 // JoinToken is an open join token, without its secret.

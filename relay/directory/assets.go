@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -57,8 +58,16 @@ func checkLabel(s string) error {
 	return nil
 }
 
-// CreateGroup adds an agent group to a workspace (name or id).
+// CreateGroup adds an agent group to a workspace (name or id), whose connections may stand in any environment.
 func (d *Directory) CreateGroup(ctx context.Context, workspace, name string) (*Group, error) {
+	return d.CreateGroupIn(ctx, workspace, name, "")
+}
+
+// CreateGroupIn is CreateGroup for a group whose connections all stand in one environment, for good; "" for any.
+func (d *Directory) CreateGroupIn(ctx context.Context, workspace, name string, in authz.Environment) (*Group, error) {
+	if in != "" && !slices.Contains(authz.Environments, in) {
+		return nil, noEnvironment()
+	}
 	w, err := d.Snapshot().Workspace(workspace)
 	if err != nil {
 		return nil, err
@@ -68,7 +77,7 @@ func (d *Directory) CreateGroup(ctx context.Context, workspace, name string) (*G
 	}
 	id := NewID("grp")
 	err = d.change(ctx, func(tx *store.Tx) error {
-		return as(d.insertGroup(tx, w.ID, id, name, now()), protocol.Errorf(protocol.CodeNotFound, "no such workspace"),
+		return as(d.insertGroup(tx, w.ID, id, groupBody{name, in}, now()), protocol.Errorf(protocol.CodeNotFound, "no such workspace"),
 			protocol.Errorf(protocol.CodeConflict, "an agent group of this name exists"))
 	})
 	if err != nil {
@@ -77,16 +86,21 @@ func (d *Directory) CreateGroup(ctx context.Context, workspace, name string) (*G
 	return d.Snapshot().before(w.ID).Group(id)
 }
 
-func (d *Directory) insertGroup(tx *store.Tx, workspace, id, name string, at time.Time) error {
-	digest, err := d.vault.Digest(workspace, vault.NameOfGroup, name)
+func (d *Directory) insertGroup(tx *store.Tx, workspace, id string, b groupBody, at time.Time) error {
+	digest, err := d.vault.Digest(workspace, vault.NameOfGroup, b.Name)
 	if err != nil {
 		return err
 	}
-	sealed, err := seal(d.vault, place(workspace, "agent_groups", id, 1), nameBody{name})
+	sealed, err := seal(d.vault, place(workspace, "agent_groups", id, 1), b)
 	if err != nil {
 		return err
 	}
 	return tx.InsertGroup(store.Group{ID: id, Workspace: workspace, Created: toMs(at), Version: 1, NameDigest: digest[:], Sealed: sealed})
+}
+
+// EnvironmentOf is where a connection of the group stands that asks for an environment, or for none: the group's own, else production.
+func (g *Group) EnvironmentOf(asked authz.Environment) authz.Environment {
+	return cmp.Or(asked, g.Environment, authz.Production)
 }
 
 // DeleteGroup removes a group (name or id) and its join tokens. It refuses (conflict) while agents or connections belong to it.
@@ -131,12 +145,10 @@ func (d *Directory) createConnection(ctx context.Context, workspace, group strin
 	if err := checkName(b.Name); err != nil {
 		return nil, err
 	}
-	if b.Environment == "" {
-		b.Environment = authz.Production
+	if b.Environment != "" && !slices.Contains(authz.Environments, b.Environment) {
+		return nil, noEnvironment()
 	}
 	switch {
-	case !slices.Contains(authz.Environments, b.Environment):
-		return nil, noEnvironment()
 	case b.Profile != "" && (b.Host != "" || b.Port != 0):
 		return nil, invalid("a connection is a profile or a target, not both", "give the profile, or the target's host and port")
 	case b.Profile != "":
@@ -155,6 +167,10 @@ func (d *Directory) createConnection(ctx context.Context, workspace, group strin
 	w, g, err := d.group(workspace, group)
 	if err != nil {
 		return nil, err
+	}
+	if b.Environment = g.EnvironmentOf(b.Environment); g.Environment != "" && b.Environment != g.Environment {
+		return nil, &protocol.Error{Code: protocol.CodeConflict, Message: fmt.Sprintf("agent group %s is of environment %s, and so are its connections", g.Name, g.Environment),
+			Hint: "name a group of environment " + string(b.Environment) + ", or leave the environment out"}
 	}
 	id := NewID("con")
 	digest, err := d.vault.Digest(w.ID, vault.NameOfConnection, b.Name)

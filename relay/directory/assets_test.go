@@ -432,3 +432,39 @@ func BenchmarkSnapshotRebuild(b *testing.B) {
 		must(b, err)
 	}
 }
+
+// What a group of an environment serves stands in that environment, whatever is asked for.
+func TestConnectionsStandInTheEnvironmentOfTheirGroup(t *testing.T) {
+	d, in := start(t)
+	if _, err := d.CreateGroupIn(t.Context(), in.Workspace, "odd", "staging"); err == nil {
+		t.Error("a group in an environment that there is not")
+	}
+	lab, err := d.CreateGroupIn(t.Context(), in.Workspace, "lab", authz.Development)
+	must(t, err)
+	if lab.Environment != authz.Development {
+		t.Fatalf("%+v", lab)
+	}
+	for name, c := range map[string]struct {
+		group       string
+		asked, want authz.Environment
+	}{
+		"lab":       {"lab", "", authz.Development},
+		"lab-said":  {"lab", authz.Development, authz.Development},
+		"lab-prod":  {"lab", authz.Production, ""},
+		"lab-test":  {lab.ID, authz.Test, ""},
+		"any":       {"default", "", authz.Production},
+		"any-test":  {"default", authz.Test, authz.Test},
+		"any-wrong": {"default", "staging", ""},
+	} {
+		k, err := d.CreateConnection(t.Context(), in.Workspace, c.group, directory.ConnectionBody{Name: name, Profile: "p", Environment: c.asked})
+		if c.want == "" {
+			if err == nil {
+				t.Errorf("%s stands in %s", name, k.Environment)
+			}
+			continue
+		}
+		if err != nil || k.Environment != c.want {
+			t.Errorf("%s: %+v, %v", name, k, err)
+		}
+	}
+}

@@ -21,6 +21,10 @@ type (
 	nameBody struct {
 		Name string `json:"name"`
 	}
+	groupBody struct {
+		Name        string            `json:"name"`
+		Environment authz.Environment `json:"environment,omitempty"`
+	}
 	// tokenBody repeats what decides, so that digest and hash moved to another token's row are noticed.
 	tokenBody struct {
 		Name      string `json:"name"`
@@ -146,11 +150,11 @@ func (s *Snapshot) addGroups(v *vault.Vault, st *store.State, prev *Snapshot) er
 		}
 		g := prev.before(r.Workspace).groups[r.ID]
 		if g == nil || !bytes.Equal(g.sealed, r.Sealed) {
-			var body nameBody
+			var body groupBody
 			if err := open(v, place(r.Workspace, "agent_groups", r.ID, r.Version), r.Sealed, &body); err != nil {
 				return err
 			}
-			g = &Group{ID: r.ID, Workspace: r.Workspace, Name: body.Name, Created: fromMs(r.Created), sealed: r.Sealed}
+			g = &Group{ID: r.ID, Workspace: r.Workspace, Name: body.Name, Environment: body.Environment, Created: fromMs(r.Created), sealed: r.Sealed}
 		}
 		w.Groups = append(w.Groups, g)
 		w.groups[g.ID], w.groups[g.Name] = g, g

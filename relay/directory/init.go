@@ -89,7 +89,7 @@ func Init(ctx context.Context, c InitConfig) (*Initial, error) {
 		if err := d.insertWorkspace(ctx, tx, out.Installation, out.Workspace, "default", at); err != nil {
 			return err
 		}
-		if err := d.insertGroup(tx, out.Workspace, out.Group, "default", at); err != nil {
+		if err := d.insertGroup(tx, out.Workspace, out.Group, groupBody{Name: "default"}, at); err != nil {
 			return err
 		}
 		if err := d.replaceAllowlist(tx, out.Workspace, c.Allow); err != nil {
@@ -125,7 +125,7 @@ func (d *Directory) CreateWorkspace(ctx context.Context, name string) (*Workspac
 		if err := d.insertWorkspace(ctx, tx, d.Snapshot().Installation, id, name, at); err != nil {
 			return as(err, nil, protocol.Errorf(protocol.CodeConflict, "a workspace of this name exists"))
 		}
-		return d.insertGroup(tx, id, NewID("grp"), "default", at)
+		return d.insertGroup(tx, id, NewID("grp"), groupBody{Name: "default"}, at)
 	})
 	if err != nil {
 		d.vault.Forget(id)

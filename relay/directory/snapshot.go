@@ -80,6 +80,7 @@ type Workspace struct {
 // Group is an agent group.
 type Group struct {
 	ID, Workspace, Name string
+	Environment         authz.Environment // where its connections stand; "": where each of them says
 	Created             time.Time
 
 	sealed []byte

@@ -76,9 +76,13 @@ func (o *writer) section(name string, s *state) {
 	users := byName(s.users, func(u client.User) string { return u.Name })
 	switch name {
 	case "groups":
-		if head(len(s.groups), "[]") {
+		if head(len(s.groups), "{}") {
 			for _, g := range s.groups {
-				o.line(1, "- %s", text(g.Name))
+				if g.Environment == "" {
+					o.line(1, "%s: {}", text(g.Name))
+				} else {
+					o.line(1, "%s: {environment: %s}", text(g.Name), g.Environment)
+				}
 			}
 		}
 	case "roles":

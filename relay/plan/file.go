@@ -20,7 +20,7 @@ import (
 type file struct {
 	Version     int                   `yaml:"version"`
 	Workspace   string                `yaml:"workspace"`
-	Groups      []string              `yaml:"groups"`
+	Groups      map[string]group      `yaml:"groups"`
 	Roles       map[string]role       `yaml:"roles"`
 	Users       map[string]user       `yaml:"users"`
 	Teams       map[string]team       `yaml:"teams"`
@@ -32,6 +32,9 @@ type file struct {
 }
 
 type (
+	group struct {
+		Environment string `yaml:"environment" enum:"development,test,production"`
+	}
 	role struct {
 		Actions []string `yaml:"actions"`
 	}
@@ -104,7 +107,7 @@ type Wanted struct {
 	Workspace string // "" when no file names it
 
 	has         map[string]where // sections
-	groups      map[string]where
+	groups      map[string]wanted[group]
 	roles       map[string]wanted[role]
 	users       map[string]wanted[user]
 	teams       map[string]wanted[team]
@@ -125,7 +128,7 @@ type wanted[T any] struct {
 // Load reads files into one whole. Its error is config.Faults, with file, line and place of each, or that of a file that cannot be
 // read. A thing that two files name is a fault.
 func Load(names ...string) (*Wanted, error) {
-	w := &Wanted{has: map[string]where{}, groups: map[string]where{}, roles: map[string]wanted[role]{}, users: map[string]wanted[user]{}, teams: map[string]wanted[team]{},
+	w := &Wanted{has: map[string]where{}, groups: map[string]wanted[group]{}, roles: map[string]wanted[role]{}, users: map[string]wanted[user]{}, teams: map[string]wanted[team]{},
 		connections: map[string]wanted[connection]{}}
 	for _, name := range names {
 		data, err := read(name)
@@ -184,9 +187,7 @@ func (w *Wanted) add(doc *config.Document, f file) {
 		}
 		w.has[section] = top.at(section)
 	}
-	for i, name := range f.Groups {
-		w.once(w.groups, name, where{doc, config.Index("groups", i)})
-	}
+	gather(w, w.groups, f.Groups, top.at("groups"))
 	gather(w, w.roles, f.Roles, top.at("roles"))
 	gather(w, w.users, f.Users, top.at("users"))
 	gather(w, w.teams, f.Teams, top.at("teams"))
@@ -203,13 +204,6 @@ func (w *Wanted) add(doc *config.Document, f file) {
 	if doc.Has("allowlist") {
 		w.allowlist = w.prefixes(f.Allowlist, top.at("allowlist"))
 	}
-}
-
-func (w *Wanted) once(in map[string]where, name string, at where) {
-	if was, ok := in[name]; ok {
-		w.fault(at.fault(fmt.Sprintf("%q stands in %s, too", name, was.doc.File()), "name it once"))
-	}
-	in[name] = at
 }
 
 func gather[T any](w *Wanted, into map[string]wanted[T], from map[string]T, top where) {
@@ -310,9 +304,6 @@ func (w *Wanted) check() {
 }
 
 func (w *Wanted) checkConnection(name string, c wanted[connection]) {
-	if c.is.Environment == "" {
-		c.is.Environment = string(authz.Production)
-	}
 	switch {
 	case c.is.Group == "":
 		w.fault(c.fault("no agent group is named", "write group: NAME"))

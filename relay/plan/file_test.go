@@ -54,7 +54,7 @@ func TestTheDocsShowTheSample(t *testing.T) {
 func TestFaultsHaveTheirPlace(t *testing.T) {
 	const v = "version: 1\n"
 	for text, want := range map[string][]string{
-		"groups: [a]\n":                  {`: version: want the version of this form of file`},
+		"groups: {a: {}}\n":              {`: version: want the version of this form of file`},
 		"version: 2\n":                   {`:1:1: version: want the version`},
 		v + "rolls: {}\n":                {`:2:1: rolls: unknown key "rolls"; did you mean "roles"?`},
 		v + "roles: {r: {action: []}}\n": {`roles.r.action: unknown key "action"; did you mean "actions"?`, `:2:`},
@@ -97,8 +97,8 @@ func TestFaultsHaveTheirPlace(t *testing.T) {
 
 // What two files name is a fault that names both.
 func TestTwoFilesAreOneWhole(t *testing.T) {
-	a := "version: 1\nworkspace: w\ngroups: [g]\nroles: {r: {actions: [connection.query]}}\nbudget: {rate: 1}\nallowlist: [10.0.0.1]\nsign_in_policy: {}\n"
-	if _, err := plan.Load(written(t, a, "version: 1\ngroups: [h]\nroles: {s: {actions: [connection.query]}}\nusers: {}\n")...); err != nil {
+	a := "version: 1\nworkspace: w\ngroups: {g: {}}\nroles: {r: {actions: [connection.query]}}\nbudget: {rate: 1}\nallowlist: [10.0.0.1]\nsign_in_policy: {}\n"
+	if _, err := plan.Load(written(t, a, "version: 1\ngroups: {h: {}}\nroles: {s: {actions: [connection.query]}}\nusers: {}\n")...); err != nil {
 		t.Error(err)
 	}
 	names := written(t, a, strings.Replace(a, "workspace: w", "workspace: x", 1))
@@ -106,7 +106,7 @@ func TestTwoFilesAreOneWhole(t *testing.T) {
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, s := range []string{"groups[0]", "roles.r", "budget", "allowlist", "sign_in_policy", "workspace: another file is of another workspace"} {
+	for _, s := range []string{"groups.g", "roles.r", "budget", "allowlist", "sign_in_policy", "workspace: another file is of another workspace"} {
 		if !strings.Contains(err.Error(), s) {
 			t.Errorf("%q is not in\n%v", s, err)
 		}

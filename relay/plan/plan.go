@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -120,11 +121,18 @@ func (m *maker) judge() {
 		_, ok := m.w.users[name]
 		return ok || m.s.principals == nil || m.s.principals[name] && name != ""
 	}
-	for _, c := range m.w.connections {
-		_, here := m.w.groups[c.is.Group]
-		if _, there := groups[c.is.Group]; !here && !there {
+	for name, c := range m.w.connections {
+		mine, here := m.w.groups[c.is.Group]
+		is, there := groups[c.is.Group]
+		if !here && !there {
 			bad(c.at("group"), "there is no such agent group", "name it under groups, too")
 		}
+		in := cmp.Or(is.Environment, mine.is.Environment)
+		c.is.Environment = cmp.Or(c.is.Environment, in, string(authz.Production))
+		if in != "" && c.is.Environment != in {
+			bad(c.at("environment"), "its group is of environment "+in, "name a group of environment "+c.is.Environment+", or leave the environment out")
+		}
+		m.w.connections[name] = c
 	}
 	for name, u := range m.w.users {
 		if _, there := users[name]; !there && len(u.is.Roles) == 0 {
@@ -166,12 +174,21 @@ func (m *maker) groups() {
 	}
 	there := byName(m.s.groups, func(g client.Group) string { return g.Name })
 	for _, name := range names(m.w.groups) {
-		if _, ok := there[name]; ok {
+		want := m.w.groups[name]
+		if is, ok := there[name]; ok {
+			if is.Environment != want.is.Environment {
+				m.faults = append(m.faults, want.at("environment").fault(fmt.Sprintf("the group has %s, and keeps it", cmp.Or(is.Environment, "none")), "make another group, or write what it has"))
+				continue
+			}
 			m.Unchanged++
 			continue
 		}
-		m.step(Create, "group", name, nil, func(ctx context.Context, r *run) error {
-			_, err := r.c.CreateGroup(ctx, client.NewGroup{Name: name})
+		var detail []string
+		if want.is.Environment != "" {
+			detail = []string{want.is.Environment}
+		}
+		m.step(Create, "group", name, detail, func(ctx context.Context, r *run) error {
+			_, err := r.c.CreateGroup(ctx, client.NewGroup{Name: name, Environment: want.is.Environment})
 			return err
 		})
 	}

@@ -246,7 +246,7 @@ func (r *Relay) routes(mux *http.ServeMux) {
 			Fail(w, &protocol.Error{Code: protocol.CodeConflict, Message: "a group of this name exists", Origin: protocol.OriginRelay})
 			return
 		}
-		g := client.Group{ID: "grp_2", Name: n.Name, CreatedAt: Time}
+		g := client.Group{ID: "grp_2", Name: n.Name, Environment: n.Environment, CreatedAt: Time}
 		r.Groups = append(r.Groups, g)
 		answer(w, 201, g)
 	})

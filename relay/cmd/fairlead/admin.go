@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -231,17 +232,20 @@ func (k *groupsList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error 
 	if err != nil {
 		return err
 	}
-	return list(t, k.Output, groups, []string{"id", "name", "agents", "created"}, func(g client.Group) []string {
-		return []string{g.ID, g.Name, strconv.Itoa(g.Agents), stamp(g.CreatedAt)}
+	return list(t, k.Output, groups, []string{"id", "name", "environment", "agents", "created"}, func(g client.Group) []string {
+		return []string{g.ID, g.Name, cmp.Or(g.Environment, "any"), strconv.Itoa(g.Agents), stamp(g.CreatedAt)}
 	})
 }
 
 type groupsCreate struct {
-	Name string `arg:"" help:"Name of the group."`
+	Name        string `arg:"" help:"Name of the group."`
+	Environment string `placeholder:"ENV" help:"Environment of all of its connections: development, test or production. Without it, each says its own."`
 	cli.Output
 }
 
-func (*groupsCreate) Examples() []string { return []string{"fairlead groups create plant-north"} }
+func (*groupsCreate) Examples() []string {
+	return []string{"fairlead groups create plant-north", "fairlead groups create lab --environment development"}
+}
 
 func (k *groupsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	c, err := r.open(t)
@@ -249,7 +253,7 @@ func (k *groupsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 		return err
 	}
 	defer c.Close()
-	g, err := c.CreateGroup(ctx, client.NewGroup{Name: k.Name})
+	g, err := c.CreateGroup(ctx, client.NewGroup{Name: k.Name, Environment: k.Environment})
 	if err != nil {
 		return about(k.Name, err)
 	}
@@ -351,7 +355,7 @@ type connectionsCreate struct {
 	Group        string       `required:"" placeholder:"GROUP" help:"Agent group that serves it."`
 	Profile      string       `placeholder:"PROFILE" help:"Profile in the agents' own file."`
 	Target       string       `placeholder:"HOST:PORT" help:"Host and port instead of a profile; the site's allow list must admit it."`
-	Environment  string       `placeholder:"ENV" help:"Environment that it stands in for good: development, test or production. Default: production."`
+	Environment  string       `placeholder:"ENV" help:"Environment that it stands in for good: development, test or production. Default: that of the group, else production."`
 	Gateway      string       `placeholder:"ADDRESS:PORT" help:"Open this TCP port of the relay's machine too, for tools that cannot run this command."`
 	GatewayFlags gatewayFlags `embed:"" prefix:"gateway-"`
 	cli.Output

@@ -20,7 +20,7 @@ func workspaceFile(t *testing.T, text string) string {
 
 func TestWorkspacePlanCommand(t *testing.T) {
 	r := setup(t)
-	file := workspaceFile(t, "version: 1\nworkspace: default\ngroups: [north]\nroles:\n  reader: {actions: [connection.query]}\nusers:\n  zoe: {roles: [analyst]}\nallowlist: [127.0.0.0/8]\n")
+	file := workspaceFile(t, "version: 1\nworkspace: default\ngroups: {north: {}}\nroles:\n  reader: {actions: [connection.query]}\nusers:\n  zoe: {roles: [analyst]}\nallowlist: [127.0.0.0/8]\n")
 	got := run("workspace", "plan", "-f", file)
 	got.want(t, 0, "create  role reader\n            connection.query\n", "")
 	for _, text := range []string{"create  group north\n", "create  user zoe\n", "left    group default\n", "left    user anna\n", "workspace default: 3 to create, 0 to change, 0 to delete, 1 unchanged", "2 that the files do not name are left; --prune deletes them"} {
@@ -45,7 +45,7 @@ func TestWorkspacePlanCommand(t *testing.T) {
 // Without a terminal nothing is done unless --yes is given; what is shown once stands alone on standard output.
 func TestWorkspaceApplyCommand(t *testing.T) {
 	r := setup(t)
-	file := workspaceFile(t, "version: 1\ngroups: [default, north]\nusers:\n  anna: {roles: [admin]}\n  zoe: {roles: [analyst]}\n")
+	file := workspaceFile(t, "version: 1\ngroups: {default: {}, north: {}}\nusers:\n  anna: {roles: [admin]}\n  zoe: {roles: [analyst]}\n")
 	run("workspace", "apply", "-f", file).want(t, 64, "", "no terminal to ask on")
 	if n := r.Requested("POST"); n != 0 {
 		t.Fatalf("%d changes without --yes", n)
@@ -60,9 +60,9 @@ func TestWorkspaceApplyCommand(t *testing.T) {
 			t.Errorf("%q is not in\n%s", text, got.errs)
 		}
 	}
-	run("workspace", "apply", "-f", workspaceFile(t, "version: 1\ngroups: [default, north]\n")).want(t, 0, "", "0 steps are done") // nothing to ask about
+	run("workspace", "apply", "-f", workspaceFile(t, "version: 1\ngroups: {default: {}, north: {}}\n")).want(t, 0, "", "0 steps are done") // nothing to ask about
 	// A step is refused: what is done and what is not.
-	file = workspaceFile(t, "version: 1\ngroups: [default, north, south]\nallowlist: [192.0.2.0/24]\nsign_in_policy: {second_factor: true}\n")
+	file = workspaceFile(t, "version: 1\ngroups: {default: {}, north: {}, south: {}}\nallowlist: [192.0.2.0/24]\nsign_in_policy: {second_factor: true}\n")
 	got = run("workspace", "apply", "-f", file, "--yes")
 	got.want(t, 73, "", "change allowlist of the workspace: this list would shut you out")
 	for _, text := range []string{"done    create group south\n", "failed  change allowlist of the workspace\n", "open    change sign-in policy of the workspace\n", "1 of 3 steps are done, and stay; the same command goes on from here\n"} {
@@ -79,7 +79,7 @@ func TestWorkspaceExportCommand(t *testing.T) {
 	r.Groups = append(r.Groups, client.Group{ID: "grp_9", Name: "evil\x1b[2J\nname", CreatedAt: r.Groups[0].CreatedAt})
 	got := run("workspace", "export")
 	got.want(t, 0, "workspace: default\n", "")
-	for _, text := range []string{"groups:\n  - default\n  - \"evil\\u001b[2J\\nname\"\n", "connections:\n  sales:\n    group: default\n    profile: sales\n", "users:\n  anna:\n", "allowlist:\n  - \"127.0.0.0/8\"\n"} {
+	for _, text := range []string{"groups:\n  default: {}\n  \"evil\\u001b[2J\\nname\": {}\n", "connections:\n  sales:\n    group: default\n    profile: sales\n", "users:\n  anna:\n", "allowlist:\n  - \"127.0.0.0/8\"\n"} {
 		if !strings.Contains(got.out, text) {
 			t.Errorf("%q is not in\n%s", text, got.out)
 		}
