@@ -71,6 +71,7 @@ type Relay struct {
 	metrics    *metrics
 	ingest     ingest
 	pace       recordPace
+	refusals   refusedAgents
 	ready      chan struct{}
 	stopping   chan struct{}
 	tunnels    sync.WaitGroup
@@ -433,7 +434,11 @@ func (r *Relay) keepServer(ctx context.Context) {
 // checkAgent is asked at each handshake of a tunnel.
 func (r *Relay) checkAgent(id mtls.Identity, c *x509.Certificate) error {
 	spki := sha256.Sum256(c.RawSubjectPublicKeyInfo)
-	return r.dir.Snapshot().CheckCertificate(id.Workspace, id.Group, id.ID, enroll.Serial(c), spki[:], time.Now())
+	err := r.dir.Snapshot().CheckCertificate(id.Workspace, id.Group, id.ID, enroll.Serial(c), spki[:], time.Now())
+	if err != nil {
+		r.refuse(id, c, err)
+	}
+	return err
 }
 
 // makeAuthorities sees to it that each workspace has its CA before the first agent enrols: an enrolment is one transaction

@@ -7,36 +7,37 @@ type Kind string
 
 // Kinds. Appending is free; a kind in use is never renamed.
 const (
-	KindIntent      Kind = "operation.intent"  // allowed, and about to be done
-	KindOutcome     Kind = "operation.outcome" // done, or failed: Status and Code say
-	KindDenied      Kind = "operation.denied"
-	KindAuditFull   Kind = "audit.full"    // from here on operations were refused
-	KindAuditResume Kind = "audit.resumed" // and from here on no longer
-	KindAuditRead   Kind = "audit.read"
-	KindStart       Kind = "process.start"
-	KindStop        Kind = "process.stop"
-	KindConfig      Kind = "config.applied"
-	KindConfigBad   Kind = "config.refused"
-	KindConnected   Kind = "tunnel.connected"
-	KindLost        Kind = "tunnel.lost"
-	KindEnrolled    Kind = "agent.enrolled"
-	KindRenewed     Kind = "agent.renewed"
-	KindRevoked     Kind = "agent.revoked"
-	KindSignIn      Kind = "principal.sign_in"
-	KindRefused     Kind = "principal.refused"
-	KindChange      Kind = "resource.changed" // Operation and Target say what
-	KindSignOut     Kind = "principal.sign_out"
-	KindConfirm     Kind = "principal.confirmed" // proved again that it is there
-	KindPassword    Kind = "principal.password"  // changed, or set by a one-time code
-	KindFactor      Kind = "principal.factor"    // of the second factor: begun, proven, removed, recovery codes made
-	KindSessionEnd  Kind = "session.ended"
-	KindInternal    Kind = "internal_error"
+	KindIntent       Kind = "operation.intent"  // allowed, and about to be done
+	KindOutcome      Kind = "operation.outcome" // done, or failed: Status and Code say
+	KindDenied       Kind = "operation.denied"
+	KindAuditFull    Kind = "audit.full"    // from here on operations were refused
+	KindAuditResume  Kind = "audit.resumed" // and from here on no longer
+	KindAuditRead    Kind = "audit.read"
+	KindStart        Kind = "process.start"
+	KindStop         Kind = "process.stop"
+	KindConfig       Kind = "config.applied"
+	KindConfigBad    Kind = "config.refused"
+	KindConnected    Kind = "tunnel.connected"
+	KindLost         Kind = "tunnel.lost"
+	KindEnrolled     Kind = "agent.enrolled"
+	KindRenewed      Kind = "agent.renewed"
+	KindRevoked      Kind = "agent.revoked"
+	KindAgentRefused Kind = "agent.refused" // its certificate was shown, and not taken
+	KindSignIn       Kind = "principal.sign_in"
+	KindRefused      Kind = "principal.refused"
+	KindChange       Kind = "resource.changed" // Operation and Target say what
+	KindSignOut      Kind = "principal.sign_out"
+	KindConfirm      Kind = "principal.confirmed" // proved again that it is there
+	KindPassword     Kind = "principal.password"  // changed, or set by a one-time code
+	KindFactor       Kind = "principal.factor"    // of the second factor: begun, proven, removed, recovery codes made
+	KindSessionEnd   Kind = "session.ended"
+	KindInternal     Kind = "internal_error"
 )
 
 // Kinds are all kinds that this version knows.
 var Kinds = []Kind{KindIntent, KindOutcome, KindDenied, KindAuditFull, KindAuditResume, KindAuditRead, KindStart, KindStop, KindConfig, KindConfigBad,
 	KindConnected, KindLost, KindEnrolled, KindRenewed, KindRevoked, KindSignIn, KindRefused, KindChange, KindInternal,
-	KindSignOut, KindConfirm, KindPassword, KindFactor, KindSessionEnd}
+	KindSignOut, KindAgentRefused, KindConfirm, KindPassword, KindFactor, KindSessionEnd}
 
 // Event is one fact. The class of a field decides what becomes of it: public passes (masked by detectors, escaped, cut), sensitive
 // becomes a keyed token, secret is dropped, and a field without a class counts as secret.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/agent/enroll"
+	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/internal/mtls"
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/internal/testenv"
@@ -120,6 +121,15 @@ func TestRevokedAgentIsCutAtOnce(t *testing.T) {
 	if err != nil || a.State != client.AgentDisabled || a.Tunnels != 0 {
 		t.Fatalf("%+v, %v", a, err)
 	}
+	// It tries again, and that it was refused stands in the record.
+	testenv.Eventually(t, "the refusal is recorded", func() bool {
+		for e, err := range w.Client.AuditEvents(ctx, client.AuditQuery{Kind: string(audit.KindAgentRefused)}) {
+			if err == nil && e.Agent == agents[0].ID && strings.Contains(string(e.Raw), `"reason":"the agent is disabled"`) && strings.Contains(string(e.Raw), `"certificate":`) {
+				return true
+			}
+		}
+		return false
+	})
 	// Enabled again, the agent is back by itself: it never gave up.
 	if err := w.Client.EnableAgent(ctx, agents[0].ID); err != nil {
 		t.Fatal(err)
