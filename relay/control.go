@@ -100,7 +100,10 @@ func (r *Relay) acceptLanes(ctx context.Context, ln net.Listener) {
 		r.tunnels.Go(func() {
 			l, ticket, err := tunnel.ServeLane(ctx, tc, r.tcfg)
 			if err == nil {
-				if err = r.hub.Lane(ticket, l); err != nil {
+				if err = r.outside(r.dir.Snapshot(), l.Peer().Workspace, conn.RemoteAddr()); err == nil {
+					err = r.hub.Lane(ticket, l)
+				}
+				if err != nil {
 					l.Close()
 				}
 			}
@@ -208,8 +211,8 @@ func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// An agent that was disabled a moment ago must not get in another word.
 	p := c.tunnel.Peer()
-	if !c.admitted() {
-		writeError(w, protocol.Errorf(protocol.CodeDenied, "this agent is disabled or not known"))
+	if err := c.admitted(); err != nil {
+		writeError(w, protocol.AsError(err))
 		return
 	}
 	answer, err := handle(r)
@@ -225,10 +228,30 @@ func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // admitted asks the rules in force whether the agent may be here.
-func (c *control) admitted() bool {
+func (c *control) admitted() error {
 	p := c.tunnel.Peer()
-	a := c.relay.dir.Snapshot().Agent(p.ID)
-	return a != nil && !a.Disabled && a.Workspace == p.Workspace
+	snap := c.relay.dir.Snapshot()
+	if a := snap.Agent(p.ID); a == nil || a.Disabled || a.Workspace != p.Workspace {
+		return protocol.Errorf(protocol.CodeDenied, "this agent is disabled or not known")
+	}
+	err := c.relay.outside(snap, p.Workspace, c.tunnel.RemoteAddr())
+	if err != nil {
+		c.relay.refuseAgent(p, c.tunnel.PeerCertificate(), hub.AddrOf(c.tunnel.RemoteAddr()), err)
+	}
+	return err
+}
+
+// outside refuses an address that agents of a workspace may not come from.
+func (r *Relay) outside(snap *directory.Snapshot, workspace string, from net.Addr) error {
+	w, err := snap.Workspace(workspace)
+	if err != nil {
+		return err
+	}
+	if a := hub.AddrOf(from); !w.Admits(directory.Sites, a) {
+		return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: w.Rule(directory.Sites), Message: "agents may not come from the address " + a.String(),
+			Hint: "an admin of the workspace can add it: `fairlead allowlist set --for agents`"}
+	}
+	return nil
 }
 
 func decode(r *http.Request, v any) error {
@@ -277,9 +300,9 @@ func (c *control) hello(r *http.Request) (any, error) {
 	}
 	live := c.relay.hub.Add(c.tunnel, h)
 	// Asked again now that a kick would find the tunnel: one that came before Add did not.
-	if !c.admitted() {
+	if err := c.admitted(); err != nil {
 		c.relay.hub.Remove(live)
-		return nil, protocol.Errorf(protocol.CodeDenied, "this agent is disabled or not known")
+		return nil, err
 	}
 	c.live = live
 	close(c.helloed)

@@ -135,16 +135,24 @@ func AdminToken(ctx context.Context, c Config, workspace, name string, owner boo
 	return token, errors.Join(err, dir.Close())
 }
 
-// SetAllowlist replaces a workspace's allowlist for who holds the relay's machine and key file. A relay that serves the
-// same state takes it within a second or two.
-func SetAllowlist(ctx context.Context, c Config, workspace string, prefixes []netip.Prefix) error {
+// SetSources is SetAllowlist for the list of one side; prefixes that are nil take it away.
+func SetSources(ctx context.Context, c Config, workspace string, s directory.Side, prefixes []netip.Prefix) error {
 	dc := directoryConfig(c, nil)
 	dc.Logger = directory.DefaultConfig(c.Data).Logger
 	dir, err := directory.Open(ctx, dc)
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.SetAllowlist(ctx, workspace, prefixes, netip.Addr{}, true), dir.Close())
+	if prefixes == nil {
+		return errors.Join(dir.UnsetSources(ctx, workspace, s, s, netip.Addr{}, true), dir.Close())
+	}
+	return errors.Join(dir.SetSources(ctx, workspace, s, prefixes, s, netip.Addr{}, true, nil), dir.Close())
+}
+
+// SetAllowlist replaces a workspace's allowlist for who holds the relay's machine and key file. A relay that serves the
+// same state takes it within a second or two.
+func SetAllowlist(ctx context.Context, c Config, workspace string, prefixes []netip.Prefix) error {
+	return SetSources(ctx, c, workspace, directory.Callers, append([]netip.Prefix{}, prefixes...))
 }
 
 // AdminUser makes an admin who signs in with a password, for who holds the relay's machine and key file, or gives one who is there

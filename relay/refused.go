@@ -3,6 +3,7 @@ package relay
 import (
 	"crypto/x509"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -62,6 +63,11 @@ func (f *refusedAgents) tell(agent, reason string, now time.Time) (more int64, o
 // refuse records, in the workspace that the certificate names, that an agent was not let in. The certificate is of this
 // installation's CA; that who showed it has its key, nobody has proven yet when a handshake ends here.
 func (r *Relay) refuse(id mtls.Identity, c *x509.Certificate, err error) {
+	r.refuseAgent(id, c, netip.Addr{}, err)
+}
+
+// refuseAgent is refuse where it is known from where the agent came.
+func (r *Relay) refuseAgent(id mtls.Identity, c *x509.Certificate, from netip.Addr, err error) {
 	e := protocol.AsError(err)
 	if e.Code != protocol.CodeDenied {
 		return
@@ -74,7 +80,13 @@ func (r *Relay) refuse(id mtls.Identity, c *x509.Certificate, err error) {
 		return
 	}
 	ev := audit.Event{Kind: audit.KindAgentRefused, Workspace: id.Workspace, Agent: id.ID, Group: id.Group, Origin: string(protocol.OriginRelay), Decision: "deny", Code: string(e.Code), Reason: e.Message,
-		Detail: map[string]string{"certificate": enroll.Serial(c)}}
+		Rule: e.Rule, Detail: map[string]string{}}
+	if c != nil {
+		ev.Detail["certificate"] = enroll.Serial(c)
+	}
+	if from.IsValid() {
+		ev.SourceAddress = from.String()
+	}
 	if more > 0 {
 		ev.Detail["count"] = fmt.Sprint(more)
 	}

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"time"
@@ -465,6 +466,12 @@ func (r *Relay) enforce(ctx context.Context) {
 			if a := snap.Agent(id); a == nil || a.Disabled {
 				r.hub.Kick(id, "disabled or removed")
 			}
+		}
+		for _, w := range snap.Workspaces() {
+			if _, own := w.Sources(directory.Sites); !own {
+				continue
+			}
+			r.hub.Outside(w.ID, func(a netip.Addr) bool { return w.Admits(directory.Sites, a) }, true)
 		}
 		// After the cuts: it may have to wait for its turn to write.
 		if err := r.makeAuthorities(ctx); err != nil && ctx.Err() == nil {

@@ -137,6 +137,42 @@ func TestRevokedAgentIsCutAtOnce(t *testing.T) {
 	testenv.Eventually(t, "the agent is back", func() bool { return count(t, w.Client) == nil })
 }
 
+// E8, P11: an agent whose address is no longer on the list of agents is cut, and back when it is.
+func TestAgentsOffTheirAllowlistAreCut(t *testing.T) {
+	w := shop(t, testenv.Options{YAML: echoYAML(echoServer(t))})
+	w.Connection("shop")
+	w.Connection("echo")
+	done := cut(openDial(t, w.Client, "echo"))
+	elsewhere := client.SetAllowlist{For: "agents", Prefixes: []string{"203.0.113.0/24"}}
+	if _, err := w.Client.SetAllowlist(ctx, elsewhere); client.CodeOf(err) != protocol.CodeConflict || !strings.Contains(err.Error(), "would cut 1 tunnels") {
+		t.Fatalf("agents were cut unawares: %v", err)
+	}
+	if err := count(t, w.Client); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere.Confirm = true
+	if _, err := w.Client.SetAllowlist(ctx, elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	expectCut(t, done, "an agent off its list")
+	testenv.Eventually(t, "its operations are refused", func() bool {
+		c, _ := code(count(t, w.Client))
+		return c == protocol.CodeUnavailable
+	})
+	testenv.Eventually(t, "the refusal is recorded", func() bool {
+		for e, err := range w.Client.AuditEvents(ctx, client.AuditQuery{Kind: string(audit.KindAgentRefused)}) {
+			if err == nil && e.Rule == "allowlist.agents" && e.SourceAddr != "" {
+				return true
+			}
+		}
+		return false
+	})
+	if _, err := w.Client.SetAllowlist(ctx, client.SetAllowlist{For: "agents", Prefixes: []string{"127.0.0.0/8", "::1/128"}}); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "the agent is back", func() bool { return count(t, w.Client) == nil })
+}
+
 func TestRevokedTokenIsCutAtOnce(t *testing.T) {
 	w := shop(t, testenv.Options{YAML: echoYAML(echoServer(t))})
 	w.Connection("echo")

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -92,9 +93,17 @@ func tagOf(path string) string {
 
 // operation describes a route of a small JSON body to huma.
 func operation(method, path, summary string, status int) huma.Operation {
-	return huma.Operation{Method: method, Path: path, Summary: summary, DefaultStatus: status, MaxBodyBytes: maxAdminBody,
+	return huma.Operation{Method: method, Path: path, Summary: summary, DefaultStatus: status, MaxBodyBytes: bodyOf(method, path),
 		OperationID: strings.ToLower(method) + strings.NewReplacer("/", "-", "{", "", "}", "", "workspaces-workspace-", "").Replace("/"+strings.TrimPrefix(strings.TrimPrefix(path, "/workspaces/{workspace}"), "/")),
 		Tags:        []string{tagOf(path)}}
+}
+
+// bodyOf is the longest body of a route. An allowlist may hold 100,000 prefixes.
+func bodyOf(method, path string) int64 {
+	if method == http.MethodPut && strings.HasSuffix(path, "/allowlist") {
+		return maxAllowlistBody
+	}
+	return maxAdminBody
 }
 
 // failed makes the answer of a handler's error.
@@ -111,7 +120,7 @@ func (a *API) failed(ctx context.Context, err error) error {
 func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Action, changes bool) {
 	r, w := humago.Unwrap(hc)
 	workspace := hc.Param("workspace")
-	v, err := a.enterWhole(r, workspace, action, maxAdminBody)
+	v, err := a.enterWhole(r, workspace, action, bodyOf(r.Method, hc.Operation().Path))
 	if err != nil {
 		a.fail(w, r, err)
 		return
@@ -338,7 +347,18 @@ func (a *API) admin() {
 		if err != nil {
 			return nil, err
 		}
-		if err := a.cfg.Directory.SetAllowlist(ctx, v.workspace.ID, list, v.source, i.Body.Confirm); err != nil {
+		side, own := directory.Side(cmp.Or(i.Body.For, string(directory.Callers))), v.snap.Side(v.principal)
+		switch {
+		case i.Body.Unset && len(list) > 0:
+			err = invalid("/unset: stands beside prefixes", "give one of the two")
+		case i.Body.Unset:
+			err = a.cfg.Directory.UnsetSources(ctx, v.workspace.ID, side, own, v.source, i.Body.Confirm)
+		default:
+			err = a.cfg.Directory.SetSources(ctx, v.workspace.ID, side, list, own, v.source, i.Body.Confirm, func(admits func(netip.Addr) bool) int {
+				return a.cfg.Hub.Outside(v.workspace.ID, admits, false)
+			})
+		}
+		if err != nil {
 			return nil, err
 		}
 		now, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
@@ -350,8 +370,15 @@ func (a *API) admin() {
 }
 
 func allowed(ws *directory.Workspace) *out[client.Allowlist] {
-	o := prefixes(ws.Prefixes)
-	o.ETag = ws.AllowlistETag()
+	o := client.Allowlist{Prefixes: prefixes(ws.Prefixes), ETag: ws.AllowlistETag()}
+	for _, s := range directory.Sides {
+		if list, own := ws.Sources(s); own && s != directory.Callers {
+			if o.Lists == nil {
+				o.Lists = map[string][]string{}
+			}
+			o.Lists[string(s)] = prefixes(list)
+		}
+	}
 	return &out[client.Allowlist]{o}
 }
 
@@ -466,10 +493,10 @@ func parsePrefixes(at string, texts []string) (list []netip.Prefix, _ error) {
 	return list, nil
 }
 
-func prefixes(list []netip.Prefix) client.Allowlist {
-	o := client.Allowlist{Prefixes: []string{}}
+func prefixes(list []netip.Prefix) []string {
+	o := make([]string, 0, len(list))
 	for _, p := range list {
-		o.Prefixes = append(o.Prefixes, p.String())
+		o = append(o, p.String())
 	}
 	return o
 }

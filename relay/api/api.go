@@ -28,8 +28,9 @@ import (
 
 // Limits of a request before it is known who asks.
 const (
-	maxAdminBody = 1 << 20
-	maxDepth     = 64 // of a JSON body
+	maxAdminBody     = 1 << 20
+	maxAllowlistBody = 5 << 20 // 100,000 prefixes of IPv6
+	maxDepth         = 64      // of a JSON body
 )
 
 // Config is what the API stands on.

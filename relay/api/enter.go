@@ -84,8 +84,8 @@ func (a *API) enter(r *http.Request, workspace string, action authz.Action, deci
 		if err != nil {
 			return nil, dispatch.NotFound("workspace")
 		}
-		if !ws.Allowlist.Contains(v.source) {
-			return nil, a.denied(r, v, dispatch.OutsideAllowlist(v.source))
+		if s := v.snap.Side(v.principal); !ws.Admits(s, v.source) {
+			return nil, a.denied(r, v, dispatch.OutsideAllowlist(ws, s, v.source))
 		}
 		v.workspace = ws
 		return v, nil
@@ -103,8 +103,8 @@ func (a *API) enter(r *http.Request, workspace string, action authz.Action, deci
 		return nil, a.denied(r, v, dispatch.NotFound("workspace"))
 	}
 	v.workspace = ws
-	if !ws.Allowlist.Contains(v.source) {
-		return nil, a.denied(r, v, dispatch.OutsideAllowlist(v.source))
+	if s := v.snap.Side(v.principal); !ws.Admits(s, v.source) {
+		return nil, a.denied(r, v, dispatch.OutsideAllowlist(ws, s, v.source))
 	}
 	v.scope = authz.Scope{Workspace: ws.ID}
 	row, ok := authz.Find(action)
@@ -274,8 +274,8 @@ func stillAllowed(a *API, snap *directory.Snapshot, v *visit) error {
 	if err != nil {
 		return dispatch.NotFound("workspace")
 	}
-	if !ws.Allowlist.Contains(v.source) {
-		return dispatch.OutsideAllowlist(v.source)
+	if s := snap.Side(v.principal); !ws.Admits(s, v.source) {
+		return dispatch.OutsideAllowlist(ws, s, v.source)
 	}
 	if s := snap.Session(v.principal.Token); s != nil {
 		if what := s.Needs(time.Now()); what != "" {

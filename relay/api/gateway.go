@@ -108,7 +108,7 @@ func (a *API) gateway(v *visit, c *directory.Connection) *client.Gateway {
 	}
 	o := &client.Gateway{ID: g.ID, Address: g.Address.String(), TLS: g.TLS, ProxyProtocol: g.ProxyProtocol, State: client.GatewayOpen}
 	if authz.Decide(v.principal, authz.AllowlistRead, authz.Scope{Workspace: v.workspace.ID}, v.at()).Allow {
-		o.Allow, o.ClientCA = prefixes(g.Allow).Prefixes, string(g.ClientCA)
+		o.Allow, o.ClientCA = prefixes(g.Allow), string(g.ClientCA)
 	}
 	st := a.cfg.Gateways.Status(c.ID)
 	if !st.Open {

@@ -160,7 +160,7 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 	}
 	d, near := authz.Explain(p.Principal, p.Grants, action, scope, at)
 	e := &client.Explanation{Principal: p.ID, PrincipalName: p.Name, Action: string(action), SourceAddress: at.Source.String(), Time: at.Time.UTC(), Allow: d.Allow,
-		Reason: d.Reason, Near: []client.Near{}, Disabled: p.Disabled, Allowlisted: ws.Allowlist.Contains(at.Source), Agent: client.AgentNotAsked}
+		Reason: d.Reason, Near: []client.Near{}, Disabled: p.Disabled, Allowlisted: admitted(ws, p, at.Source), Agent: client.AgentNotAsked}
 	if c != nil {
 		e.Connection, e.Environment = c.Name, string(c.Environment)
 		e.Agent, e.AgentHint = a.offers(c, action)
@@ -205,6 +205,14 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 		e.Allow, e.Reason = false, "the workspace's allowlist does not admit the address"
 	}
 	return e, nil
+}
+
+// admitted tells whether a principal may come from an address: signed in, if it is a person, else with a token.
+func admitted(ws *directory.Workspace, p *directory.Principal, source netip.Addr) bool {
+	if u, person := ws.User(p.Name); person != nil && u.ID == p.ID {
+		return ws.Admits(directory.People, source)
+	}
+	return ws.Admits(directory.Programs, source)
 }
 
 // offers tells what the connected agents say of an operation on a connection; which statement, path or file they admit, only

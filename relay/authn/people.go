@@ -177,7 +177,7 @@ func (p *People) find(workspace, user string, source netip.Addr, res *Result) (a
 		return "", refusedSignIn()
 	}
 	res.Workspace = w
-	if !w.Allowlist.Contains(source) {
+	if !w.Admits(directory.People, source) {
 		res.Reason = "the source address is not on the workspace's allowlist"
 		return "", refusedSignIn()
 	}

@@ -214,13 +214,17 @@ type CreatedToken struct {
 // Allowlist holds the source prefixes that people and programs may come from. Empty admits nobody.
 type Allowlist struct {
 	Prefixes []string `json:"prefixes"`
-	ETag     string   `json:"etag,omitempty"` // of its state; what If-Match takes
+	// Lists of those that do not go by Prefixes: "people", "tokens", "gateways". Without one, "agents" may come from everywhere.
+	Lists map[string][]string `json:"lists,omitempty"`
+	ETag  string              `json:"etag,omitempty"` // of their state; what If-Match takes
 }
 
 // SetAllowlist replaces the allowlist. Without Confirm the relay refuses a list that would shut out the caller.
 type SetAllowlist struct {
 	Prefixes []string `json:"prefixes"`
-	Confirm  bool     `json:"confirm,omitempty"`
+	For      string   `json:"for,omitempty" doc:"whose list: callers (as when empty), people, tokens, agents or gateways"`
+	Unset    bool     `json:"unset,omitempty" doc:"take the list of that name away: people, tokens and gateways go by that of callers again, agents by none"`
+	Confirm  bool     `json:"confirm,omitempty" doc:"set it even if it shuts out the caller's own address, or cuts agents that are connected"`
 }
 
 // QueryRequest is the body of query and exec. MaxRows can only narrow the site's cap; 0 asks for no further cap.

@@ -24,7 +24,6 @@ import (
 const (
 	MaxName          = 64                 // bytes of the name of a workspace, group or connection
 	MaxLabel         = 128                // bytes of the name of an agent, principal or token
-	MaxAllowlist     = 10_000             // prefixes of a workspace
 	MaxJoinTokenLife = 7 * 24 * time.Hour // of a join token
 	JoinTokenLife    = time.Hour          // when none is given
 )
@@ -264,38 +263,5 @@ func randomText() string {
 // SetAllowlist replaces the list of prefixes that callers of a workspace may come from. Without confirm it refuses (conflict) a
 // list that would lock out source, the address that the request came from.
 func (d *Directory) SetAllowlist(ctx context.Context, workspace string, prefixes []netip.Prefix, source netip.Addr, confirm bool) error {
-	w, err := d.Snapshot().Workspace(workspace)
-	if err != nil {
-		return err
-	}
-	if len(prefixes) > MaxAllowlist {
-		return &protocol.Error{Code: protocol.CodeTooLarge, Message: "the allowlist is too long", Hint: fmt.Sprintf("give at most %d prefixes", MaxAllowlist)}
-	}
-	for _, p := range prefixes {
-		if !plainPrefix(p) {
-			return invalid("a prefix is not in its plain form", "give prefixes like 10.0.0.0/8 or 2001:db8::/32, without host bits")
-		}
-	}
-	if !confirm && !allowlist.NewList(prefixes).Contains(source.Unmap()) {
-		return &protocol.Error{Code: protocol.CodeConflict, Message: "the allowlist would lock out the address that you come from",
-			Hint: "add your own address, or send confirm: true"}
-	}
-	return d.change(ctx, func(tx *store.Tx) error {
-		return as(d.replaceAllowlist(tx, w.ID, prefixes), protocol.Errorf(protocol.CodeNotFound, "no such workspace"), nil)
-	})
-}
-
-func (d *Directory) replaceAllowlist(tx *store.Tx, workspace string, prefixes []netip.Prefix) error {
-	sorted := slices.Clone(prefixes)
-	slices.SortFunc(sorted, comparePrefix)
-	var rows []store.AllowEntry
-	for _, p := range slices.Compact(sorted) {
-		id := NewID("alw")
-		sealed, err := seal(d.vault, place(workspace, "allowlist", id, 1), allowBody{p})
-		if err != nil {
-			return err
-		}
-		rows = append(rows, store.AllowEntry{ID: id, Workspace: workspace, Version: 1, Sealed: sealed})
-	}
-	return tx.ReplaceAllowlist(workspace, rows)
+	return d.SetSources(ctx, workspace, Callers, prefixes, Callers, source, confirm, nil)
 }

@@ -468,3 +468,106 @@ func TestConnectionsStandInTheEnvironmentOfTheirGroup(t *testing.T) {
 		}
 	}
 }
+
+// Each side goes by its own list once it has one; without one, by that of callers, and agents by none.
+func TestAllowlistsBySide(t *testing.T) {
+	d, in := start(t)
+	ctx := t.Context()
+	nets := func(s ...string) (list []netip.Prefix) {
+		for _, p := range s {
+			list = append(list, netip.MustParsePrefix(p))
+		}
+		return list
+	}
+	office, plant := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("198.51.100.7")
+	must(t, d.SetAllowlist(ctx, "default", nets("192.0.2.0/24"), office, false))
+	check := func(what string, admitted map[directory.Side]string) {
+		t.Helper()
+		w, err := d.Snapshot().Workspace("default")
+		must(t, err)
+		for _, s := range directory.Sides {
+			got := ""
+			if w.Admits(s, office) {
+				got += "o"
+			}
+			if w.Admits(s, plant) {
+				got += "p"
+			}
+			if w.Admits(s, netip.Addr{}) && s != directory.Sites {
+				t.Errorf("%s: %s: no address at all is admitted", what, s)
+			}
+			if got != admitted[s] {
+				t.Errorf("%s: %s: %q, want %q", what, s, got, admitted[s])
+			}
+		}
+		if w.Admits("visitors", office) || w.Admits("", office) {
+			t.Errorf("%s: a side that there is not is admitted", what)
+		}
+	}
+	check("callers alone", map[directory.Side]string{"callers": "o", "people": "o", "tokens": "o", "agents": "op", "gateways": "o"})
+	set := func(s directory.Side, list ...string) error {
+		return d.SetSources(ctx, "default", s, nets(list...), directory.People, office, false, func(admits func(netip.Addr) bool) int {
+			if admits(plant) {
+				return 0
+			}
+			return 3 // tunnels, all from there
+		})
+	}
+	must(t, set(directory.Programs, "198.51.100.0/24"))
+	check("tokens", map[directory.Side]string{"callers": "o", "people": "o", "tokens": "p", "agents": "op", "gateways": "o"})
+	must(t, set(directory.Ports))
+	check("gateways, empty", map[directory.Side]string{"callers": "o", "people": "o", "tokens": "p", "agents": "op", "gateways": ""})
+	want(t, set(directory.Sites, "203.0.113.0/24"), protocol.CodeConflict) // E8: it would cut agents
+	must(t, set(directory.Sites, "198.51.100.7/32"))
+	check("agents", map[directory.Side]string{"callers": "o", "people": "o", "tokens": "p", "agents": "p", "gateways": ""})
+	// Who asks does not shut itself out unawares: not by its own list, not by that of callers where it has none, not by taking its own away.
+	want(t, set(directory.People, "198.51.100.0/24"), protocol.CodeConflict)
+	want(t, set(directory.Callers, "198.51.100.0/24"), protocol.CodeConflict)
+	must(t, set(directory.People, "192.0.2.7/32"))
+	must(t, set(directory.Callers, "198.51.100.0/24"))
+	check("people", map[directory.Side]string{"callers": "p", "people": "o", "tokens": "p", "agents": "p", "gateways": ""})
+	want(t, d.UnsetSources(ctx, "default", directory.People, directory.People, office, false), protocol.CodeConflict)
+	must(t, d.UnsetSources(ctx, "default", directory.People, directory.People, office, true))
+	must(t, d.UnsetSources(ctx, "default", directory.Ports, directory.People, office, true))
+	must(t, d.UnsetSources(ctx, "default", directory.Sites, directory.People, office, false))
+	check("taken away", map[directory.Side]string{"callers": "p", "people": "p", "tokens": "p", "agents": "op", "gateways": "p"})
+	want(t, set("visitors", "192.0.2.0/24"), protocol.CodeInvalid)
+	want(t, d.UnsetSources(ctx, "default", directory.Callers, directory.People, office, true), protocol.CodeInvalid)
+	want(t, d.UnsetSources(ctx, "default", "visitors", directory.People, office, true), protocol.CodeInvalid)
+	// An agent that enrols from elsewhere does not, and its join token is still good.
+	must(t, set(directory.Sites, "198.51.100.7/32"))
+	_, token, err := d.CreateJoinToken(ctx, in.Workspace, in.Group, time.Hour, in.Principal)
+	must(t, err)
+	from := func(a netip.Addr) error {
+		e := enrolment(1)
+		e.SourceAddress = a
+		_, err := d.Enroll(ctx, token, e, issues("s1", 1))
+		return err
+	}
+	want(t, from(office), protocol.CodeDenied)
+	must(t, from(plant))
+}
+
+// A hundred thousand prefixes are one row, which is read again only when it changed.
+func TestLongAllowlistCostsNothingWhereItDoesNotChange(t *testing.T) {
+	d, _ := start(t)
+	list := make([]netip.Prefix, 0, directory.MaxAllowlist)
+	for i := range directory.MaxAllowlist {
+		list = append(list, netip.PrefixFrom(netip.AddrFrom4([4]byte{11, byte(i >> 15), byte(i >> 7), byte(i << 1)}), 31))
+	}
+	must(t, d.SetAllowlist(t.Context(), "default", list, netip.Addr{}, true))
+	w, err := d.Snapshot().Workspace("default")
+	must(t, err)
+	if len(w.Prefixes) != directory.MaxAllowlist || !w.Admits(directory.People, netip.MustParseAddr("11.0.0.9")) || w.Admits(directory.People, netip.MustParseAddr("12.0.0.9")) {
+		t.Fatalf("%d prefixes", len(w.Prefixes))
+	}
+	want(t, d.SetAllowlist(t.Context(), "default", append(list, netip.MustParsePrefix("192.0.2.0/24")), netip.Addr{}, true), protocol.CodeTooLarge)
+	// What changes elsewhere leaves the list as it is.
+	_, err = d.CreateGroup(t.Context(), "default", "another")
+	must(t, err)
+	after, err := d.Snapshot().Workspace("default")
+	must(t, err)
+	if after.Allowlist != w.Allowlist {
+		t.Error("100,000 prefixes were read again for a change of something else")
+	}
+}

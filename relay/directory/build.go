@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/fairleadhq/fairlead/internal/allowlist"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/store"
 	"github.com/fairleadhq/fairlead/relay/vault"
@@ -33,8 +32,10 @@ type (
 		Verifier  string `json:"verifier"`
 		Expires   int64  `json:"expires"`
 	}
+	// allowBody is all lists of a workspace, or, of an earlier release, one prefix.
 	allowBody struct {
-		Prefix netip.Prefix `json:"prefix"`
+		Prefix netip.Prefix            `json:"prefix,omitzero"`
+		Lists  map[Side][]netip.Prefix `json:"lists,omitempty"`
 	}
 )
 
@@ -270,25 +271,6 @@ func (s *Snapshot) addTokens(v *vault.Vault, st *store.State, prev *Snapshot) er
 		}
 		w.Tokens = append(w.Tokens, t)
 		s.tokens[t.digest] = t
-	}
-	return nil
-}
-
-func (s *Snapshot) addAllowlists(v *vault.Vault, st *store.State, _ *Snapshot) error {
-	for _, r := range st.Allowlist {
-		w, err := s.in("allowlist entry", r.ID, r.Workspace)
-		if err != nil {
-			return err
-		}
-		var body allowBody
-		if err := open(v, place(r.Workspace, "allowlist", r.ID, r.Version), r.Sealed, &body); err != nil {
-			return err
-		}
-		w.Prefixes = append(w.Prefixes, body.Prefix)
-	}
-	for _, w := range s.workspaces {
-		slices.SortFunc(w.Prefixes, comparePrefix)
-		w.Allowlist = allowlist.NewList(w.Prefixes)
 	}
 	return nil
 }

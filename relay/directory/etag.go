@@ -111,8 +111,14 @@ func tag(parts ...any) string {
 // ETag names the workspace.
 func (w *Workspace) ETag() string { return tag("workspace", w.ID, w.Name) }
 
-// AllowlistETag names the state of the workspace's allowlist.
-func (w *Workspace) AllowlistETag() string { return tag("allowlist", w.ID, w.Prefixes) }
+// AllowlistETag names the state of all allowlists of the workspace.
+func (w *Workspace) AllowlistETag() string {
+	parts := []any{"allowlist", w.ID}
+	for _, r := range w.allowRows {
+		parts = append(parts, r.ID, r.Sealed)
+	}
+	return tag(parts...)
+}
 
 // SignInETag names what the workspace demands of who signs in.
 func (w *Workspace) SignInETag() string { return tag("sign-in policy", w.ID, w.SignIn) }

@@ -92,7 +92,7 @@ func Init(ctx context.Context, c InitConfig) (*Initial, error) {
 		if err := d.insertGroup(tx, out.Workspace, out.Group, groupBody{Name: "default"}, at); err != nil {
 			return err
 		}
-		if err := d.replaceAllowlist(tx, out.Workspace, c.Allow); err != nil {
+		if err := d.writeLists(tx, out.Workspace, map[Side][]netip.Prefix{Callers: sortedPrefixes(c.Allow)}); err != nil {
 			return err
 		}
 		if err := d.insertPrincipal(tx, out.Workspace, out.Principal, c.Admin, authz.User, at); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/store"
 	"github.com/fairleadhq/fairlead/relay/vault"
 )
 
@@ -64,6 +65,8 @@ type Workspace struct {
 	Sessions    []*Session    // of people, the newest first
 	SignIn      SignIn        // what is demanded of who signs in
 
+	sources     map[Side]*sources      // lists of sides that have their own
+	allowRows   []store.AllowEntry     // the rows that all lists are made of
 	people      map[string]*Person     // by principal id
 	users       map[string]*Principal  // those that are people, by name
 	budget      []byte                 // as it was sealed

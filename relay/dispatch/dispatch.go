@@ -199,8 +199,8 @@ func decide(c Call) (audit.Event, *directory.Connection, error) {
 		return ev, nil, NotFound("workspace")
 	}
 	ev.Workspace = ws.ID
-	if !ws.Allowlist.Contains(c.Source) {
-		return ev, nil, OutsideAllowlist(c.Source)
+	if s := c.Snapshot.Side(c.Principal); !ws.Admits(s, c.Source) {
+		return ev, nil, OutsideAllowlist(ws, s, c.Source)
 	}
 	conn, err := ws.Connection(c.Connection)
 	if err != nil {
@@ -267,7 +267,11 @@ func NotFound(what string) *protocol.Error {
 }
 
 // OutsideAllowlist says that the caller's address is not admitted.
-func OutsideAllowlist(a netip.Addr) *protocol.Error {
-	return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: "allowlist", Message: "your address " + a.String() + " is not on the workspace's allowlist",
-		Hint: "an admin can add it from an address that is: `fairlead allowlist set`"}
+func OutsideAllowlist(w *directory.Workspace, s directory.Side, a netip.Addr) *protocol.Error {
+	list, set := "allowlist", "`fairlead allowlist set`"
+	if rule := w.Rule(s); rule != list {
+		list, set = "allowlist for "+string(s), "`fairlead allowlist set --for "+string(s)+"`"
+	}
+	return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: w.Rule(s), Message: "your address " + a.String() + " is not on the workspace's " + list,
+		Hint: "an admin can add it from an address that is: " + set}
 }

@@ -136,8 +136,8 @@ func (k *conn) look(snap *directory.Snapshot) error {
 		return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: "gateway", Message: "the gateway was turned off or changed"}
 	case !g.Allowlist.Contains(k.source.Addr()):
 		return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: "gateway.allow", Message: "the address is not on the gateway's allowlist"}
-	case !ws.Allowlist.Contains(k.source.Addr()):
-		return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: "allowlist", Message: "the address is not on the workspace's allowlist"}
+	case !ws.Admits(directory.Ports, k.source.Addr()):
+		return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: ws.Rule(directory.Ports), Message: "the address is not on the workspace's allowlist"}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

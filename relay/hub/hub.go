@@ -3,6 +3,8 @@ package hub
 import (
 	"context"
 	"log/slog"
+	"net"
+	"net/netip"
 	"slices"
 	"sort"
 	"strings"
@@ -152,6 +154,49 @@ func (h *Hub) Kick(agent, reason string) int {
 		l.lanes.close()
 	}
 	return len(lives)
+}
+
+// Outside counts the tunnels of a workspace that come, or have lanes that come, from an address that admits refuses; with cut it closes
+// them.
+func (h *Hub) Outside(workspace string, admits func(netip.Addr) bool, cut bool) (n int) {
+	h.mu.Lock()
+	var lives []*Live
+	for _, ls := range h.byAgent {
+		for _, l := range ls {
+			if l.tunnel.Peer().Workspace == workspace && !l.from(admits) {
+				lives = append(lives, l)
+			}
+		}
+	}
+	h.mu.Unlock()
+	if cut {
+		for _, l := range lives {
+			h.cfg.Logger.Info("tunnel cut", "agent", l.agent, "reason", "its address is not on the allowlist of agents")
+			l.tunnel.Close()
+			l.lanes.close()
+		}
+	}
+	return len(lives)
+}
+
+// from reports whether the tunnel and all of its lanes come from where admits lets them.
+func (l *Live) from(admits func(netip.Addr) bool) bool {
+	l.lanes.mu.Lock()
+	all := slices.Clone(l.lanes.all)
+	l.lanes.mu.Unlock()
+	return admits(AddrOf(l.tunnel.RemoteAddr())) && !slices.ContainsFunc(all, func(lane *tunnel.Lane) bool { return !admits(AddrOf(lane.RemoteAddr())) })
+}
+
+// AddrOf is the address without its port, unmapped; invalid for what has none.
+func AddrOf(a net.Addr) netip.Addr {
+	if a == nil {
+		return netip.Addr{}
+	}
+	p, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return p.Addr().Unmap().WithZone("")
 }
 
 // Agents calls f with the agent id and group of every live agent, for the check that each is still allowed.

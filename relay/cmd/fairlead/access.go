@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/fairleadhq/fairlead/internal/allowlist"
@@ -203,24 +205,35 @@ func (k *allowlistShow) print(t *cli.Term, a client.Allowlist) error {
 	if len(a.Prefixes) == 0 {
 		t.Notef("the list is empty: it admits nobody\n")
 	}
+	for _, s := range slices.Sorted(maps.Keys(a.Lists)) {
+		t.Printf("%s:\n", cli.Clean(s))
+		for _, p := range a.Lists[s] {
+			t.Printf("  %s\n", cli.Clean(p))
+		}
+		if len(a.Lists[s]) == 0 {
+			t.Notef("the list of %s is empty: it admits nobody\n", cli.Clean(s))
+		}
+	}
 	return nil
 }
 
 type allowlistSet struct {
 	Prefixes []string `arg:"" optional:"" help:"Prefixes or addresses: 192.0.2.0/24, 2001:db8::/32, 198.51.100.7."`
+	For      string   `enum:"callers,people,tokens,agents,gateways" default:"callers" placeholder:"WHOM" help:"Whose list: ${enum}. People, tokens and gateways without a list of their own go by that of callers; agents without one may come from everywhere."`
 	None     bool     `help:"Set the empty list, which admits nobody."`
-	Confirm  bool     `help:"Set it even if it shuts out your own address."`
+	Unset    bool     `help:"Take the list that --for names away."`
+	Confirm  bool     `help:"Set it even if it shuts out your own address, or cuts agents that are connected."`
 	allowlistShow
 	ifMatch
 }
 
 func (*allowlistSet) Examples() []string {
-	return []string{"fairlead allowlist set 192.0.2.0/24 2001:db8::/32"}
+	return []string{"fairlead allowlist set 192.0.2.0/24 2001:db8::/32", "fairlead allowlist set --for agents 198.51.100.0/24", "fairlead allowlist set --for people --unset"}
 }
 
 func (k *allowlistSet) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	if (len(k.Prefixes) == 0) != k.None {
-		return &protocol.Error{Code: protocol.CodeInvalid, Message: "want prefixes, or --none alone", Hint: "fairlead allowlist set 192.0.2.0/24"}
+	if (len(k.Prefixes) == 0) != (k.None || k.Unset) || k.None && k.Unset {
+		return &protocol.Error{Code: protocol.CodeInvalid, Message: "want prefixes, or --none alone, or --unset alone", Hint: "fairlead allowlist set 192.0.2.0/24"}
 	}
 	for _, p := range k.Prefixes {
 		if _, err := allowlist.ParsePrefix(p); err != nil {
@@ -232,11 +245,15 @@ func (k *allowlistSet) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 		return err
 	}
 	defer c.Close()
-	a, err := k.on(c).SetAllowlist(ctx, client.SetAllowlist{Prefixes: k.Prefixes, Confirm: k.Confirm})
+	whose := k.For
+	if whose == "callers" { // as when nothing is said
+		whose = ""
+	}
+	a, err := k.on(c).SetAllowlist(ctx, client.SetAllowlist{Prefixes: k.Prefixes, For: whose, Unset: k.Unset, Confirm: k.Confirm})
 	var lockout *protocol.Error
 	if errors.As(err, &lockout) && lockout.Code == protocol.CodeConflict && !k.Confirm {
 		said := *lockout
-		said.Hint = "nothing was changed; add your own address (fairlead whoami shows it), or --confirm"
+		said.Hint = "nothing was changed; add what is missing (fairlead whoami shows your own address), or --confirm"
 		return &said
 	}
 	if err != nil {
