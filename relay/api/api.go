@@ -63,14 +63,15 @@ type Config struct {
 
 // API serves /api/v1. It is safe for concurrent use; Run must run beside it.
 type API struct {
-	cfg     Config
-	mux     *http.ServeMux
-	huma    huma.API
-	open    *visits
-	routes  []Route
-	things  []thing
-	repeats sync.Map               // of workspace, principal and key: requests under an idempotency key that are under way
-	spec    func() ([]byte, error) // the OpenAPI document, encoded once: anybody may ask for it
+	cfg      Config
+	mux      *http.ServeMux
+	huma     huma.API
+	open     *visits
+	routes   []Route
+	things   []thing
+	refusals []refusal              // what the document tells of
+	repeats  sync.Map               // of workspace, principal and key: requests under an idempotency key that are under way
+	spec     func() ([]byte, error) // the OpenAPI document, encoded once: anybody may ask for it
 }
 
 // Route is a row of the API: what is asked and which action guards it. Open routes have no action.
@@ -78,6 +79,7 @@ type Route struct {
 	Method, Path, Action string
 	Session              bool // it is about a person's own account, and wants a session
 	Anonymous            bool // it wants nothing
+	Fresh                bool // the session must have proven itself not long ago, whatever the action
 }
 
 // New builds the API.
@@ -94,14 +96,16 @@ func New(cfg Config) *API {
 	if cfg.MaxPage == 0 {
 		cfg.MaxPage = defaultMost
 	}
-	a := &API{cfg: cfg, mux: http.NewServeMux(), open: newVisits(), things: things()}
+	a := &API{cfg: cfg, mux: http.NewServeMux(), open: newVisits(), things: things(), refusals: refusals()}
 	hc := huma.DefaultConfig("Fairlead", cfg.Version)
 	hc.Info.Description = "Reach exactly the on-prem databases, folders and services that the site's own file allows."
 	hc.OpenAPIPath, hc.DocsPath, hc.SchemasPath = "", "", ""
 	hc.CreateHooks = nil // no $schema links in bodies
-	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer", BearerFormat: "flt_… or fls_…"},
-		"cookie": {Type: "apiKey", In: "cookie", Name: Cookie, Description: "a session; other methods than GET, HEAD and OPTIONS want an Origin or Sec-Fetch-Site that says it is the relay's own page"}}
-	hc.Security = []map[string][]string{{"token": {}}, {"cookie": {}}}
+	hc.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token":   {Type: "http", Scheme: "bearer", BearerFormat: "flt_…", Description: "an API token, in the one Authorization header"},
+		"session": {Type: "http", Scheme: "bearer", BearerFormat: "fls_…", Description: "a person's session, as POST /sign-in gives it, in the same header"},
+		"cookie":  {Type: "apiKey", In: "cookie", Name: Cookie, Description: "a session; other methods than GET, HEAD and OPTIONS want an Origin or Sec-Fetch-Site that says it is the relay's own page"}}
+	hc.Security = []map[string][]string{{"token": {}}, {"session": {}}, {"cookie": {}}}
 	hc.Servers = []*huma.Server{{URL: client.BasePath}}
 	huma.NewError, huma.NewErrorWithContext = newHumaError, newHumaErrorFor
 	a.huma = humago.NewWithPrefix(a.mux, client.BasePath, hc)
@@ -126,6 +130,7 @@ func New(cfg Config) *API {
 		})
 		a.routes = append(a.routes, Route{Method: "GET", Path: route})
 	}
+	a.document()
 	a.spec = sync.OnceValues(func() ([]byte, error) { return json.Marshal(a.huma.OpenAPI()) })
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, dispatch.NotFound("route"))

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -67,6 +68,9 @@ func conforms(t *testing.T, doc *openapi3.T, r api.Route, path string, a answer)
 	item := doc.Paths.Value(name)
 	if item == nil || item.GetOperation(r.Method) == nil {
 		t.Fatalf("%s %s is not in the document", r.Method, name)
+	}
+	if item.GetOperation(r.Method).Responses.Value(strconv.Itoa(a.status)) == nil {
+		t.Errorf("%s %s: the document does not name the status %d: %s", r.Method, r.Path, a.status, a.body)
 	}
 	req := httptest.NewRequest(r.Method, client.BasePath+path, nil)
 	in := &openapi3filter.ResponseValidationInput{
@@ -191,6 +195,8 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	do("GET "+ws+"/explain", own+"/explain?principal=nobody&action=query&connection=till", "", 404)
 	do("GET "+ws+"/explain", own+"/explain?principal=t&action=made.up", "", 400)
 	do("GET "+ws+"/explain", own+"/explain?principal=t&action=query", "", 400)
+	do("POST "+ws+"/explain/replay", own+"/explain/replay", `{"since_seconds":60}`, 200)
+	do("POST "+ws+"/explain/replay", own+"/explain/replay", `{"since_seconds":0}`, 400)
 	do("DELETE "+ws+"/roles/{name}", own+"/roles/reader", "", 409)
 	do("DELETE "+ws+"/teams/{name}/members/{id}", own+"/teams/night/members/t", "", 204)
 	do("DELETE "+ws+"/teams/{name}", own+"/teams/night", "", 204)
@@ -294,9 +300,13 @@ func TestErrorsNeverEchoAValue(t *testing.T) {
 	g := newRig(t)
 	doc := document(t, g)
 	asked := 0
+	var op *openapi3.Operation // that is asked
 	check := func(what string, a answer) {
 		t.Helper()
 		asked++
+		if op.Responses.Value(strconv.Itoa(a.status)) == nil {
+			t.Errorf("%s: the document does not name the status %d: %s", what, a.status, a.body)
+		}
 		if a.status < 400 {
 			return
 		}
@@ -312,6 +322,7 @@ func TestErrorsNeverEchoAValue(t *testing.T) {
 		}
 		what := r.Method + " " + r.Path
 		good := fill(r.Path, "default", g.conn)
+		op = doc.Paths.Value(strings.ReplaceAll(r.Path, "...}", "}")).GetOperation(r.Method)
 		for _, part := range []string{"{workspace}", "{connection}", "{id}", "{name}", "{path...}"} {
 			if strings.Contains(r.Path, part) {
 				path := fill(strings.Replace(r.Path, part, canary, 1), "default", g.conn)
@@ -325,10 +336,11 @@ func TestErrorsNeverEchoAValue(t *testing.T) {
 			check(what+" query "+q+" number", g.ask(r.Method, good+"?"+q+"="+numberCanary+"0", token, ""))
 		}
 		check(what+" query malformed", g.ask(r.Method, good+"?%zz="+canary, token, ""))
+		check(what+" media type of a body", g.ask(r.Method, good, token, "{}", func(req *http.Request) { req.Header.Set("Content-Type", "text/"+canary) }))
+		check(what+" idempotency key", g.ask(r.Method, good, token, "{}", func(req *http.Request) { req.Header.Set("Idempotency-Key", canary+" "+canary) }))
 		for _, h := range []string{"Authorization", "Accept", "Content-Type", "Range", "If-Match", "Upgrade", "X-Forwarded-For"} {
 			check(what+" header "+h, g.ask(r.Method, good, token, "", func(req *http.Request) { req.Header.Set(h, canary) }))
 		}
-		op := doc.Paths.Value(strings.ReplaceAll(r.Path, "...}", "}")).GetOperation(r.Method)
 		if op.RequestBody == nil || op.RequestBody.Value.Content.Get("application/json") == nil {
 			continue
 		}

@@ -388,19 +388,34 @@ func (a *API) describe(method, path string, op protocol.Operation, summary strin
 		answer("application/json", protocol.FileList{})
 	case protocol.OpStat:
 		if method == http.MethodHead {
+			o.Responses["304"] = &huma.Response{Description: "The file has the ETag that If-None-Match names"}
 			break
 		}
 		str("path", "upload")
 		answer("application/json", protocol.FileInfo{})
 	case protocol.OpMove:
 		body(client.MoveRequest{})
+		answer("application/json", protocol.FileInfo{})
 	case protocol.OpMkdir:
 		body(client.MkdirRequest{})
+		answer("application/json", protocol.FileInfo{})
+		o.Responses["201"] = &huma.Response{Description: "The folder is new", Content: map[string]*huma.MediaType{"application/json": {Schema: a.schemaOf(protocol.FileInfo{})}}}
+	case protocol.OpDelete:
+		o.Responses = map[string]*huma.Response{"204": {Description: "It is gone"}, "default": o.Responses["default"]}
 	case protocol.OpRead:
 		answer("application/octet-stream", nil)
+		o.Responses["206"] = &huma.Response{Description: "The range that was asked for", Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}}
+		o.Responses["304"] = &huma.Response{Description: "The file has the ETag that If-None-Match names"}
 	case protocol.OpWrite:
 		str("upload", "offset", "partial")
+		answer("application/json", protocol.FileInfo{})
+		o.Responses["201"] = &huma.Response{Description: "The file is new", Content: map[string]*huma.MediaType{"application/json": {Schema: a.schemaOf(protocol.FileInfo{})}}}
 		o.RequestBody = &huma.RequestBody{Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}}
+	case protocol.OpRequest:
+		if method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch {
+			o.RequestBody = &huma.RequestBody{Description: "Whatever the service takes, of any media type.", Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}}
+		}
+		o.Responses["200"].Description = "What the service answers, with its own status"
 	case protocol.OpDial:
 		o.Responses = map[string]*huma.Response{"101": {Description: "Raw bytes from here on"}, "default": o.Responses["default"]}
 	}

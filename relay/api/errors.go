@@ -80,6 +80,9 @@ func newHumaError(status int, msg string, errs ...error) huma.StatusError {
 				if strings.Contains(det.Message, "json: ") || strings.Contains(det.Message, "invalid character") { // encoding/json's own words hold values
 					det = &huma.ErrorDetail{Location: det.Location, Message: "not the JSON that this route takes"}
 				}
+				if strings.Contains(det.Message, "unknown content type") { // behind it stands what was sent
+					det = &huma.ErrorDetail{Location: det.Location, Message: "unknown content type; want application/json"}
+				}
 				faults = append(faults, fmt.Sprintf("%s: %s", strings.TrimPrefix(det.Location, "body."), det.Message))
 			}
 		}

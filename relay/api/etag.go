@@ -147,13 +147,17 @@ func (a *API) condition(method, path string) func(huma.Context, func(huma.Contex
 				}
 			}
 			if !strongly(list, tag) {
-				return &protocol.Error{Code: protocol.CodePrecondition, Origin: protocol.OriginRelay, Rule: "if_match", Message: "it is not what If-Match names: somebody changed it, and nothing was done",
-					Hint: "read it again, look at what is new, and send its ETag"}
+				return changedMeanwhile()
 			}
 			return nil
 		}}
 		next(huma.WithContext(hc, directory.WithChange(hc.Context(), c)))
 	}
+}
+
+func changedMeanwhile() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodePrecondition, Origin: protocol.OriginRelay, Rule: "if_match", Message: "it is not what If-Match names: somebody changed it, and nothing was done",
+		Hint: "read it again, look at what is new, and send its ETag"}
 }
 
 // strongly compares entity tags as If-Match wants it: a weak one is never the same.

@@ -74,6 +74,10 @@ func needs(what string) *protocol.Error {
 	}[what]}
 }
 
+func noAccount() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "an API token has no account", Hint: "sign in: fairlead login --user NAME"}
+}
+
 func wantsStepUp() *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: client.RuleStepUp, Message: "this wants a fresh proof that it is you", Hint: "fairlead confirm, then try again"}
 }
@@ -136,7 +140,7 @@ func account[I, O any](a *API, method, path string, kind audit.Kind, fresh bool,
 		r, w := humago.Unwrap(hc)
 		v, err := a.enterWhole(r, "", "", maxSignInBody)
 		if err == nil && v.session == nil {
-			err = a.denied(r, v, &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "an API token has no account", Hint: "sign in: fairlead login --user NAME"})
+			err = a.denied(r, v, noAccount())
 		}
 		if err == nil && fresh && !v.session.Fresh(time.Now()) {
 			err = a.denied(r, v, wantsStepUp())
@@ -157,6 +161,7 @@ func account[I, O any](a *API, method, path string, kind audit.Kind, fresh bool,
 		}
 		next(huma.WithValue(hc, keyVisit, v))
 	}, f)
+	a.routes[len(a.routes)-1].Fresh = fresh
 }
 
 // outcome records how a change that was recorded before ended.

@@ -211,8 +211,7 @@ func decide(c Call) (audit.Event, *directory.Connection, error) {
 		authz.At{Time: time.Now(), Source: c.Source})
 	ev.Rule = decision.Grant
 	if !decision.Allow {
-		return ev, nil, &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "you may not " + string(r.Operation) + " on this connection: " + decision.Reason,
-			Hint: "an admin of the workspace can give a role that allows it"}
+		return ev, nil, MayNot(r.Operation, decision)
 	}
 	return ev, conn, nil
 }
@@ -264,6 +263,12 @@ func (d *Dispatcher) unrecorded(ev audit.Event, err error) error {
 // NotFound is the one answer for what is not there and for what is not yours.
 func NotFound(what string) *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeNotFound, Origin: protocol.OriginRelay, Message: "no such " + what}
+}
+
+// MayNot says that the caller's rights do not reach an operation.
+func MayNot(op protocol.Operation, d authz.Decision) *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "you may not " + string(op) + " on this connection: " + d.Reason,
+		Hint: "an admin of the workspace can give a role that allows it"}
 }
 
 // OutsideAllowlist says that the caller's address is not admitted.
