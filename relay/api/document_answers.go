@@ -11,6 +11,7 @@ import (
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/dispatch"
 )
 
@@ -134,7 +135,7 @@ func denials(o documented) map[string]*protocol.Error {
 			m["role"] = dispatch.MayNot(protocol.Operation(strings.SplitN(o.OperationID, "-", 2)[0]), d)
 		}
 	}
-	m["address"] = dispatch.OutsideAllowlist(netip.MustParseAddr("203.0.113.7"))
+	m["address"] = dispatch.OutsideAllowlist(new(directory.Workspace), directory.Callers, netip.MustParseAddr("203.0.113.7"))
 	if o.route.Fresh || action != "" && action.Dangerous() {
 		m["step-up"] = wantsStepUp()
 	}

@@ -215,7 +215,7 @@ type CreatedToken struct {
 type Allowlist struct {
 	Prefixes []string `json:"prefixes"`
 	// Lists of those that do not go by Prefixes: "people", "tokens", "gateways". Without one, "agents" may come from everywhere.
-	Lists map[string][]string `json:"lists,omitempty"`
+	Lists map[string][]string `json:"lists,omitempty" doc:"lists of those that do not go by prefixes: people, tokens, gateways; agents, who may otherwise come from everywhere"`
 	ETag  string              `json:"etag,omitempty"` // of their state; what If-Match takes
 }
 
