@@ -82,6 +82,9 @@ func TestEveryCreationIsDoneOnceUnderItsKey(t *testing.T) {
 		done["/workspaces/{workspace}"+strings.Replace(path, "anna", "{id}", 1)] = true
 	}
 	for path, item := range doc.Paths.Map() {
+		if strings.HasPrefix(path, "/workspaces/{workspace}/connections/{connection}/") {
+			continue // an operation at the site, which is not the relay's to do once
+		}
 		if item.Post != nil && item.Post.Responses.Status(201) != nil && !done[path] {
 			t.Errorf("POST %s makes something and was not asked twice", path)
 		}
