@@ -98,16 +98,17 @@ func find(name string, patterns ...string) (string, error) {
 	return "", fmt.Errorf("%s: %w", name, errMissing)
 }
 
-// freePort finds a port below the range of outgoing connections, which could take it before the server does.
+// freePort finds a port below the range of outgoing connections, which could take it before the server does, and above those that
+// tests keep for programs that start again (testenv.LowPort).
 func freePort() (int, error) {
 	for try := range 200 {
-		port := 20000 + (os.Getpid()*31+try*37)%12000
+		port := 28000 + (os.Getpid()*31+try*37)%4000
 		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
 			return port, ln.Close()
 		}
 	}
-	return 0, errors.New("no free port found in 20000 to 31999")
+	return 0, errors.New("no free port found in 28000 to 31999")
 }
 
 // folder makes a temporary folder whose path is short enough for a Unix socket, owned by the server's user.
