@@ -168,6 +168,7 @@ func (u *Uplink) keep(ctx context.Context, at slot) {
 	var draining sync.WaitGroup
 	defer draining.Wait()
 	tries, busy := 0, 0      // failures in a row; of these, the last ones for the relay was busy
+	var since time.Time      // of the first of them
 	var retire func()        // drains the tunnel of the generation before, once the next one is welcomed
 	var better tunnel.Tunnel // over QUIC, dialled beside the one before
 	defer func() {
@@ -208,8 +209,11 @@ func (u *Uplink) keep(ctx context.Context, at slot) {
 			u.cfg.Logger.Info("no tunnel to the relay this way; trying the other", "relay", addr, "way", way, "reason", explain(err))
 			continue
 		}
-		tries++
-		wait := jitter(u.cfg.MinWait, u.cfg.MaxWait, tries)
+		if tries++; tries == 1 {
+			since = time.Now()
+		}
+		// Never longer than it has been away already: a short cut costs the admin at most as much again.
+		wait := min(jitter(u.cfg.MinWait, u.cfg.MaxWait, tries), max(u.cfg.MinWait, time.Since(since)))
 		switch {
 		case errors.As(err, new(*net.DNSError)): // nobody is hammered by it, and names come back at once
 			wait = min(wait, maxNameWait)

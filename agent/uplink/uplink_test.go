@@ -3,6 +3,7 @@ package uplink
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -36,6 +37,33 @@ func TestRelayCannotSendTheAgentAwayForever(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+// Whatever the dice say, a cut costs no more than as much again: who was away for five seconds is back within ten.
+func TestShortCutIsShort(t *testing.T) {
+	for range 200 {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			start := time.Now()
+			var last time.Duration
+			u := New(Config{Addresses: []string{"relay:1"}, Logger: slog.New(slog.DiscardHandler), Dial: func(context.Context, string) (tunnel.Tunnel, error) {
+				at := time.Since(start)
+				if at-last > max(last, 500*time.Millisecond) || at-last > 62*time.Second {
+					t.Errorf("tried at %s, and then at %s", last, at)
+				}
+				last = at
+				return nil, errors.New("away")
+			}})
+			done := make(chan struct{})
+			go func() { defer close(done); _ = u.Run(ctx) }()
+			time.Sleep(10 * time.Minute)
+			cancel()
+			<-done
+			if last < 8*time.Minute {
+				t.Errorf("the last try was at %s", last)
+			}
+		})
+	}
 }
 
 // Nobody proves that it was the relay who said that it is busy: whoever does delays the agent, and no more.

@@ -152,6 +152,10 @@ func testDangerousActsWantAFreshProof(t *testing.T) {
 
 // A workspace that demands a second factor leaves who has none only their own account, and those who sit there already, too.
 func TestDemandedSecondFactorHoldsEverywhere(t *testing.T) {
+	synctest.Test(t, testDemandedSecondFactorHoldsEverywhere) // in one step of the codes' clock
+}
+
+func testDemandedSecondFactorHoldsEverywhere(t *testing.T) {
 	g := newRig(t)
 	session := g.person("anna", authz.Admin)
 	must(t, g.dir.SetSignIn(t.Context(), "default", directory.SignIn{SecondFactor: true}))

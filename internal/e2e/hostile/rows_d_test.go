@@ -44,6 +44,15 @@ func TestHostileAgent(t *testing.T) {
 // refused asserts that TLS with these settings comes to nothing: an alert, and not a byte besides.
 func (h *house) refused(t *testing.T, conf *tls.Config) {
 	t.Helper()
+	var op *net.OpError
+	if n, err := h.knock(t, conf); n > 0 || !errors.As(err, &op) || op.Op != "remote error" {
+		t.Errorf("want an alert and no byte, got %d bytes, %v", n, err)
+	}
+}
+
+// knock tries for a tunnel with conf, and reports how many bytes of data came and how it ended.
+func (h *house) knock(t *testing.T, conf *tls.Config) (int, error) {
+	t.Helper()
 	raw, err := net.DialTimeout("tcp", h.address, 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
@@ -55,10 +64,7 @@ func (h *house) refused(t *testing.T, conf *tls.Config) {
 	if err == nil { // in TLS 1.3 the refusal comes with the first read
 		n, err = c.Read(make([]byte, 1))
 	}
-	var op *net.OpError
-	if n > 0 || !errors.As(err, &op) || op.Op != "remote error" {
-		t.Errorf("want an alert and no byte, got %d bytes, %v", n, err)
-	}
+	return n, err
 }
 
 // nobody is TLS for a tunnel with any certificate.
