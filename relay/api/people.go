@@ -168,6 +168,9 @@ func (a *API) userRoutes() {
 		return a.cfg.Directory.SetPrincipalDisabled(ctx, v.workspace.ID, p.ID, false)
 	})
 	on("DELETE", "", "Take the user out of the workspace; at home, for good", func(ctx context.Context, v *visit, p *directory.Principal) error {
+		if err := a.recordElsewhere(ctx, v, p.ID); err != nil {
+			return err
+		}
 		return a.cfg.Directory.RemoveUser(ctx, v.workspace.ID, p.ID)
 	})
 	on("DELETE", "/second-factor", "Take the user's second factor away, for who lost it; all sessions end", func(ctx context.Context, v *visit, p *directory.Principal) error {
@@ -212,6 +215,19 @@ func (a *API) userRoutes() {
 		}
 		return &out[client.SignInPolicy]{policy(now)}, nil
 	})
+}
+
+// recordElsewhere tells the logs of other workspaces of people who go from there for their home removes them. Who removes them, and
+// from where, is for the home's own log.
+func (a *API) recordElsewhere(ctx context.Context, v *visit, principal string) error {
+	for _, p := range v.snap.Elsewhere(v.workspace, principal) {
+		err := a.record(ctx, audit.Event{Kind: audit.KindChange, Workspace: p.Workspace, RequestID: requestID(ctx), Operation: string(authz.UsersManage),
+			Target: "/workspaces/" + p.Workspace + "/users/" + p.ID, Reason: "the user's home workspace removes the person", Origin: string(protocol.OriginRelay)})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // policy tells what is in force, with the defaults filled in.

@@ -77,7 +77,14 @@ func (g *rig) refusal(what string, a answer, status int, rule string) {
 // events are all that stands in the own workspace's log.
 func (g *rig) events() (texts []string) {
 	g.t.Helper()
-	log, err := g.logs.Get(g.own.ID)
+	return g.eventsOf("default")
+}
+
+func (g *rig) eventsOf(workspace string) (texts []string) {
+	g.t.Helper()
+	w, err := g.dir.Snapshot().Workspace(workspace)
+	must(g.t, err)
+	log, err := g.logs.Get(w.ID)
 	must(g.t, err)
 	recs, err := log.Read(0, 10_000)
 	must(g.t, err)

@@ -403,8 +403,17 @@ func TestPersonOfTwoWorkspaces(t *testing.T) {
 	g.get("POST", "/sign-in", "", strings.Replace(signInBody("anna.s", goodPassword, ""), "default", "other", 1), &s)
 	g.get("GET", "/workspaces/other/agents", s.Session, "", nil)
 	g.refusal("P9 a session of one workspace in the other", g.ask("GET", "/workspaces/default/agents", s.Session, ""), 404, "")
-	must(t, g.dir.DeleteWorkspace(t.Context(), "default"))
-	g.refusal("J13 home is gone", g.ask("GET", "/whoami", s.Session, ""), 401, "")
+	g.refusal("J13 removed where she is a guest", g.ask("DELETE", "/workspaces/other/users/nobody", g.foreign, ""), 404, "")
+	g.get("DELETE", "/workspaces/default/users/anna", g.token[authz.Owner], "", nil)
+	g.refusal("J13 removed at home", g.ask("GET", "/whoami", s.Session, ""), 401, "")
+	if o, err := g.dir.Snapshot().Workspace("other"); err != nil || o.Principal(u.ID) != nil {
+		t.Errorf("F17 the principal is left: %v", err)
+	}
+	// The other workspace's auditor sees that she went, and nothing of who removed her.
+	last := g.eventsOf("other")
+	if e := last[len(last)-1]; !strings.Contains(e, u.ID) || !strings.Contains(e, "home workspace removes") || strings.Contains(e, "source_address") || strings.Contains(e, g.own.ID) {
+		t.Errorf("the other log ends with %s", e)
+	}
 }
 
 // P7: no password, code, session or secret stands in an event, an error or a header that is none of theirs.

@@ -29,6 +29,9 @@ func (a *API) rightsRoutes() {
 			return nil, &protocol.Error{Code: protocol.CodeConflict, Origin: protocol.OriginRelay, Message: "the parameter confirm does not name the workspace",
 				Hint: "everything in it would be lost for good; say its name once more to do it"}
 		}
+		if err := a.recordElsewhere(ctx, v, ""); err != nil {
+			return nil, err
+		}
 		return nil, a.cfg.Directory.DeleteWorkspace(ctx, v.workspace.ID)
 	})
 

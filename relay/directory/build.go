@@ -67,16 +67,9 @@ func open(v *vault.Vault, p vault.Place, sealed []byte, body any) error {
 // build makes the snapshot of a state. Rows that did not change since prev are taken from it, so that a change costs no more
 // decryption than what it changed. A row that does not open is an error: better no new snapshot than one with a hole.
 func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot) (*Snapshot, error) {
-	in := st.Installation
-	if err := v.LoadKey(ctx, in.ID, "", in.KeyWrapped); err != nil {
+	s, err := begin(ctx, v, st)
+	if err != nil {
 		return nil, err
-	}
-	s := &Snapshot{
-		Generation: st.Generation, Installation: in.ID, Created: fromMs(in.Created),
-		byName: map[string]*Workspace{}, byID: map[string]*Workspace{},
-		agents: make(map[string]*Agent, len(st.Agents)), tokens: make(map[[32]byte]*Token, len(st.APITokens)),
-		digest:        func(text string) ([32]byte, error) { return v.Digest("", vault.APIToken, text) },
-		sessionDigest: func(text string) ([32]byte, error) { return v.Digest("", vault.Session, text) },
 	}
 	for _, r := range st.Relays {
 		out := Relay{ID: r.ID, Created: fromMs(r.Created), version: r.Version}
@@ -84,28 +77,6 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 			return nil, err
 		}
 		s.Relays = append(s.Relays, out)
-	}
-	for _, r := range st.Workspaces {
-		if err := v.LoadKey(ctx, in.ID, r.ID, r.KeyWrapped); err != nil {
-			return nil, err
-		}
-		var body nameBody
-		if err := open(v, place(r.ID, "workspaces", r.ID, r.Version), r.Sealed, &body); err != nil {
-			return nil, err
-		}
-		w := &Workspace{ID: r.ID, Name: body.Name, Created: fromMs(r.Created), groups: map[string]*Group{},
-			connections: map[string]*Connection{}, principals: map[string]*Principal{}, agents: map[string]*Agent{},
-			members: map[string][]*Agent{}, roles: map[string]*Role{}, teams: map[string]*Team{}, grants: map[string]*Grant{},
-			people: map[string]*Person{}, users: map[string]*Principal{}}
-		s.byID[w.ID], s.byName[w.Name] = w, w
-		s.workspaces = append(s.workspaces, w)
-	}
-	if prev != nil {
-		for id := range prev.byID {
-			if s.byID[id] == nil {
-				v.Forget(id)
-			}
-		}
 	}
 	for _, step := range []func(*vault.Vault, *store.State, *Snapshot) error{
 		s.addGroups, s.addConnections, s.addGateways, s.addBudgets, s.addAgents, s.addRoles, s.addPrincipals, s.addTokens, s.addPeople, s.addAllowlists,
@@ -123,6 +94,51 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 		slices.SortFunc(w.Principals, func(a, b *Principal) int { return cmp.Compare(a.Name, b.Name) })
 		slices.SortFunc(w.Tokens, func(a, b *Token) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 		slices.SortFunc(w.JoinTokens, func(a, b JoinToken) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
+	}
+	return s, nil
+}
+
+// begin makes a snapshot of the workspaces that there are, with nothing in them.
+func begin(ctx context.Context, v *vault.Vault, st *store.State) (*Snapshot, error) {
+	in := st.Installation
+	if err := v.LoadKey(ctx, in.ID, "", in.KeyWrapped); err != nil {
+		return nil, err
+	}
+	s := &Snapshot{
+		Generation: st.Generation, Installation: in.ID, Created: fromMs(in.Created),
+		byName: map[string]*Workspace{}, byID: map[string]*Workspace{},
+		agents: make(map[string]*Agent, len(st.Agents)), tokens: make(map[[32]byte]*Token, len(st.APITokens)),
+		digest:        func(text string) ([32]byte, error) { return v.Digest("", vault.APIToken, text) },
+		sessionDigest: func(text string) ([32]byte, error) { return v.Digest("", vault.Session, text) },
+	}
+	for _, r := range st.Workspaces {
+		if err := v.LoadKey(ctx, in.ID, r.ID, r.KeyWrapped); err != nil {
+			return nil, err
+		}
+		var body nameBody
+		if err := open(v, place(r.ID, "workspaces", r.ID, r.Version), r.Sealed, &body); err != nil {
+			return nil, err
+		}
+		w := &Workspace{ID: r.ID, Name: body.Name, Created: fromMs(r.Created), groups: map[string]*Group{},
+			connections: map[string]*Connection{}, principals: map[string]*Principal{}, agents: map[string]*Agent{},
+			members: map[string][]*Agent{}, roles: map[string]*Role{}, teams: map[string]*Team{}, grants: map[string]*Grant{},
+			people: map[string]*Person{}, users: map[string]*Principal{}}
+		s.byID[w.ID], s.byName[w.Name] = w, w
+		s.workspaces = append(s.workspaces, w)
+	}
+	return s, nil
+}
+
+// buildRights is build for a state of LoadRights: it knows who may do what and comes in how, and nothing else.
+func buildRights(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot) (*Snapshot, error) {
+	s, err := begin(ctx, v, st)
+	if err != nil {
+		return nil, err
+	}
+	for _, step := range []func(*vault.Vault, *store.State, *Snapshot) error{s.addRoles, s.addPrincipals, s.addTokens, s.addPeople} {
+		if err := step(v, st, prev); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }

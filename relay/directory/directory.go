@@ -195,6 +195,13 @@ func (d *Directory) reload(ctx context.Context, generation int64) error {
 	if err != nil {
 		return fmt.Errorf("read the state: %w", err)
 	}
+	if d.last != nil {
+		for id := range d.last.byID {
+			if s.byID[id] == nil {
+				d.vault.Forget(id)
+			}
+		}
+	}
 	d.last, d.read = s, time.Now()
 	d.publish(s)
 	return nil

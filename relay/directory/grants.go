@@ -39,11 +39,15 @@ type NewGrant struct {
 	From            []netip.Prefix    // empty: from everywhere
 }
 
-// judged is changeRights for what depends on who asks. f decides on the very state that it changes.
+// judged is change for what depends on how things stand: f decides on the very state that it changes.
 func (d *Directory) judged(ctx context.Context, workspace string, f func(tx *store.Tx, w *Workspace) error) error {
+	return d.judgedIn(ctx, workspace, func(tx *store.Tx, _ *Snapshot, w *Workspace) error { return f(tx, w) })
+}
+
+func (d *Directory) judgedIn(ctx context.Context, workspace string, f func(tx *store.Tx, s *Snapshot, w *Workspace) error) error {
 	for range 10 {
 		var generation int64
-		err := d.changeRights(ctx, workspace, func(tx *store.Tx) (err error) {
+		err := d.change(ctx, func(tx *store.Tx) (err error) {
 			s := d.Snapshot()
 			if generation, err = tx.Generation(); err != nil {
 				return err
@@ -55,7 +59,7 @@ func (d *Directory) judged(ctx context.Context, workspace string, f func(tx *sto
 			if err != nil {
 				return err
 			}
-			return f(tx, w)
+			return f(tx, s, w)
 		})
 		if !errors.Is(err, errBehind) {
 			return err
@@ -224,7 +228,7 @@ func (d *Directory) DeleteGrant(ctx context.Context, by By, workspace, id string
 	if err != nil {
 		return err
 	}
-	return d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
+	return d.guarded(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
 		g, err := w.Grant(id)
 		if err != nil {
 			return err
@@ -243,41 +247,6 @@ func (d *Directory) DeleteGrant(ctx context.Context, by By, workspace, id string
 			return err
 		}
 		return as(tx.DeleteGrant(w.ID, g.ID), noGrant(), nil)
-	})
-}
-
-// changeRights is change, undone if it takes the last token that can administer the workspace, or the last of an owner. Both
-// counts are taken in the transaction, and writers come one after the other, so that two who remove each other cannot both
-// succeed. Where there was no such token before (all have expired), nothing is held up. Rights with an end or a network do not
-// count: they may be gone tomorrow.
-func (d *Directory) changeRights(ctx context.Context, workspace string, f func(*store.Tx) error) error {
-	return d.change(ctx, func(tx *store.Tx) error {
-		at := toMs(now())
-		count := func() (admins, owners int, err error) {
-			if admins, err = tx.CountLiveTokens(workspace, string(authz.Admin), string(authz.Owner), at); err == nil {
-				owners, err = tx.CountLiveTokens(workspace, string(authz.Owner), "", at)
-			}
-			return admins, owners, err
-		}
-		admins, owners, err := count()
-		if err != nil {
-			return err
-		}
-		if err := f(tx); err != nil {
-			return err
-		}
-		adminsLeft, ownersLeft, err := count()
-		switch {
-		case err != nil:
-			return err
-		case admins > 0 && adminsLeft == 0:
-			return &protocol.Error{Code: protocol.CodeConflict, Message: "nobody could administer the workspace any more",
-				Hint: "make another admin token first"}
-		case owners > 0 && ownersLeft == 0:
-			return &protocol.Error{Code: protocol.CodeConflict, Message: "the workspace would have no owner any more",
-				Hint: "make another owner first: fairlead grants create owner --to PRINCIPAL"}
-		}
-		return nil
 	})
 }
 
@@ -332,7 +301,7 @@ func (d *Directory) UpdateRole(ctx context.Context, by By, workspace, role, name
 		return nil, err
 	}
 	id := ""
-	err = d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
+	err = d.guarded(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
 		c, err := w.Role(role)
 		if err != nil {
 			return err

@@ -141,7 +141,7 @@ func (d *Directory) DeleteWorkspace(ctx context.Context, workspace string) error
 	if err != nil {
 		return err
 	}
-	return d.change(ctx, func(tx *store.Tx) error {
+	return d.guarded(ctx, w.ID, func(tx *store.Tx, _ *Workspace) error {
 		return as(tx.DeleteWorkspace(w.ID), protocol.Errorf(protocol.CodeNotFound, "no such workspace"), nil)
 	})
 }

@@ -85,6 +85,21 @@ func (w *Workspace) Users() []*Principal {
 	return out
 }
 
+// Elsewhere lists, as principals of other workspaces, people who would go from there with their home: principal alone, or everybody
+// whose home the workspace is for "".
+func (s *Snapshot) Elsewhere(w *Workspace, principal string) []*Principal {
+	var out []*Principal
+	only := w.people[principal]
+	for _, o := range s.workspaces {
+		for id, p := range o.people {
+			if o != w && p.Home == w.ID && (principal == "" || p == only) {
+				out = append(out, o.principals[id])
+			}
+		}
+	}
+	return out
+}
+
 // UserName is the one form of a user's name: small letters, no blanks around. Names are plain ASCII (CreateUser refuses others),
 // so that no two look the same and none has a twin.
 func UserName(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
@@ -314,7 +329,7 @@ func (d *Directory) RemoveUser(ctx context.Context, workspace, principal string)
 	if err != nil {
 		return err
 	}
-	return d.changeRights(ctx, w.ID, func(tx *store.Tx) error { return as(tx.DeleteUser(w.ID, principal), noUser(), nil) })
+	return d.guarded(ctx, w.ID, func(tx *store.Tx, _ *Workspace) error { return as(tx.DeleteUser(w.ID, principal), noUser(), nil) })
 }
 
 // ResetSecondFactor takes a user's second factor away, for who lost it, and ends all sessions. by may not hold less than the user

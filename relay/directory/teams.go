@@ -55,7 +55,7 @@ func (w *Workspace) given(t *Team) (grants []authz.Grant, owner bool) {
 // DeleteTeam removes a team (name or id) with its grants. One that holds the role owner, an owner alone may delete; it refuses
 // (conflict) when nobody could administer the workspace any more.
 func (d *Directory) DeleteTeam(ctx context.Context, by By, workspace, team string) error {
-	return d.team(ctx, workspace, team, func(tx *store.Tx, w *Workspace, t *Team) error {
+	return d.team(ctx, d.guarded, workspace, team, func(tx *store.Tx, w *Workspace, t *Team) error {
 		_, owner := w.given(t)
 		if err := w.mayTake(by, owner); err != nil {
 			return err
@@ -68,7 +68,7 @@ func (d *Directory) DeleteTeam(ctx context.Context, by By, workspace, team strin
 // holds: by may give no more than it holds itself (denied).
 func (d *Directory) AddMember(ctx context.Context, by By, workspace, team, principal string) (*Team, error) {
 	id := ""
-	err := d.team(ctx, workspace, team, func(tx *store.Tx, w *Workspace, t *Team) error {
+	err := d.team(ctx, d.judged, workspace, team, func(tx *store.Tx, w *Workspace, t *Team) error {
 		p, err := w.FindPrincipal(principal)
 		if err != nil {
 			return err
@@ -99,7 +99,7 @@ func (d *Directory) AddMember(ctx context.Context, by By, workspace, team, princ
 // RemoveMember takes a principal (name or id) out of a team (name or id). Out of one that holds the role owner, an owner alone
 // may take; it refuses (conflict) to take the last one that can administer the workspace.
 func (d *Directory) RemoveMember(ctx context.Context, by By, workspace, team, principal string) error {
-	return d.team(ctx, workspace, team, func(tx *store.Tx, w *Workspace, t *Team) error {
+	return d.team(ctx, d.guarded, workspace, team, func(tx *store.Tx, w *Workspace, t *Team) error {
 		p, err := w.FindPrincipal(principal)
 		if err != nil {
 			return err
@@ -112,12 +112,13 @@ func (d *Directory) RemoveMember(ctx context.Context, by By, workspace, team, pr
 	})
 }
 
-func (d *Directory) team(ctx context.Context, workspace, team string, f func(*store.Tx, *Workspace, *Team) error) error {
+// team changes one by how: judged or guarded.
+func (d *Directory) team(ctx context.Context, how func(context.Context, string, func(*store.Tx, *Workspace) error) error, workspace, team string, f func(*store.Tx, *Workspace, *Team) error) error {
 	w, err := d.Snapshot().Workspace(workspace)
 	if err != nil {
 		return err
 	}
-	return d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
+	return how(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
 		t, err := w.Team(team)
 		if err != nil {
 			return err

@@ -170,14 +170,14 @@ func (n NewToken) grants(w *Workspace) ([]authz.Grant, error) {
 	return out, nil
 }
 
-// RevokeToken refuses a token from now on, without asking who wants it. It refuses (conflict) to revoke the last one that can
+// RevokeToken refuses a token from now on, without asking who wants it. It refuses (conflict) to revoke the last way in of who can
 // administer the workspace.
 func (d *Directory) RevokeToken(ctx context.Context, workspace, id string) error {
 	w, err := d.Snapshot().Workspace(workspace)
 	if err != nil {
 		return err
 	}
-	return d.changeRights(ctx, w.ID, func(tx *store.Tx) error {
+	return d.guarded(ctx, w.ID, func(tx *store.Tx, _ *Workspace) error {
 		return as(tx.RevokeAPIToken(w.ID, id, toMs(now())), noToken(), nil)
 	})
 }
@@ -188,7 +188,7 @@ func (d *Directory) RevokeTokenBy(ctx context.Context, by By, workspace, id stri
 	if err != nil {
 		return err
 	}
-	return d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
+	return d.guarded(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
 		i := slices.IndexFunc(w.Tokens, func(t *Token) bool { return t.ID == id })
 		if i < 0 {
 			return noToken()
@@ -210,7 +210,7 @@ func (d *Directory) SetPrincipalDisabled(ctx context.Context, workspace, id stri
 	if disabled {
 		state = stateDisabled
 	}
-	return d.changeRights(ctx, w.ID, func(tx *store.Tx) error {
+	return d.guarded(ctx, w.ID, func(tx *store.Tx, _ *Workspace) error {
 		return as(tx.SetPrincipalState(w.ID, id, state), noPrincipal(), nil)
 	})
 }

@@ -43,8 +43,18 @@ func (t *Tx) SetWorkspaceKey(id, kek string, wrapped []byte) error {
 	return t.exec("UPDATE workspaces SET kek_id = ?, key_wrapped = ? WHERE id = ?", kek, wrapped, id)
 }
 
-// DeleteWorkspace removes a workspace, its wrapped key, and every row that belongs to it.
+// DeleteWorkspace removes a workspace, its wrapped key, and every row that belongs to it. People whose home it is go from the
+// other workspaces, too.
 func (t *Tx) DeleteWorkspace(id string) error {
+	people, err := list(t, scanPerson, personColumns+" WHERE home = ?", id)
+	if err != nil {
+		return err
+	}
+	for _, p := range people {
+		if err := t.deletePerson(p.ID); err != nil {
+			return err
+		}
+	}
 	for _, q := range []string{
 		"DELETE FROM settings WHERE scope = ?", "DELETE FROM authorities WHERE scope = ?",
 		"DELETE FROM grants WHERE workspace = ?", "DELETE FROM connections WHERE workspace = ?",

@@ -11,14 +11,12 @@ func (t *Tx) Load() (*State, error) {
 			err = f()
 		}
 	}
-	read(func() (e error) { s.Generation, e = t.Generation(); return })
-	read(func() (e error) { s.Installation, e = t.Installation(); return })
+	read(func() error { return t.whoMay(&s) })
 	read(func() (e error) {
 		s.Relays, e = list(t, func(r *sql.Rows, v *Relay) error { return r.Scan(&v.ID, &v.Created, &v.Version, &v.Sealed) },
 			"SELECT id, created, version, sealed FROM relays ORDER BY id")
 		return
 	})
-	read(func() (e error) { s.Workspaces, e = t.Workspaces(); return })
 	read(func() (e error) {
 		s.Groups, e = list(t, func(r *sql.Rows, v *Group) error {
 			return r.Scan(&v.ID, &v.Workspace, &v.Created, &v.Version, &v.NameDigest, &v.Sealed)
@@ -36,21 +34,7 @@ func (t *Tx) Load() (*State, error) {
 		return
 	})
 	read(func() (e error) {
-		s.Principals, e = list(t, func(r *sql.Rows, v *Principal) error {
-			return r.Scan(&v.ID, &v.Workspace, &v.Kind, &v.State, &v.Created, &v.Version, &v.NameDigest, &v.Sealed)
-		}, "SELECT id, workspace, kind, state, created, version, name_digest, sealed FROM principals ORDER BY id")
-		return
-	})
-	read(func() (e error) {
 		s.JoinTokens, e = list(t, scanJoinToken, joinTokenColumns+" FROM join_tokens ORDER BY id")
-		return
-	})
-	read(func() (e error) {
-		s.APITokens, e = list(t, func(r *sql.Rows, v *APIToken) error {
-			return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Digest, &v.Verifier, &v.Created, &v.Expires, &v.Revoked,
-				&v.LastUsed, &v.Version, &v.Sealed)
-		}, `SELECT id, workspace, principal, digest, verifier, created, expires, revoked, last_used, version, sealed
-			FROM api_tokens ORDER BY id`)
 		return
 	})
 	read(func() (e error) {
@@ -61,18 +45,54 @@ func (t *Tx) Load() (*State, error) {
 	})
 	read(func() (e error) { s.Gateways, e = t.gateways(); return })
 	read(func() (e error) { s.Budgets, e = t.budgets(); return })
-	read(func() error { return t.rights(&s) })
 	read(func() (e error) {
 		s.Allowlist, e = list(t, func(r *sql.Rows, v *AllowEntry) error {
 			return r.Scan(&v.ID, &v.Workspace, &v.Version, &v.Sealed)
 		}, "SELECT id, workspace, version, sealed FROM allowlist ORDER BY id")
 		return
 	})
-	read(func() error { return t.loadPeople(&s) })
 	if err != nil {
 		return nil, err
 	}
 	return &s, nil
+}
+
+// LoadRights reads of a state only who there is and what they may do: workspaces, principals, tokens, roles, teams, grants, people.
+func (t *Tx) LoadRights() (*State, error) {
+	var s State
+	if err := t.whoMay(&s); err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+func (t *Tx) whoMay(s *State) error {
+	var err error
+	read := func(f func() error) {
+		if err == nil {
+			err = f()
+		}
+	}
+	read(func() (e error) { s.Generation, e = t.Generation(); return })
+	read(func() (e error) { s.Installation, e = t.Installation(); return })
+	read(func() (e error) { s.Workspaces, e = t.Workspaces(); return })
+	read(func() (e error) {
+		s.Principals, e = list(t, func(r *sql.Rows, v *Principal) error {
+			return r.Scan(&v.ID, &v.Workspace, &v.Kind, &v.State, &v.Created, &v.Version, &v.NameDigest, &v.Sealed)
+		}, "SELECT id, workspace, kind, state, created, version, name_digest, sealed FROM principals ORDER BY id")
+		return
+	})
+	read(func() (e error) {
+		s.APITokens, e = list(t, func(r *sql.Rows, v *APIToken) error {
+			return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Digest, &v.Verifier, &v.Created, &v.Expires, &v.Revoked,
+				&v.LastUsed, &v.Version, &v.Sealed)
+		}, `SELECT id, workspace, principal, digest, verifier, created, expires, revoked, last_used, version, sealed
+			FROM api_tokens ORDER BY id`)
+		return
+	})
+	read(func() error { return t.rights(s) })
+	read(func() error { return t.loadPeople(s) })
+	return err
 }
 
 // Installation reads the one row; ErrNotFound before Init.

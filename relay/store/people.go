@@ -75,11 +75,24 @@ func (t *Tx) InsertUser(v User) error {
 	return t.exec("INSERT INTO users (principal, workspace, person, tag) VALUES (?, ?, ?, ?)", v.Principal, v.Workspace, v.Person, v.Tag)
 }
 
-// DeleteUser removes a principal that is a person's, with its grants, tokens and sessions, and the person when this was its home.
-func (t *Tx) DeleteUser(workspace, principal string) error {
-	if _, err := t.count("DELETE FROM people WHERE home = ? AND id = (SELECT person FROM users WHERE workspace = ? AND principal = ?)",
-		workspace, workspace, principal); err != nil {
+// deletePerson removes a person with all that it is in any workspace.
+func (t *Tx) deletePerson(id string) error {
+	if _, err := t.count("DELETE FROM principals WHERE id IN (SELECT principal FROM users WHERE person = ?)", id); err != nil {
 		return err
+	}
+	return t.exec("DELETE FROM people WHERE id = ?", id)
+}
+
+// DeleteUser removes a principal that is a person's, with its grants, tokens and sessions; at home, the person with what it is in
+// other workspaces, too.
+func (t *Tx) DeleteUser(workspace, principal string) error {
+	var person, home string
+	err := t.row("SELECT p.id, p.home FROM users u JOIN people p ON p.id = u.person WHERE u.workspace = ? AND u.principal = ?", workspace, principal).Scan(&person, &home)
+	switch {
+	case err != nil:
+		return wrap(err)
+	case home == workspace:
+		return t.deletePerson(person)
 	}
 	return t.exec("DELETE FROM principals WHERE workspace = ? AND id = ?", workspace, principal)
 }

@@ -87,18 +87,6 @@ func (t *Tx) CountGrants(workspace, role string) (n int, err error) {
 	return n, wrap(err)
 }
 
-// CountLiveTokens counts the tokens of active principals that hold one of two roles on the whole workspace without any limit,
-// by themselves or through a team.
-func (t *Tx) CountLiveTokens(workspace, role, or string, now int64) (n int, err error) {
-	err = t.row(`SELECT count(*) FROM api_tokens a JOIN principals p ON p.id = a.principal
-		WHERE a.workspace = ? AND a.revoked = 0 AND a.expires > ? AND p.state = 'active' AND EXISTS
-		(SELECT 1 FROM grants g WHERE g.workspace = a.workspace AND g.role IN (?, ?) AND g.connection IS NULL AND g.environment = ''
-		AND g.until = 0 AND g.sealed IS NULL AND (g.principal = p.id OR g.team IN
-		(SELECT m.team FROM team_members m WHERE m.principal = p.id)))`,
-		workspace, now, role, or).Scan(&n)
-	return n, wrap(err)
-}
-
 // InsertRole adds a custom role.
 func (t *Tx) InsertRole(v CustomRole) error {
 	return t.exec("INSERT INTO roles (id, workspace, created, version, name_digest, sealed) VALUES (?, ?, ?, ?, ?, ?)",
