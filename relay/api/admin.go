@@ -314,26 +314,22 @@ func (a *API) admin() {
 		return &out[client.List[client.Token]]{l}, nil
 	})
 	route(a, "POST", ws+"/tokens", authz.TokensManage, "Create an API token; its text is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewToken]) (*out[client.CreatedToken], error) {
-		n := directory.NewToken{Name: i.Body.Name, Life: seconds(i.Body.ExpiresInSeconds), At: v.at(), Connections: i.Body.Connections}
-		if len(i.Body.Roles) == 0 {
-			return nil, invalid("/roles: want at least one", "owner, admin, operator or analyst")
+		n := directory.NewToken{Name: i.Body.Name, Principal: i.Body.Principal, Life: seconds(i.Body.ExpiresInSeconds), At: v.at(), Connections: i.Body.Connections}
+		if len(i.Body.Roles) == 0 && n.Principal == "" {
+			return nil, invalid("/roles: want at least one, or a principal", "owner, admin, operator or analyst; principal is a service account")
 		}
-		for _, s := range i.Body.Roles {
-			role, err := authz.ParseRole(s)
-			if err != nil {
-				return nil, err
-			}
-			n.Roles = append(n.Roles, role)
+		var err error
+		if n.Roles, err = roles(i.Body.Roles); err == nil {
+			n.Only, err = onlyIn(i.Body.Only)
+		}
+		if err != nil {
+			return nil, err
 		}
 		t, text, err := a.cfg.Directory.CreateToken(ctx, v.principal, v.workspace.ID, n)
 		if err != nil {
 			return nil, a.recorded(ctx, v, err)
 		}
-		o := client.CreatedToken{ID: t.ID, Name: t.Name, Principal: t.Principal.ID, Token: text.ExposeString(), Roles: i.Body.Roles, ETag: t.ETag()}
-		if !t.Expires.IsZero() {
-			o.ExpiresAt = &t.Expires
-		}
-		return &out[client.CreatedToken]{o}, nil
+		return a.createdToken(t, text), nil
 	})
 	route(a, "DELETE", ws+"/tokens/{id}", authz.TokensManage, "Revoke an API token; what runs with it is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
 		return nil, a.recorded(ctx, v, a.cfg.Directory.RevokeTokenBy(ctx, v.by(), v.workspace.ID, i.ID))
@@ -466,12 +462,16 @@ func groupName(ws *directory.Workspace, id string) string {
 }
 
 func token(ws *directory.Workspace, t *directory.Token) client.Token {
-	o := client.Token{ID: t.ID, Name: t.Name, Principal: t.Principal.ID, CreatedAt: t.Created, Roles: roleNames(ws, t.Principal.Principal), ETag: t.ETag()}
+	o := client.Token{ID: t.ID, Name: t.Name, Principal: t.Principal.ID, PrincipalName: t.Principal.Name, Personal: t.Personal(), CreatedAt: t.Created,
+		Roles: roleNames(ws, t.Principal.Principal), Only: onlyOf(ws, t), ETag: t.ETag()}
 	if !t.Expires.IsZero() {
 		o.ExpiresAt = &t.Expires
 	}
 	if u := t.LastUsed(); !u.IsZero() {
 		o.LastUsedAt = &u
+	}
+	if from := t.LastSource(); from.IsValid() {
+		o.LastUsedFrom = from.String()
 	}
 	return o
 }

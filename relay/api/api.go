@@ -115,6 +115,7 @@ func New(cfg Config) *API {
 	a.rightsRoutes()
 	a.grantRoutes()
 	a.userRoutes()
+	a.serviceAccountRoutes()
 	a.signInRoutes()
 	a.auditRoutes()
 	a.data()

@@ -89,6 +89,7 @@ func refusals() []refusal {
 				"check them; your address must be on the workspace's allowlist; an admin can give you a new one-time code")},
 		{404, "NotFound", "It is not there, or not yours to see: both look the same.", below("{workspace}"), dispatch.NotFound("workspace")},
 		{404, "NoSession", "There is no such session of yours.", below("/account/sessions/"), protocol.Errorf(protocol.CodeNotFound, "no such session")},
+		{404, "NoOwnToken", "There is no such token of yours.", below("/account/tokens/"), protocol.Errorf(protocol.CodeNotFound, "no such token")},
 		{409, "KeyUnderWay", "There is one already, or a request under the same key is under way or cannot be answered again.", func(o documented) bool { return makes(*o.Operation) },
 			relaySays(protocol.CodeConflict, "idempotency_key", "a request with this idempotency key is under way", "wait for its answer, or send the same again shortly")},
 		{409, "Conflict", "What is there does not let it be done: look, then decide.", func(o documented) bool { return o.changes && !o.data }, protocol.Errorf(protocol.CodeConflict, "it was changed meanwhile")},

@@ -69,7 +69,7 @@ func (a *API) enter(r *http.Request, workspace string, action authz.Action, deci
 	if err != nil {
 		return nil, err
 	}
-	if v.principal, err = a.cfg.Authn.Authenticate(r.Context(), v.snap, v.bearer); err != nil {
+	if v.principal, err = a.cfg.Authn.Authenticate(r.Context(), v.snap, v.bearer, v.source); err != nil {
 		return nil, err
 	}
 	v.session = v.snap.Session(v.principal.Token)
@@ -131,7 +131,9 @@ func (a *API) enter(r *http.Request, workspace string, action authz.Action, deci
 func (v *visit) at() authz.At { return authz.At{Time: time.Now(), Source: v.source} }
 
 // by is the visitor as one who changes rights.
-func (v *visit) by() directory.By { return directory.By{ID: v.principal.ID, At: v.at()} }
+func (v *visit) by() directory.By {
+	return directory.By{ID: v.principal.ID, At: v.at(), Token: v.principal.Token}
+}
 
 // may decides an action on a scope of the workspace, for routes whose action is about whatever scope is named.
 func (a *API) may(ctx context.Context, v *visit, action authz.Action, s authz.Scope) error {
@@ -142,8 +144,12 @@ func (a *API) may(ctx context.Context, v *visit, action authz.Action, s authz.Sc
 }
 
 func mayNot(action authz.Action, d authz.Decision) *protocol.Error {
-	return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "you may not do this: " + d.Reason,
+	e := &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "you may not do this: " + d.Reason,
 		Hint: "it wants the action " + string(action) + "; an admin of the workspace can give a role that has it"}
+	if d.Limited {
+		e.Rule, e.Hint = dispatch.RuleToken, dispatch.HintToken
+	}
+	return e
 }
 
 // denied records a refusal on an admin route.

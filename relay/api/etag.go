@@ -89,6 +89,7 @@ func things() []thing {
 			}
 			return w.UserETag(p), nil
 		}},
+		{ws + "/service-accounts/{name}", inside((*directory.Workspace).Service, "name", (*directory.Workspace).ServiceETag)},
 		{ws + "/sessions/{id}", inside(session, "id", func(_ *directory.Workspace, t *directory.Session) string { return t.ETag() })},
 		{ws + "/sign-in-policy", whole((*directory.Workspace).SignInETag)},
 		{ws, whole((*directory.Workspace).ETag)},
@@ -97,6 +98,14 @@ func things() []thing {
 				return t.ETag(), nil
 			}
 			return "", protocol.Errorf(protocol.CodeNotFound, "no such session")
+		}},
+		{"/account/tokens/{id}", func(s *directory.Snapshot, _ *directory.Workspace, v *visit, param func(string) string) (string, error) {
+			if w, err := s.Workspace(v.workspace.ID); err == nil {
+				if t, err := apiToken(w, param("id")); err == nil && t.Principal.ID == v.principal.ID {
+					return t.ETag(), nil
+				}
+			}
+			return "", protocol.Errorf(protocol.CodeNotFound, "no such token")
 		}},
 		{"/account", person}, {"/sign-out", person},
 	}

@@ -91,6 +91,8 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 	ask("POST", own+"/teams", `{"name":"night"}`, 201)
 	tok := idOf(ask("POST", own+"/tokens", `{"name":"reports","roles":["analyst"]}`, 201))
 	grant := idOf(ask("POST", own+"/grants", `{"role":"reader","team":"night"}`, 201))
+	ask("POST", own+"/service-accounts", `{"name":"nightly"}`, 201)
+	must(t, g.dir.SetSignIn(t.Context(), "default", directory.SignIn{PersonalTokens: time.Hour}))
 	ask("POST", own+"/users", `{"name":"anna","roles":["analyst"]}`, 201)
 	other := g.person("carla", authz.Analyst)
 	me := g.person("bertha", authz.Admin)
@@ -111,6 +113,7 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 		return ""
 	}
 	theirs, mine := session(other), session(me)
+	hers := idOf(g.ask("POST", "/account/tokens", me, `{"name":"laptop"}`))
 	port := freePort(t)
 	agent := g.agent("site")
 
@@ -137,6 +140,11 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 		{"DELETE " + ws + "/teams/{name}/members/{id}", own + "/teams/night/members/reports", "", own + "/teams", `"night"`, owner},
 		{"DELETE " + ws + "/teams/{name}", own + "/teams/night", "", own + "/teams/night", "", owner},
 		{"DELETE " + ws + "/tokens/{id}", own + "/tokens/" + tok, "", own + "/tokens", tok, owner},
+		{"POST " + ws + "/service-accounts/{name}/disable", own + "/service-accounts/nightly/disable", "", own + "/service-accounts/nightly", "", owner},
+		{"POST " + ws + "/service-accounts/{name}/enable", own + "/service-accounts/nightly/enable", "", own + "/service-accounts", `"nightly"`, owner},
+		{"DELETE " + ws + "/service-accounts/{name}", own + "/service-accounts/nightly", "", own + "/service-accounts/nightly", "", owner},
+		{"POST /account/tokens", "/account/tokens", `{"name":"another"}`, "/account", "", me},
+		{"DELETE /account/tokens/{id}", "/account/tokens/" + hers, "", "/account/tokens", hers, me},
 		{"PUT " + ws + "/allowlist", own + "/allowlist", `{"prefixes":["192.0.2.0/24","2001:db8::/32"]}`, own + "/allowlist", "", owner},
 		{"PUT " + ws + "/sign-in-policy", own + "/sign-in-policy", `{"min_length":9,"idle_seconds":1800}`, own + "/sign-in-policy", "", owner},
 		{"POST " + ws + "/users/{id}/code", own + "/users/anna/code", `{}`, own + "/users", `"anna"`, owner},

@@ -115,12 +115,9 @@ func (a *API) userRoutes() {
 	})
 	route(a, "POST", ws+"/users", authz.UsersManage, "Take somebody in; the one-time code that sets the password is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewUser]) (*out[client.UserCode], error) {
 		n := directory.NewUser{Name: i.Body.Name, Person: i.Body.Person, Life: seconds(i.Body.ExpiresInSeconds)}
-		for _, s := range i.Body.Roles {
-			role, err := authz.ParseRole(s)
-			if err != nil {
-				return nil, err
-			}
-			n.Roles = append(n.Roles, role)
+		var err error
+		if n.Roles, err = roles(i.Body.Roles); err != nil {
+			return nil, err
 		}
 		p, code, err := a.cfg.Directory.CreateUser(ctx, v.by(), v.workspace.ID, n)
 		if err != nil {
@@ -205,7 +202,7 @@ func (a *API) userRoutes() {
 	route(a, "PUT", ws+"/sign-in-policy", authz.SignInManage, "Replace it; sessions that it does not admit end at once", 200, func(ctx context.Context, v *visit, i *in[client.SignInPolicy]) (*out[client.SignInPolicy], error) {
 		b := i.Body
 		s := directory.SignIn{Policy: password.Policy{MinLength: b.MinLength, Classes: b.Classes, MaxAgeDays: b.MaxAgeDays, History: b.History}, SecondFactor: b.SecondFactor,
-			Idle: seconds(b.IdleSeconds), Absolute: seconds(b.AbsoluteSeconds), StepUp: seconds(b.StepUpSeconds)}
+			Idle: seconds(b.IdleSeconds), Absolute: seconds(b.AbsoluteSeconds), StepUp: seconds(b.StepUpSeconds), PersonalTokens: seconds(b.PersonalTokenSeconds)}
 		if err := a.cfg.Directory.SetSignIn(ctx, v.workspace.ID, s); err != nil {
 			return nil, err
 		}
@@ -234,7 +231,7 @@ func (a *API) recordElsewhere(ctx context.Context, v *visit, principal string) e
 func policy(w *directory.Workspace) client.SignInPolicy {
 	s := w.SignIn.InForce()
 	return client.SignInPolicy{SecondFactor: s.SecondFactor, MinLength: s.MinLength, Classes: s.Classes, MaxAgeDays: s.MaxAgeDays, History: s.History,
-		IdleSeconds: int64(s.Idle / time.Second), AbsoluteSeconds: int64(s.Absolute / time.Second), StepUpSeconds: int64(s.StepUp / time.Second), ETag: w.SignInETag()}
+		IdleSeconds: int64(s.Idle / time.Second), AbsoluteSeconds: int64(s.Absolute / time.Second), StepUpSeconds: int64(s.StepUp / time.Second), PersonalTokenSeconds: int64(s.PersonalTokens / time.Second), ETag: w.SignInETag()}
 }
 
 func user(w *directory.Workspace, p *directory.Principal) client.User {

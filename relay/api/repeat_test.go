@@ -9,9 +9,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/store"
 )
 
@@ -38,18 +40,25 @@ func TestEveryCreationIsDoneOnceUnderItsKey(t *testing.T) {
 	owner := g.token[authz.Owner]
 	bodies := map[string]string{"/groups": `{"name":"plant"}`, "/join-tokens": `{"group":"site"}`, "/connections": `{"name":"erp","group":"site","target":{"host":"erp.corp","port":3200}}`,
 		"/tokens": `{"name":"reports","roles":["analyst"]}`, "/roles": `{"name":"reader","actions":["connection.query"]}`, "/teams": `{"name":"night"}`, "/grants": `{"role":"analyst","principal":"a analyst"}`,
-		"/users": `{"name":"anna","roles":["analyst"]}`, "/users/anna/code": `{"expires_in_seconds":600}`}
-	secrets := map[string]string{"/join-tokens": "token", "/tokens": "token", "/users": "code", "/users/anna/code": "code"}
+		"/users": `{"name":"anna","roles":["analyst"]}`, "/users/anna/code": `{"expires_in_seconds":600}`,
+		"/service-accounts": `{"name":"nightly"}`, "/account/tokens": `{"name":"laptop"}`}
+	secrets := map[string]string{"/join-tokens": "token", "/tokens": "token", "/users": "code", "/users/anna/code": "code", "/account/tokens": "token"}
+	must(t, g.dir.SetSignIn(t.Context(), "default", directory.SignIn{PersonalTokens: time.Hour}))
+	me := g.person("bertha", authz.Owner)
 	doc := document(t, g)
 	done := map[string]bool{}
-	for _, path := range []string{"/groups", "/join-tokens", "/connections", "/tokens", "/roles", "/teams", "/grants", "/users", "/users/anna/code"} {
+	for _, path := range []string{"/groups", "/join-tokens", "/connections", "/tokens", "/roles", "/teams", "/grants", "/users", "/users/anna/code", "/service-accounts", "/account/tokens"} {
+		own, owner, route := own, owner, "/workspaces/{workspace}"
+		if strings.HasPrefix(path, "/account") {
+			own, owner, route = "", me, ""
+		}
 		key := under(`"key of ` + path[1:2] + strings.ReplaceAll(path[2:], "/", "-") + `"`)
 		if a := g.ask("POST", own+path, owner, bodies[path], key); a.status != http.StatusBadRequest { // blanks in it
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 		}
 		key = under(`"8e03978e-40d5-43dd-bc93-6894a57f9324"`) // the same for all: the path is part of what is asked
 		if path != "/groups" {
-			if a := g.ask("POST", own+path, owner, bodies[path], key); a.status != http.StatusUnprocessableEntity {
+			if a := g.ask("POST", own+path, owner, bodies[path], key); owner != me && a.status != http.StatusUnprocessableEntity {
 				t.Errorf("%s under another's key: %d %s", path, a.status, a.body)
 			}
 			key = under(path[1:])
@@ -79,7 +88,7 @@ func TestEveryCreationIsDoneOnceUnderItsKey(t *testing.T) {
 		if g.count() != before {
 			t.Errorf("%s was done twice: %s, was %s", path, g.count(), before)
 		}
-		done["/workspaces/{workspace}"+strings.Replace(path, "anna", "{id}", 1)] = true
+		done[route+strings.Replace(path, "anna", "{id}", 1)] = true
 	}
 	for path, item := range doc.Paths.Map() {
 		if strings.HasPrefix(path, "/workspaces/{workspace}/connections/{connection}/") {

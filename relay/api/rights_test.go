@@ -190,7 +190,7 @@ func TestAdminsDoNotTouchOwners(t *testing.T) {
 	must(t, err)
 	owner := ws.Principal(g.admin.ID)
 	i := slices.IndexFunc(ws.Tokens, func(t *directory.Token) bool { return t.Principal == owner })
-	second := g.newToken("second", time.Hour, authz.Owner) // so that the last owner's protection is not what holds
+	second := g.newToken("second", 48*time.Hour, authz.Owner) // so that the last owner's protection is not what holds
 	for _, c := range [][3]string{{"DELETE", "/tokens/" + ws.Tokens[i].ID, ""}, {"DELETE", "/grants/" + owner.Grants[0].ID, ""}, {"POST", "/tokens", `{"name":"x","roles":["owner"]}`},
 		{"POST", "/grants", `{"role":"owner","principal":"a admin"}`}} {
 		if a := g.ask(c[0], "/workspaces/default"+c[1], g.token[authz.Admin], c[2]); a.status != http.StatusForbidden || a.problem.Code != protocol.CodeDenied {

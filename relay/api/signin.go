@@ -255,6 +255,7 @@ func (a *API) signInRoutes() {
 		return &out[client.SignedIn]{v.signedIn(t, text, v.cookie)}, nil
 	})
 	a.factorRoutes()
+	a.ownTokenRoutes()
 	account(a, "GET", "/account/sessions", "", false, "The person's own sessions, in all workspaces", 200, func(_ context.Context, v *visit, _ *none) (*out[client.List[client.Session]], error) {
 		return &out[client.List[client.Session]]{sessions(v, v.snap.SessionsOf(v.session.Person))}, nil
 	})

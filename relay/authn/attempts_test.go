@@ -122,7 +122,7 @@ func TestStrangersHoldUpNobodyElse(t *testing.T) {
 	release := w.p.Hold()
 	defer release()
 	a := fresh(t, authn.DefaultConfig())
-	if _, err := a.Authenticate(t.Context(), w.d.Snapshot(), "Bearer "+w.in.Token.ExposeString()); err != nil {
+	if _, err := a.Authenticate(t.Context(), w.d.Snapshot(), "Bearer "+w.in.Token.ExposeString(), netip.Addr{}); err != nil {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -3,6 +3,7 @@ package authn
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -73,8 +74,9 @@ const tokenSize = len(directory.TokenPrefix) + 43
 
 // Authenticate gives the principal of a bearer token or session. header is the value of the one Authorization header: the scheme
 // in any case, one space, the text. Everything else is refused, by the same error whatever is wrong with it. The principal's Token
-// is the id of the token or session. What a session lacks (Session.Needs) is for the caller to judge.
-func (a *Authenticator) Authenticate(ctx context.Context, s *directory.Snapshot, header string) (authz.Principal, error) {
+// is the id of the token or session; source is noted as where it was used from. What a session lacks (Session.Needs) is for the caller
+// to judge.
+func (a *Authenticator) Authenticate(ctx context.Context, s *directory.Snapshot, header string, source netip.Addr) (authz.Principal, error) {
 	if s.Stale {
 		return authz.Principal{}, stale()
 	}
@@ -102,10 +104,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, s *directory.Snapshot,
 			return authz.Principal{}, err
 		}
 	}
-	t.Used(at)
-	p := t.Principal.Principal
-	p.Token = t.ID
-	return p, nil
+	t.Used(at, source)
+	return t.Acting(), nil
 }
 
 // Still tells whether a header that Authenticate took, for the token or session with this id, is good now. It never takes the slow way:
@@ -126,9 +126,7 @@ func (a *Authenticator) Still(s *directory.Snapshot, header, token string) (auth
 	if !ok || t.ID != token || !t.Live(time.Now()) {
 		return authz.Principal{}, refused()
 	}
-	p := t.Principal.Principal
-	p.Token = t.ID
-	return p, nil
+	return t.Acting(), nil
 }
 
 // session needs no slow hash: its text has 256 random bits, and the keyed digest that it is found by tells nothing without the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -74,12 +75,12 @@ func token(t testing.TB, d *directory.Directory, in *directory.Initial, name str
 func TestATokenAuthenticates(t *testing.T) {
 	d, in, a := start(t)
 	for range 3 {
-		p, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+in.Token.ExposeString())
+		p, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+in.Token.ExposeString(), netip.Addr{})
 		if err != nil || p.ID != in.Principal || p.Workspace != in.Workspace || p.Token != in.TokenID || p.Name != "admin" || p.Kind != authz.User {
 			t.Fatalf("%+v %v", p, err)
 		}
 	}
-	if _, err := a.Authenticate(t.Context(), d.Snapshot(), "bearer "+in.Token.ExposeString()); err != nil {
+	if _, err := a.Authenticate(t.Context(), d.Snapshot(), "bearer "+in.Token.ExposeString(), netip.Addr{}); err != nil {
 		t.Fatal("RFC 9110: the scheme is in any case:", err)
 	}
 	tok, _, _ := d.Snapshot().FindToken(in.Token.ExposeString())
@@ -95,7 +96,7 @@ func TestAllRefusalsAreTheSame(t *testing.T) {
 	orphan, orphanText := token(t, d, in, "orphan", 0)
 	_, expiring := token(t, d, in, "expiring", time.Second)
 	for _, s := range []string{revokedText, orphanText} { // verified and remembered before
-		if _, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+s); err != nil {
+		if _, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+s, netip.Addr{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -132,9 +133,9 @@ func TestAllRefusalsAreTheSame(t *testing.T) {
 		"P11 revoked":             "Bearer " + revokedText,
 		"F17 after user disabled": "Bearer " + orphanText,
 	} {
-		p, err := a.Authenticate(t.Context(), d.Snapshot(), h)
+		p, err := a.Authenticate(t.Context(), d.Snapshot(), h, netip.Addr{})
 		e := refused(t, err)
-		first := refused(t, func() error { _, err := a.Authenticate(t.Context(), d.Snapshot(), ""); return err }())
+		first := refused(t, func() error { _, err := a.Authenticate(t.Context(), d.Snapshot(), "", netip.Addr{}); return err }())
 		if e.Error() != first.Error() || e.Hint != first.Hint || e == first || p.ID != "" {
 			t.Errorf("%s: tells apart: %v", name, e)
 		}
@@ -147,7 +148,7 @@ func TestAllRefusalsAreTheSame(t *testing.T) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		_, err := a.Authenticate(ctx, d.Snapshot(), "Bearer "+expiring)
+		_, err := a.Authenticate(ctx, d.Snapshot(), "Bearer "+expiring, netip.Addr{})
 		if err != nil {
 			refused(t, err)
 			return
@@ -169,28 +170,28 @@ func TestWrongTokensCostNoSlowHash(t *testing.T) {
 		c := authn.DefaultConfig()
 		c.Slow, c.Wait = 1, time.Second
 		a := fresh(t, c)
-		if _, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+in.Token.ExposeString()); err != nil {
+		if _, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+in.Token.ExposeString(), netip.Addr{}); err != nil {
 			t.Fatal(err)
 		}
 		release := a.Hold()
 		for range 1000 {
-			_, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer flt_"+strings.Repeat("x", 43))
+			_, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer flt_"+strings.Repeat("x", 43), netip.Addr{})
 			refused(t, err)
 		}
-		if _, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+in.Token.ExposeString()); err != nil {
+		if _, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+in.Token.ExposeString(), netip.Addr{}); err != nil {
 			t.Fatal("a known token waits for the slow hash:", err)
 		}
 		var e *protocol.Error
-		if _, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+second); !errors.As(err, &e) || e.Code != protocol.CodeUnavailable {
+		if _, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+second, netip.Addr{}); !errors.As(err, &e) || e.Code != protocol.CodeUnavailable {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := a.Authenticate(ctx, d.Snapshot(), "Bearer "+second); !errors.As(err, &e) || e.Code != protocol.CodeCanceled {
+		if _, err := a.Authenticate(ctx, d.Snapshot(), "Bearer "+second, netip.Addr{}); !errors.As(err, &e) || e.Code != protocol.CodeCanceled {
 			t.Fatal(err)
 		}
 		release()
-		if _, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+second); err != nil {
+		if _, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+second, netip.Addr{}); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -203,7 +204,10 @@ func TestWhatWasVerifiedIsForgotten(t *testing.T) {
 		c := authn.DefaultConfig()
 		c.MaxKnown, c.Slow, c.Wait = 1, 1, time.Second
 		a := fresh(t, c)
-		auth := func(s string) error { _, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+s); return err }
+		auth := func(s string) error {
+			_, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+s, netip.Addr{})
+			return err
+		}
 		for range 2 { // more tokens than are remembered still work
 			if err := errors.Join(auth(in.Token.ExposeString()), auth(second)); err != nil {
 				t.Fatal(err)
@@ -233,7 +237,7 @@ func TestManyAtOnceVerifyOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 64 {
 		wg.Go(func() {
-			if _, err := a.Authenticate(context.Background(), d.Snapshot(), "Bearer "+in.Token.ExposeString()); err != nil {
+			if _, err := a.Authenticate(context.Background(), d.Snapshot(), "Bearer "+in.Token.ExposeString(), netip.Addr{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -260,11 +264,11 @@ func TestConfigIsChecked(t *testing.T) {
 func TestAStaleSnapshotLetsNobodyIn(t *testing.T) {
 	_, in, a := start(t)
 	var e *protocol.Error
-	_, err := a.Authenticate(t.Context(), &directory.Snapshot{Stale: true}, "Bearer "+in.Token.ExposeString())
+	_, err := a.Authenticate(t.Context(), &directory.Snapshot{Stale: true}, "Bearer "+in.Token.ExposeString(), netip.Addr{})
 	if !errors.As(err, &e) || e.Code != protocol.CodeUnavailable {
 		t.Fatal(err)
 	}
-	_, err = a.Authenticate(t.Context(), &directory.Snapshot{}, "Bearer "+in.Token.ExposeString())
+	_, err = a.Authenticate(t.Context(), &directory.Snapshot{}, "Bearer "+in.Token.ExposeString(), netip.Addr{})
 	refused(t, err)
 }
 
@@ -272,12 +276,12 @@ func BenchmarkAuthenticate(b *testing.B) {
 	d, in, a := start(b)
 	h := "Bearer " + in.Token.ExposeString()
 	ctx := b.Context()
-	if _, err := a.Authenticate(ctx, d.Snapshot(), h); err != nil {
+	if _, err := a.Authenticate(ctx, d.Snapshot(), h, netip.Addr{}); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := a.Authenticate(ctx, d.Snapshot(), h); err != nil {
+		if _, err := a.Authenticate(ctx, d.Snapshot(), h, netip.Addr{}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -288,7 +292,7 @@ func BenchmarkRefuse(b *testing.B) {
 	h := "Bearer flt_" + strings.Repeat("x", 43)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := a.Authenticate(b.Context(), d.Snapshot(), h); err == nil {
+		if _, err := a.Authenticate(b.Context(), d.Snapshot(), h, netip.Addr{}); err == nil {
 			b.Fatal("let in")
 		}
 	}

@@ -280,13 +280,13 @@ func TestRevokedSessionIsRefused(t *testing.T) {
 		}
 		check := func(what, header, id string, want bool) {
 			t.Helper()
-			p, err := a.Authenticate(t.Context(), w.d.Snapshot(), header)
+			p, err := a.Authenticate(t.Context(), w.d.Snapshot(), header, netip.Addr{})
 			_, still := a.Still(w.d.Snapshot(), header, id)
 			if (err == nil) != want || (still == nil) != want || want && (p.Token != id || p.Name != "anna") {
 				t.Errorf("%s: %v, %v", what, err, still)
 			}
 			if !want {
-				none := refused(t, func() error { _, err := a.Authenticate(t.Context(), w.d.Snapshot(), ""); return err }())
+				none := refused(t, func() error { _, err := a.Authenticate(t.Context(), w.d.Snapshot(), "", netip.Addr{}); return err }())
 				if e := refused(t, err); e.Error() != none.Error() {
 					t.Errorf("%s tells apart: %v", what, e)
 				}
@@ -329,7 +329,7 @@ func TestRevokedSessionIsRefused(t *testing.T) {
 		h, id = begin(48*time.Hour, 0)
 		for range 24 {
 			time.Sleep(30 * time.Minute)
-			_, _ = a.Authenticate(t.Context(), w.d.Snapshot(), h)
+			_, _ = a.Authenticate(t.Context(), w.d.Snapshot(), h, netip.Addr{})
 		}
 		check("beyond the workspace's absolute time, whatever it wished", h, id, false)
 
@@ -342,7 +342,7 @@ func TestRevokedSessionIsRefused(t *testing.T) {
 		h, id = begin(0, 0)
 		must(t, w.d.SetPrincipalDisabled(t.Context(), "default", w.d.Snapshot().Session(id).Principal.ID, true))
 		check("disabled", h, id, false)
-		if _, err := a.Authenticate(t.Context(), &directory.Snapshot{Stale: true}, h); code(err) != protocol.CodeUnavailable {
+		if _, err := a.Authenticate(t.Context(), &directory.Snapshot{Stale: true}, h, netip.Addr{}); code(err) != protocol.CodeUnavailable {
 			t.Error("a state that cannot be read:", err)
 		}
 	})

@@ -60,6 +60,8 @@ const (
 	UsersManage       Action = "users.manage"
 	SignInRead        Action = "sign_in.read"
 	SignInManage      Action = "sign_in.manage"
+	ServicesRead      Action = "service_accounts.read"
+	ServicesManage    Action = "service_accounts.manage"
 )
 
 // Permission is a row of the permission table.
@@ -91,6 +93,7 @@ const (
 	Teams       Asset = "team"
 	Users       Asset = "user"
 	SignIns     Asset = "sign-in policy"
+	Services    Asset = "service account"
 )
 
 // Verb is what is done to an asset. Manage stands for every change to it: create, edit and delete.
@@ -150,6 +153,8 @@ var Actions = []Permission{
 	{UsersManage, OnWorkspace, Users, Manage, "POST /users, POST /users/{id}/code, POST /users/{id}/disable, POST /users/{id}/enable, DELETE /users/{id}, DELETE /users/{id}/second-factor, DELETE /users/{id}/sessions, DELETE /sessions/{id} (each of who holds no more than the caller)", admins},
 	{SignInRead, OnWorkspace, SignIns, View, "GET /sign-in-policy", operators},
 	{SignInManage, OnWorkspace, SignIns, Manage, "PUT /sign-in-policy", admins},
+	{ServicesRead, OnWorkspace, Services, View, "GET /service-accounts, GET /service-accounts/{name}", admins},
+	{ServicesManage, OnWorkspace, Services, Manage, "POST /service-accounts, POST /service-accounts/{name}/disable, POST /service-accounts/{name}/enable, DELETE /service-accounts/{name} (each of one that holds no more than the caller)", admins},
 	{WorkspaceOwn, OnWorkspace, Workspaces, Manage, "DELETE /workspaces/{workspace}; and, beside the action of the route, whatever gives or takes the role owner", owners},
 }
 

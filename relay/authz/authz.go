@@ -86,6 +86,7 @@ type Principal struct {
 	Kind      Kind
 	Token     string // id of the token that it came with, empty when none
 	rights    *rights
+	limits    []*Limits // of the token
 }
 
 // rights is what a principal holds, by scope.
@@ -298,9 +299,10 @@ func (p Principal) Roles() []Role {
 
 // Decision is an answer with its ground. Grant is the grant that allowed; Reason is safe to show to the caller.
 type Decision struct {
-	Allow  bool
-	Grant  string
-	Reason string
+	Allow   bool
+	Grant   string
+	Reason  string
+	Limited bool // a grant allows it, and the token's limits do not
 }
 
 // Decide answers whether p may do a on s, at that time and from there. Everything that is not granted is denied, and so is every
@@ -316,19 +318,29 @@ func Decide(p Principal, a Action, s Scope, at At) Decision {
 	case Actions[action].Level == OnConnection && s.Connection == "":
 		return Decision{Reason: "the action is about a connection and none is named"}
 	}
+	d := p.rights.decide(action, s, at)
+	if d.Allow && len(p.limits) > 0 {
+		if reason := p.refusal(action, s, at); reason != "" {
+			return Decision{Reason: reason, Limited: true}
+		}
+	}
+	return d
+}
+
+func (r *rights) decide(action int, s Scope, at At) Decision {
 	now := at.Time.UnixMilli()
-	if id, ok := p.rights.workspace.allows(action, now, at.Source); ok {
+	if id, ok := r.workspace.allows(action, now, at.Source); ok {
 		return Decision{Allow: true, Grant: id, Reason: "granted on the workspace"}
 	}
 	if Actions[action].Level != OnWorkspace {
-		if id, ok := p.rights.environments[s.Environment].allows(action, now, at.Source); ok {
+		if id, ok := r.environments[s.Environment].allows(action, now, at.Source); ok {
 			return Decision{Allow: true, Grant: id, Reason: "granted on the environment"}
 		}
-		if id, ok := p.rights.connections[s.Connection].allows(action, now, at.Source); ok {
+		if id, ok := r.connections[s.Connection].allows(action, now, at.Source); ok {
 			return Decision{Allow: true, Grant: id, Reason: "granted on the connection"}
 		}
 	}
-	return Decision{Reason: "no grant allows " + string(a)}
+	return Decision{Reason: "no grant allows " + string(Actions[action].Action)}
 }
 
 // Somewhere reports whether p may do a on some scope of the workspace: what may be done nowhere can be refused before it is
@@ -338,6 +350,11 @@ func Somewhere(p Principal, a Action, workspace string, at At) Decision {
 	d := Decide(p, a, Scope{Workspace: workspace}, at)
 	if d.Allow || !ok || p.ID == "" || p.rights == nil || workspace == "" || p.Workspace != workspace || Actions[action].Level == OnWorkspace {
 		return d
+	}
+	for _, l := range p.limits { // wherever it is: what they are placed on is for the decision on the scope itself
+		if l.ByAction && !l.Actions.has(action) || len(l.From) > 0 && !within(l.From, at.Source) {
+			return d
+		}
 	}
 	p.rights.each(func(h *holding) {
 		if id, ok := h.allows(action, at.Time.UnixMilli(), at.Source); ok && !d.Allow {

@@ -24,7 +24,7 @@ func MayGive(p Principal, g Grant, on Scope, via Action, at At) bool {
 		if !set.has(i) || narrow && row.Level == OnWorkspace {
 			continue // a grant on a part of the workspace does not give what is about all of it
 		}
-		if !p.rights.covers(i, on, g.Until, g.From) {
+		if !p.rights.covers(i, on, g.Until, g.From) || !p.coverLimits(i, on, g.From) {
 			return false
 		}
 	}

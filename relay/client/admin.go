@@ -114,6 +114,54 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, c.ws("tokens", id), nil, nil, nil)
 }
 
+// OwnTokens lists the personal tokens of who asks, in the workspace that is signed in to.
+func (c *Client) OwnTokens(ctx context.Context) ([]Token, error) {
+	return all[Token](ctx, c, path("account", "tokens"))
+}
+
+// CreateOwnToken makes a personal token. Its text is given this once.
+func (c *Client) CreateOwnToken(ctx context.Context, n NewPersonalToken) (CreatedToken, error) {
+	var t CreatedToken
+	return t, c.create(ctx, path("account", "tokens"), n, &t)
+}
+
+// RevokeOwnToken ends a personal token of who asks.
+func (c *Client) RevokeOwnToken(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, path("account", "tokens", id), nil, nil, nil)
+}
+
+// ServiceAccounts lists the programs of the workspace.
+func (c *Client) ServiceAccounts(ctx context.Context) ([]ServiceAccount, error) {
+	return all[ServiceAccount](ctx, c, c.ws("service-accounts"))
+}
+
+// ServiceAccount gives one, by name or id.
+func (c *Client) ServiceAccount(ctx context.Context, name string) (ServiceAccount, error) {
+	var s ServiceAccount
+	return s, c.do(ctx, http.MethodGet, c.ws("service-accounts", name), nil, nil, &s)
+}
+
+// CreateServiceAccount makes one, without a token.
+func (c *Client) CreateServiceAccount(ctx context.Context, n NewServiceAccount) (ServiceAccount, error) {
+	var s ServiceAccount
+	return s, c.create(ctx, c.ws("service-accounts"), n, &s)
+}
+
+// DisableServiceAccount refuses all its tokens at once.
+func (c *Client) DisableServiceAccount(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodPost, c.ws("service-accounts", name, "disable"), nil, nil, nil)
+}
+
+// EnableServiceAccount takes them again.
+func (c *Client) EnableServiceAccount(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodPost, c.ws("service-accounts", name, "enable"), nil, nil, nil)
+}
+
+// DeleteServiceAccount removes one with its grants and tokens.
+func (c *Client) DeleteServiceAccount(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodDelete, c.ws("service-accounts", name), nil, nil, nil)
+}
+
 // Allowlist gives the source prefixes that may call the relay.
 func (c *Client) Allowlist(ctx context.Context) (Allowlist, error) {
 	var a Allowlist

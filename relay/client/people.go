@@ -151,6 +151,8 @@ type SignInPolicy struct {
 	IdleSeconds     int64 `json:"idle_seconds,omitempty"`
 	AbsoluteSeconds int64 `json:"absolute_seconds,omitempty"`
 	StepUpSeconds   int64 `json:"step_up_seconds,omitempty"`
+	// PersonalTokenSeconds is how old a personal token may get; 0: there are none.
+	PersonalTokenSeconds int64 `json:"personal_token_seconds,omitempty"`
 	// ETag is what the relay's answer named its state by; it is no part of the body.
 	ETag string `json:"-"`
 }

@@ -182,22 +182,62 @@ type NewConnection struct {
 
 // Token is an API token, without its secret.
 type Token struct {
-	ID         string     `json:"id"`
-	Name       string     `json:"name"`
-	Principal  string     `json:"principal,omitempty"` // id of whom it is for
-	Roles      []string   `json:"roles"`
-	CreatedAt  time.Time  `json:"created_at"`
-	ExpiresAt  *time.Time `json:"expires_at,omitempty"` // nil: until revoked
-	LastUsedAt *time.Time `json:"last_used_at,omitempty"`
-	ETag       string     `json:"etag,omitempty"` // of its state; what If-Match takes
+	ID            string     `json:"id"`
+	Name          string     `json:"name"`
+	Principal     string     `json:"principal,omitempty"` // id of whom it is for
+	PrincipalName string     `json:"principal_name,omitempty"`
+	Personal      bool       `json:"personal,omitempty"` // a person's own
+	Roles         []string   `json:"roles"`
+	Only          *TokenOnly `json:"only,omitempty"` // nil: limited by its principal's rights alone
+	CreatedAt     time.Time  `json:"created_at"`
+	ExpiresAt     *time.Time `json:"expires_at,omitempty"` // nil: until revoked
+	LastUsedAt    *time.Time `json:"last_used_at,omitempty"`
+	LastUsedFrom  string     `json:"last_used_from,omitempty"` // address
+	ETag          string     `json:"etag,omitempty"`           // of its state; what If-Match takes
+}
+
+// TokenOnly is what a token is limited to, beside what its principal may. What is empty limits nothing; of each list that is given,
+// one must fit.
+type TokenOnly struct {
+	Actions      []string `json:"actions,omitempty"`
+	Environments []string `json:"environments,omitempty"`
+	Connections  []string `json:"connections,omitempty"` // names or ids
+	From         []string `json:"from,omitempty"`        // networks
 }
 
 // NewToken asks for an API token. 0 seconds means the relay's default, 90 days.
 type NewToken struct {
-	Name             string   `json:"name"`
-	Roles            []string `json:"roles"`
-	Connections      []string `json:"connections,omitempty"` // names or ids that the roles are given on; empty: the whole workspace
-	ExpiresInSeconds int64    `json:"expires_in_seconds,omitempty"`
+	Name string `json:"name"`
+	// Principal is the name or id of the service account that it is for. Empty: a new one of the token's name, with Roles.
+	Principal        string     `json:"principal,omitempty"`
+	Roles            []string   `json:"roles,omitempty"`
+	Connections      []string   `json:"connections,omitempty"` // names or ids that the roles are given on; empty: the whole workspace
+	Only             *TokenOnly `json:"only,omitempty"`
+	ExpiresInSeconds int64      `json:"expires_in_seconds,omitempty"`
+}
+
+// NewPersonalToken asks for a token of who asks. 0 seconds means 90 days, or what the workspace admits.
+type NewPersonalToken struct {
+	Name             string     `json:"name"`
+	Only             *TokenOnly `json:"only,omitempty"`
+	ExpiresInSeconds int64      `json:"expires_in_seconds,omitempty"`
+}
+
+// ServiceAccount is a program that may hold tokens.
+type ServiceAccount struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Roles     []string  `json:"roles"` // on the whole workspace
+	Disabled  bool      `json:"disabled,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	Tokens    int       `json:"tokens,omitempty"` // that are neither revoked nor expired
+	ETag      string    `json:"etag,omitempty"`   // of its state; what If-Match takes
+}
+
+// NewServiceAccount asks for a service account. What it shall hold elsewhere than on the whole workspace, grants give.
+type NewServiceAccount struct {
+	Name  string   `json:"name"`
+	Roles []string `json:"roles,omitempty"`
 }
 
 // CreatedToken holds the token text, which is shown this once.
@@ -207,6 +247,7 @@ type CreatedToken struct {
 	Principal string     `json:"principal,omitempty"` // id of whom it is for
 	Token     string     `json:"token"`               // flt_…
 	Roles     []string   `json:"roles"`
+	Only      *TokenOnly `json:"only,omitempty"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 	ETag      string     `json:"etag,omitempty"` // of its state; what If-Match takes
 }

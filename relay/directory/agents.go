@@ -3,6 +3,7 @@ package directory
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -198,10 +199,24 @@ func (d *Directory) flush(ctx context.Context) error {
 		}
 		l.mu.Unlock()
 	}
-	used := map[*Token]int64{}
+	type use struct {
+		at     int64
+		source []byte // sealed
+	}
+	used := map[*Token]use{}
 	for _, t := range s.tokens {
 		if at := t.used.last.Load(); at > t.used.written.Load() {
-			used[t] = at
+			u := use{at: at}
+			if from := t.LastSource(); from.IsValid() {
+				b, err := from.MarshalBinary()
+				if err == nil {
+					u.source, err = d.vault.Seal(sourcePlace(t), b)
+				}
+				if err != nil {
+					return fmt.Errorf("seal where a token was used: %w", err)
+				}
+			}
+			used[t] = u
 		}
 	}
 	sessions := map[*Session]int64{}
@@ -235,8 +250,8 @@ func (d *Directory) flush(ctx context.Context) error {
 				return err
 			}
 		}
-		for t, at := range used {
-			if err := tx.UsedAPIToken(t.ID, at); err != nil {
+		for t, u := range used {
+			if err := tx.UsedAPIToken(t.ID, u.at, u.source); err != nil {
 				return err
 			}
 		}
@@ -265,8 +280,8 @@ func (d *Directory) flush(ctx context.Context) error {
 		}
 		l.mu.Unlock()
 	}
-	for t, at := range used {
-		t.used.written.Store(at)
+	for t, u := range used {
+		t.used.written.Store(u.at)
 	}
 	for t, at := range sessions {
 		t.used.written.Store(at)

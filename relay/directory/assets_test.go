@@ -314,7 +314,7 @@ func TestTokens(t *testing.T) {
 		now := time.Now()
 		tok, _, _ := d.Snapshot().FindToken(in.Token.ExposeString())
 		before := d.Snapshot()
-		tok.Used(now)
+		tok.Used(now, netip.MustParseAddr("192.0.2.7"))
 		if d.Snapshot() != before || !tok.LastUsed().Equal(now.Truncate(time.Millisecond)) {
 			t.Fatal(tok.LastUsed(), now)
 		}

@@ -26,11 +26,12 @@ type (
 	}
 	// tokenBody repeats what decides, so that digest and hash moved to another token's row are noticed.
 	tokenBody struct {
-		Name      string `json:"name"`
-		Principal string `json:"principal"`
-		Digest    []byte `json:"digest"`
-		Verifier  string `json:"verifier"`
-		Expires   int64  `json:"expires"`
+		Name      string    `json:"name"`
+		Principal string    `json:"principal"`
+		Digest    []byte    `json:"digest"`
+		Verifier  string    `json:"verifier"`
+		Expires   int64     `json:"expires"`
+		Only      *onlyBody `json:"only,omitempty"`
 	}
 	// allowBody is all lists of a workspace, or, of an earlier release, one prefix.
 	allowBody struct {
@@ -267,7 +268,7 @@ func (s *Snapshot) addTokens(v *vault.Vault, st *store.State, prev *Snapshot) er
 		}
 		if old != nil && old.ID == t.ID && bytes.Equal(old.sealed, r.Sealed) && old.verifier == r.Verifier &&
 			old.Principal.ID == p.ID && old.expires == r.Expires {
-			t.Name, t.used = old.Name, old.used
+			t.Name, t.only, t.used = old.Name, old.only, old.used
 		} else {
 			var body tokenBody
 			if err := open(v, place(r.Workspace, "api_tokens", r.ID, r.Version), r.Sealed, &body); err != nil {
@@ -277,10 +278,23 @@ func (s *Snapshot) addTokens(v *vault.Vault, st *store.State, prev *Snapshot) er
 				body.Expires != r.Expires {
 				return fmt.Errorf("token %s was not written by a relay of this installation", r.ID)
 			}
-			t.Name, t.used = body.Name, &usage{}
+			t.Name, t.only, t.used = body.Name, body.Only, &usage{}
 		}
+		t.acting = p.Principal.Limited(t.only.limits())
+		t.acting.Token = t.ID
 		if t.used.last.Load() < r.LastUsed {
 			t.used.last.Store(r.LastUsed)
+			if r.LastSource != nil {
+				b, err := v.Open(sourcePlace(t), r.LastSource)
+				if err != nil {
+					return fmt.Errorf("open api_tokens %s: %w", r.ID, err)
+				}
+				var from netip.Addr
+				if err := from.UnmarshalBinary(b); err != nil {
+					return fmt.Errorf("decode api_tokens %s: %w", r.ID, err)
+				}
+				t.used.source.Store(&from)
+			}
 		}
 		if t.used.written.Load() < r.LastUsed {
 			t.used.written.Store(r.LastUsed)
@@ -289,6 +303,11 @@ func (s *Snapshot) addTokens(v *vault.Vault, st *store.State, prev *Snapshot) er
 		s.tokens[t.digest] = t
 	}
 	return nil
+}
+
+// sourcePlace binds the address of a token's last use to the token.
+func sourcePlace(t *Token) vault.Place {
+	return vault.Place{Workspace: t.Workspace, Table: "api_tokens", Row: t.ID, Column: "last_source", Version: 1}
 }
 
 func comparePrefix(a, b netip.Prefix) int {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fairleadhq/fairlead/protocol"
@@ -22,11 +23,12 @@ const (
 	MaxTeams     = 1_000  // of a workspace
 )
 
-// By is who asks for a change of rights (a principal's id), when and from where: the limits of its own rights count. What it
-// holds is looked up when the change is made.
+// By is who asks for a change of rights (a principal's id), when and from where, and by which token if by one: the limits of its
+// own rights count, and those of the token. What it holds is looked up when the change is made.
 type By struct {
-	ID string
-	At authz.At
+	ID    string
+	At    authz.At
+	Token string // id of the API token or session; empty: none
 }
 
 // NewGrant says what to give, and to whom: a principal or a team, by name or id.
@@ -76,11 +78,20 @@ func tooFast() *protocol.Error {
 }
 
 // asker is who asks, as it stands now.
-func (w *Workspace) asker(by By) (*Principal, error) {
-	if p := w.Principal(by.ID); p != nil && !p.Disabled {
-		return p, nil
+func (w *Workspace) asker(by By) (authz.Principal, error) {
+	p := w.Principal(by.ID)
+	if p == nil || p.Disabled {
+		return authz.Principal{}, protocol.Errorf(protocol.CodeDenied, "the principal who asks is not known or disabled")
 	}
-	return nil, protocol.Errorf(protocol.CodeDenied, "the principal who asks is not known or disabled")
+	if !strings.HasPrefix(by.Token, tokenID+"_") { // a session limits nothing
+		return p.Principal, nil
+	}
+	for _, t := range w.Tokens {
+		if t.ID == by.Token && t.Principal == p && t.Live(time.Now()) {
+			return t.Acting(), nil
+		}
+	}
+	return authz.Principal{}, protocol.Errorf(protocol.CodeDenied, "the token that asks is revoked or expired")
 }
 
 // mayGive refuses what by may not give.
@@ -90,7 +101,7 @@ func (w *Workspace) mayGive(by By, via authz.Action, grants ...authz.Grant) erro
 		return err
 	}
 	for _, g := range grants {
-		if !authz.MayGive(p.Principal, g, w.scope(g), via, by.At) {
+		if !authz.MayGive(p, g, w.scope(g), via, by.At) {
 			return &protocol.Error{Code: protocol.CodeDenied, Message: "you cannot give a role that you do not hold yourself, or for longer or from more networks than you hold it",
 				Hint: "ask an admin of the workspace; the role owner, an owner"}
 		}
@@ -104,7 +115,7 @@ func (w *Workspace) mayTake(by By, owner bool) error {
 	if err != nil {
 		return err
 	}
-	if owner && !authz.Decide(p.Principal, authz.WorkspaceOwn, authz.Scope{Workspace: w.ID}, by.At).Allow {
+	if owner && !authz.Decide(p, authz.WorkspaceOwn, authz.Scope{Workspace: w.ID}, by.At).Allow {
 		return &protocol.Error{Code: protocol.CodeDenied, Message: "this is an owner's, and only owners may change it", Hint: "ask an owner of the workspace"}
 	}
 	return nil
@@ -237,8 +248,8 @@ func (d *Directory) DeleteGrant(ctx context.Context, by By, workspace, id string
 		if err != nil {
 			return err
 		}
-		if dec := authz.Decide(p.Principal, authz.GrantsManage, w.ScopeOf(g), by.At); !dec.Allow {
-			if !authz.Decide(p.Principal, authz.GrantsRead, w.ScopeOf(g), by.At).Allow {
+		if dec := authz.Decide(p, authz.GrantsManage, w.ScopeOf(g), by.At); !dec.Allow {
+			if !authz.Decide(p, authz.GrantsRead, w.ScopeOf(g), by.At).Allow {
 				return noGrant() // who may not see it is not told that it is there
 			}
 			return &protocol.Error{Code: protocol.CodeDenied, Message: "you may not take what is given there: " + dec.Reason, Hint: "ask an admin of the workspace"}

@@ -105,7 +105,7 @@ func Init(ctx context.Context, c InitConfig) (*Initial, error) {
 			return err
 		}
 		return d.insertToken(tx, store.APIToken{ID: out.TokenID, Workspace: out.Workspace, Principal: out.Principal,
-			Digest: digest[:], Verifier: verifier, Created: toMs(at), Expires: toMs(at.Add(c.Expires))}, c.Admin)
+			Digest: digest[:], Verifier: verifier, Created: toMs(at), Expires: toMs(at.Add(c.Expires))}, c.Admin, nil)
 	})
 	if err != nil {
 		return nil, fail(err)

@@ -50,15 +50,16 @@ func (d *Directory) guarded(ctx context.Context, workspace string, f func(tx *st
 // keeps tells whether somebody can come in, now and in lasting, who can give a role of the whole workspace to anybody. Rights
 // with an end or a network do not count, they may be gone tomorrow; nor does who was invited and has not come.
 func (w *Workspace) keeps(role authz.Role, at time.Time, lasting time.Duration) bool {
-	in := map[string]bool{}
-	for id, person := range w.people {
-		in[id] = !person.PasswordSet.IsZero()
+	gives := func(p authz.Principal) bool {
+		return authz.MayGive(p, authz.Grant{Role: role, Workspace: w.ID}, authz.Scope{Workspace: w.ID}, authz.GrantsManage, authz.At{Time: at})
 	}
 	for _, t := range w.Tokens {
-		in[t.Principal.ID] = in[t.Principal.ID] || t.Live(at.Add(lasting))
+		if t.Live(at.Add(lasting)) && gives(t.Acting()) {
+			return true
+		}
 	}
-	for _, p := range w.Principals {
-		if in[p.ID] && !p.Disabled && authz.MayGive(p.Principal, authz.Grant{Role: role, Workspace: w.ID}, authz.Scope{Workspace: w.ID}, authz.GrantsManage, authz.At{Time: at}) {
+	for id, person := range w.people {
+		if p := w.principals[id]; !person.PasswordSet.IsZero() && !p.Disabled && gives(p.Principal) {
 			return true
 		}
 	}

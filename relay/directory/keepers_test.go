@@ -112,7 +112,8 @@ func TestWhoIsRemovedAtHomeIsRemovedEverywhere(t *testing.T) {
 			by := directory.By{ID: first.Principal.ID}
 			there, _, err := d.CreateUser(ctx, by, o.ID, directory.NewUser{Name: "anna", Roles: []authz.Role{authz.Owner}, Person: p.ID})
 			must(t, err)
-			_, text, err := d.CreateToken(ctx, first.Principal.Principal, o.ID, directory.NewToken{Name: "hers", Principal: there.ID})
+			must(t, d.SetSignIn(ctx, o.ID, directory.SignIn{PersonalTokens: time.Hour}))
+			_, text, err := d.CreatePersonalToken(ctx, directory.By{ID: there.ID}, o.ID, directory.NewToken{Name: "hers"})
 			must(t, err)
 			_, svc, err := d.CreateToken(ctx, first.Principal.Principal, o.ID, directory.NewToken{Name: "svc", Roles: []authz.Role{authz.Analyst}})
 			must(t, err)

@@ -284,7 +284,7 @@ func (w *Workspace) holds(by By, otherwise string, grants ...authz.Grant) error 
 		return err
 	}
 	for _, g := range grants {
-		if !authz.MayGive(p.Principal, g, w.scope(g), authz.UsersManage, by.At) {
+		if !authz.MayGive(p, g, w.scope(g), authz.UsersManage, by.At) {
 			return &protocol.Error{Code: protocol.CodeDenied, Message: otherwise, Hint: "ask an admin of the workspace; about an owner, an owner"}
 		}
 	}

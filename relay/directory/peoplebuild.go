@@ -51,6 +51,13 @@ func (s *Snapshot) addPeople(v *vault.Vault, st *store.State, prev *Snapshot) er
 		}
 		w.people[p.ID], w.users[p.Name] = people[r.Person], p
 	}
+	for _, w := range s.workspaces {
+		for _, t := range w.Tokens {
+			if t.person = w.people[t.Principal.ID]; t.person != nil {
+				t.policy = w.SignIn
+			}
+		}
+	}
 	s.sessions, s.sessionsByID = make(map[[32]byte]*Session, len(st.Sessions)), make(map[string]*Session, len(st.Sessions))
 	for _, r := range st.Sessions {
 		if err := s.addSession(v, r, prev); err != nil {

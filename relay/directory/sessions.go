@@ -28,6 +28,8 @@ type SignIn struct {
 	Idle         time.Duration `json:"idle,omitempty"`          // a session that is not used for so long ends; 0: 1 h
 	Absolute     time.Duration `json:"absolute,omitempty"`      // and each after this; 0: 12 h
 	StepUp       time.Duration `json:"step_up,omitempty"`       // how long a proof lasts for dangerous acts; 0: 5 min
+	// PersonalTokens is how old an API token may get that somebody made for themselves; 0: there are none.
+	PersonalTokens time.Duration `json:"personal_tokens,omitempty"`
 }
 
 // What holds where a workspace sets nothing (NIST SP 800-63B-4, AAL2: at most 24 h, 1 h idle).
@@ -61,7 +63,8 @@ func (s SignIn) check() error {
 		want     string
 	}{{"idle_seconds", s.Idle, time.Minute, 30 * 24 * time.Hour, "60 to 2592000, or 0 for the default"},
 		{"absolute_seconds", s.Absolute, 5 * time.Minute, 90 * 24 * time.Hour, "300 to 7776000, or 0 for the default"},
-		{"step_up_seconds", s.StepUp, time.Minute, time.Hour, "60 to 3600, or 0 for the default"}} {
+		{"step_up_seconds", s.StepUp, time.Minute, time.Hour, "60 to 3600, or 0 for the default"},
+		{"personal_token_seconds", s.PersonalTokens, time.Minute, MaxTokenLife, "60 to 158112000, or 0 for none at all"}} {
 		if l.d != 0 && (l.d < l.min || l.d > l.max) {
 			field, want = l.name, l.want
 		}

@@ -145,24 +145,60 @@ type Token struct {
 	expires  int64 // Unix milliseconds
 	sealed   []byte
 	used     *usage
+	only     *onlyBody       // nil: its principal's rights alone limit it
+	acting   authz.Principal // with the limits
+	person   *Person         // whose personal token it is; nil: a service account's
+	policy   SignIn          // that a personal token goes by
 }
 
 // usage is when a token was used, shared by all snapshots that hold the token.
-type usage struct{ last, written atomic.Int64 } // Unix milliseconds
+type usage struct {
+	last, written atomic.Int64 // Unix milliseconds
+	source        atomic.Pointer[netip.Addr]
+}
+
+// Acting is the principal as it comes with the token: within the token's limits.
+func (t *Token) Acting() authz.Principal { return t.acting }
+
+// Only is what the token is limited to; connections by id.
+func (t *Token) Only() Only {
+	if t.only == nil {
+		return Only{}
+	}
+	return Only(*t.only)
+}
+
+// Personal tells whether it is a person's own.
+func (t *Token) Personal() bool { return t.person != nil }
+
+// LastSource is where the token was used from last; the zero Addr if never, or by an earlier release.
+func (t *Token) LastSource() netip.Addr {
+	if a := t.used.source.Load(); a != nil {
+		return *a
+	}
+	return netip.Addr{}
+}
 
 // LastUsed is when the token was used last, to the second; zero if never.
 func (t *Token) LastUsed() time.Time { return fromMs(t.used.last.Load()) }
 
-// Used notes that the token was used. It writes nothing; the directory does, in batches.
-func (t *Token) Used(now time.Time) {
+// Used notes that the token was used, and from where. It writes nothing; the directory does, in batches.
+func (t *Token) Used(now time.Time, source netip.Addr) {
 	// At most one store a second, so that many cores do not fight over it.
 	if ms := now.UnixMilli(); ms-t.used.last.Load() >= 1000 {
+		if was := t.used.source.Load(); was == nil || *was != source {
+			t.used.source.Store(&source)
+		}
 		t.used.last.Store(ms)
 	}
 }
 
-// Live tells whether the token may be used: neither revoked nor expired, and its principal is enabled.
+// Live tells whether the token may be used: neither revoked nor expired, and its principal is enabled. A personal one also goes by
+// the workspace's sign-in policy as it is now: not older than that admits, and not of who lacks the second factor that it demands.
 func (t *Token) Live(now time.Time) bool {
+	if t.person != nil && (t.policy.SecondFactor && t.person.SecondFactor.IsZero() || now.Sub(t.Created) >= t.policy.PersonalTokens) {
+		return false
+	}
 	return t.Revoked.IsZero() && now.UnixMilli() < t.expires && !t.Principal.Disabled
 }
 

@@ -2,6 +2,8 @@ package directory
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -15,23 +17,89 @@ import (
 // TokenPrefix begins every API token's text; 43 characters of base64url (256 random bits) follow.
 const TokenPrefix = "flt_"
 
-// Limits of an API token's life.
+const tokenID = "tok" // begins their ids
+
+// Limits of API tokens.
 const (
 	TokenLife    = 90 * 24 * time.Hour // when none is given
 	MaxTokenLife = 5 * 366 * 24 * time.Hour
+	MaxOnly      = 100 // connections, and networks, that a token is limited to
+	MaxPersonal  = 50  // live tokens that a person has
 )
 
 // NewToken says what token to make, and for whom.
 type NewToken struct {
 	Name string
-	// Principal is the id of who it is for. Empty: a new service principal of the token's name, with Roles on Connections, or on
-	// the whole workspace when those are empty. With a principal, Roles and Connections must be empty: it has its own grants.
+	// Principal is the name or id of who it is for, of a person never: people make their own. Empty: a new service account of the
+	// token's name, with Roles on Connections, or on the whole workspace when those are empty. With a principal, Roles and
+	// Connections must be empty: it has its own grants.
 	Principal   string
 	Roles       []authz.Role
 	Connections []string // names or ids
 	Life        time.Duration
+	Only        Only
 	// At is when and from where it is asked for: of the zero value, no right of who asks counts that has an end or a network.
 	At authz.At
+}
+
+// Only is what a token is limited to beside what its principal may; each empty list limits nothing.
+type Only struct {
+	Actions      []authz.Action
+	Environments []authz.Environment
+	Connections  []string // names or ids
+	From         []netip.Prefix
+}
+
+// onlyBody is how a token's limits are kept.
+type onlyBody struct {
+	Actions      []authz.Action      `json:"actions,omitempty"`
+	Environments []authz.Environment `json:"environments,omitempty"`
+	Connections  []string            `json:"connections,omitempty"` // ids
+	From         []netip.Prefix      `json:"from,omitempty"`
+}
+
+// in checks the limits and finds the connections in a workspace.
+func (o Only) in(w *Workspace) (*onlyBody, error) {
+	b := &onlyBody{Actions: o.Actions, Environments: o.Environments, From: o.From}
+	if _, err := authz.NewSet(o.Actions...); err != nil {
+		return nil, err
+	}
+	for _, e := range o.Environments {
+		if !slices.Contains(authz.Environments, e) {
+			return nil, noEnvironment()
+		}
+	}
+	if len(o.Connections) > MaxOnly || len(o.From) > MaxOnly {
+		return nil, &protocol.Error{Code: protocol.CodeTooLarge, Message: "the token is limited to too many connections or networks", Hint: fmt.Sprintf("give at most %d of each", MaxOnly)}
+	}
+	for _, name := range o.Connections {
+		c, err := w.Connection(name)
+		if err != nil {
+			return nil, err
+		}
+		b.Connections = append(b.Connections, c.ID)
+	}
+	for _, p := range o.From {
+		if !plainPrefix(p) {
+			return nil, invalid("a network is not in its plain form", "give prefixes like 10.0.0.0/8 or 2001:db8::/32, without host bits")
+		}
+	}
+	if b.limits().None() {
+		return nil, nil
+	}
+	return b, nil
+}
+
+func (b *onlyBody) limits() authz.Limits {
+	if b == nil {
+		return authz.Limits{}
+	}
+	l := authz.Limits{ByAction: len(b.Actions) > 0, Environments: b.Environments, Connections: b.Connections, From: b.From}
+	for _, a := range b.Actions {
+		one, _ := authz.NewSet(a) // what this release does not know, it allows nobody
+		l.Actions = l.Actions.Or(one)
+	}
+	return l
 }
 
 // CreateToken makes an API token and gives its text, which is not kept. by may give no more than it holds itself (denied).
@@ -41,8 +109,61 @@ func (d *Directory) CreateToken(ctx context.Context, by authz.Principal, workspa
 		return nil, secret.Bytes{}, err
 	}
 	return d.createToken(ctx, w, n, func(w *Workspace, grants []authz.Grant) error {
+		if p, err := w.FindPrincipal(n.Principal); err == nil && w.people[p.ID] != nil {
+			return &protocol.Error{Code: protocol.CodeDenied, Message: "nobody makes a token for a person", Hint: "people make their own: fairlead tokens create NAME --mine; programs have service accounts: fairlead service-accounts create"}
+		}
 		// Judged by what by holds now, in the snapshot, not by what it held when its request came.
-		return w.mayGive(By{by.ID, n.At}, authz.TokensManage, grants...)
+		return w.mayGive(By{by.ID, n.At, by.Token}, authz.TokensManage, grants...)
+	})
+}
+
+// CreatePersonalToken makes a token for the person who asks: it may what the person may, at most as long as the workspace's sign-in
+// policy admits. n names no principal, roles or connections.
+func (d *Directory) CreatePersonalToken(ctx context.Context, by By, workspace string, n NewToken) (*Token, secret.Bytes, error) {
+	w, err := d.Snapshot().Workspace(workspace)
+	if err != nil {
+		return nil, secret.Bytes{}, err
+	}
+	if n.Principal != "" || len(n.Roles)+len(n.Connections) > 0 {
+		return nil, secret.Bytes{}, invalid("a personal token is for who asks, with what they hold", "leave principal, roles and connections out; what the token shall be limited to stands in only")
+	}
+	if n.Principal = by.ID; n.Life == 0 {
+		n.Life = min(TokenLife, w.SignIn.PersonalTokens)
+	}
+	return d.createToken(ctx, w, n, func(w *Workspace, _ []authz.Grant) error {
+		live := 0
+		for _, t := range w.Tokens {
+			if t.Principal.ID == by.ID && t.Live(time.Now()) {
+				live++
+			}
+		}
+		most := w.SignIn.PersonalTokens
+		switch p := w.people[by.ID]; {
+		case p == nil || w.principals[by.ID].Disabled:
+			return protocol.Errorf(protocol.CodeDenied, "only people have personal tokens")
+		case most == 0:
+			return &protocol.Error{Code: protocol.CodeDenied, Rule: "sign_in.personal_tokens", Message: "the workspace admits no personal tokens", Hint: "an admin can allow them: fairlead sign-in-policy set --personal-tokens 30d"}
+		case n.Life > most:
+			return &protocol.Error{Code: protocol.CodeDenied, Rule: "sign_in.personal_tokens", Message: "the workspace admits personal tokens, but not for so long", Hint: "give at most " + most.String()}
+		case live >= MaxPersonal:
+			return &protocol.Error{Code: protocol.CodeTooLarge, Message: "you have too many tokens", Hint: "revoke those that you do not need: fairlead tokens list --mine"}
+		}
+		return nil
+	})
+}
+
+// RevokePersonalToken refuses a token of the person who asks from now on.
+func (d *Directory) RevokePersonalToken(ctx context.Context, by By, workspace, id string) error {
+	w, err := d.Snapshot().Workspace(workspace)
+	if err != nil {
+		return err
+	}
+	return d.guarded(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
+		i := slices.IndexFunc(w.Tokens, func(t *Token) bool { return t.ID == id && t.Principal.ID == by.ID })
+		if i < 0 || w.people[by.ID] == nil {
+			return noToken()
+		}
+		return as(tx.RevokeAPIToken(w.ID, id, toMs(now())), noToken(), nil)
 	})
 }
 
@@ -78,6 +199,9 @@ func (d *Directory) createToken(ctx context.Context, w *Workspace, n NewToken, m
 		return nil, none, invalid("the token's life is out of range", "give 1 second to 5 years")
 	}
 	grants, err := n.grants(w)
+	if err == nil {
+		_, err = n.Only.in(w)
+	}
 	if err != nil {
 		return nil, none, err
 	}
@@ -88,7 +212,7 @@ func (d *Directory) createToken(ctx context.Context, w *Workspace, n NewToken, m
 	if err != nil {
 		return nil, none, err
 	}
-	id, principal, at := NewID("tok"), "", now()
+	id, principal, at := NewID(tokenID), "", now()
 	err = d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
 		// Again: the slow hash took its time, and who asks may have lost the right meanwhile, or the principal got others.
 		grants, err := n.grants(w)
@@ -98,7 +222,17 @@ func (d *Directory) createToken(ctx context.Context, w *Workspace, n NewToken, m
 		if err != nil {
 			return err
 		}
-		if principal = n.Principal; principal == "" {
+		only, err := n.Only.in(w)
+		if err != nil {
+			return err
+		}
+		if n.Principal != "" {
+			p, err := w.FindPrincipal(n.Principal)
+			if err != nil {
+				return err
+			}
+			principal = p.ID
+		} else {
 			principal = NewID("usr")
 			if err := d.insertPrincipal(tx, w.ID, principal, n.Name, authz.Service, at); err != nil {
 				return as(err, nil, &protocol.Error{Code: protocol.CodeConflict, Message: "a principal of this name exists",
@@ -111,7 +245,7 @@ func (d *Directory) createToken(ctx context.Context, w *Workspace, n NewToken, m
 			}
 		}
 		return as(d.insertToken(tx, store.APIToken{ID: id, Workspace: w.ID, Principal: principal, Digest: digest[:], Verifier: verifier,
-			Created: toMs(at), Expires: toMs(at.Add(n.Life))}, n.Name), noPrincipal(), nil)
+			Created: toMs(at), Expires: toMs(at.Add(n.Life))}, n.Name, only), noPrincipal(), nil)
 	})
 	if err != nil {
 		return nil, none, err
@@ -133,12 +267,12 @@ func noToken() *protocol.Error { return protocol.Errorf(protocol.CodeNotFound, "
 // grants gives what the token's principal will hold.
 func (n NewToken) grants(w *Workspace) ([]authz.Grant, error) {
 	if n.Principal != "" {
-		p := w.Principal(n.Principal)
-		if p == nil {
-			return nil, noPrincipal()
+		p, err := w.FindPrincipal(n.Principal)
+		if err != nil {
+			return nil, err
 		}
 		if len(n.Roles)+len(n.Connections) > 0 {
-			return nil, invalid("the principal has its own grants", "leave roles and connections out, or the principal")
+			return nil, invalid("the principal has its own grants", "leave roles and connections out, or the principal; what the token shall be limited to stands in only")
 		}
 		return p.Grants, nil
 	}
@@ -227,10 +361,10 @@ func (d *Directory) newTokenText() (text secret.Bytes, digest [32]byte, verifier
 	return secret.FromString(s), digest, verifier, nil
 }
 
-func (d *Directory) insertToken(tx *store.Tx, t store.APIToken, name string) (err error) {
+func (d *Directory) insertToken(tx *store.Tx, t store.APIToken, name string, only *onlyBody) (err error) {
 	t.Version = 1
 	t.Sealed, err = seal(d.vault, place(t.Workspace, "api_tokens", t.ID, 1), tokenBody{Name: name, Principal: t.Principal, Digest: t.Digest,
-		Verifier: t.Verifier, Expires: t.Expires})
+		Verifier: t.Verifier, Expires: t.Expires, Only: only})
 	if err != nil {
 		return err
 	}

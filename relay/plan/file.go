@@ -81,14 +81,15 @@ type (
 		Egress     config.Size `yaml:"egress"`
 	}
 	policy struct {
-		SecondFactor bool            `yaml:"second_factor"`
-		MinLength    int             `yaml:"min_length"`
-		Classes      int             `yaml:"classes"`
-		MaxAgeDays   int             `yaml:"max_age_days"`
-		History      int             `yaml:"history"`
-		Idle         config.Duration `yaml:"idle"`
-		Absolute     config.Duration `yaml:"absolute"`
-		StepUp       config.Duration `yaml:"step_up"`
+		SecondFactor   bool            `yaml:"second_factor"`
+		MinLength      int             `yaml:"min_length"`
+		Classes        int             `yaml:"classes"`
+		MaxAgeDays     int             `yaml:"max_age_days"`
+		History        int             `yaml:"history"`
+		Idle           config.Duration `yaml:"idle"`
+		Absolute       config.Duration `yaml:"absolute"`
+		StepUp         config.Duration `yaml:"step_up"`
+		PersonalTokens config.Duration `yaml:"personal_tokens"`
 	}
 )
 
@@ -396,7 +397,7 @@ func (l limits) api() client.Limits {
 // api is the policy as the relay tells it: with the defaults filled in.
 func (p policy) api() client.SignInPolicy {
 	return client.SignInPolicy{SecondFactor: p.SecondFactor, MinLength: p.MinLength, Classes: p.Classes, MaxAgeDays: p.MaxAgeDays, History: p.History,
-		IdleSeconds: seconds(p.Idle), AbsoluteSeconds: seconds(p.Absolute), StepUpSeconds: seconds(p.StepUp)}.InForce()
+		IdleSeconds: seconds(p.Idle), AbsoluteSeconds: seconds(p.Absolute), StepUpSeconds: seconds(p.StepUp), PersonalTokenSeconds: seconds(p.PersonalTokens)}.InForce()
 }
 
 func seconds(d config.Duration) int64 { return int64(time.Duration(d) / time.Second) }

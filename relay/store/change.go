@@ -175,15 +175,20 @@ func (t *Tx) InsertAPIToken(v APIToken) error {
 		v.Created, v.Expires, v.Revoked, v.LastUsed, v.Version, v.Sealed)
 }
 
+// DeleteService removes a service principal with its grants and tokens.
+func (t *Tx) DeleteService(workspace, id string) error {
+	return t.exec("DELETE FROM principals WHERE workspace = ? AND id = ? AND kind = 'service'", workspace, id)
+}
+
 // RevokeAPIToken marks a token as revoked; one that is already keeps its time.
 func (t *Tx) RevokeAPIToken(workspace, id string, at int64) error {
 	return t.exec("UPDATE api_tokens SET revoked = CASE WHEN revoked = 0 THEN ? ELSE revoked END WHERE workspace = ? AND id = ?",
 		at, workspace, id)
 }
 
-// UsedAPIToken moves a token's time of last use forward.
-func (t *Tx) UsedAPIToken(id string, at int64) error {
-	_, err := t.count("UPDATE api_tokens SET last_used = ? WHERE id = ? AND last_used < ?", at, id, at)
+// UsedAPIToken moves a token's time of last use forward, with where it came from.
+func (t *Tx) UsedAPIToken(id string, at int64, source []byte) error {
+	_, err := t.count("UPDATE api_tokens SET last_used = ?, last_source = ? WHERE id = ? AND last_used < ?", at, source, id, at)
 	return err
 }
 

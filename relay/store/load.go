@@ -85,8 +85,8 @@ func (t *Tx) whoMay(s *State) error {
 	read(func() (e error) {
 		s.APITokens, e = list(t, func(r *sql.Rows, v *APIToken) error {
 			return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Digest, &v.Verifier, &v.Created, &v.Expires, &v.Revoked,
-				&v.LastUsed, &v.Version, &v.Sealed)
-		}, `SELECT id, workspace, principal, digest, verifier, created, expires, revoked, last_used, version, sealed
+				&v.LastUsed, &v.Version, &v.Sealed, &v.LastSource)
+		}, `SELECT id, workspace, principal, digest, verifier, created, expires, revoked, last_used, version, sealed, last_source
 			FROM api_tokens ORDER BY id`)
 		return
 	})

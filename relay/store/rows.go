@@ -96,6 +96,7 @@ type APIToken struct {
 	Created, Expires, Revoked, LastUsed int64
 	Version                             int64
 	Sealed                              []byte
+	LastSource                          []byte // the address of the last use, sealed; nil if there was none
 }
 
 // Connection is a named asset that people hold rights on.

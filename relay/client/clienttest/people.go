@@ -101,6 +101,17 @@ func (r *Relay) peopleRoutes(mux *http.ServeMux, handle func(pattern string, h f
 	plain("GET "+base+"/account/sessions", sessions)
 	plain("DELETE "+base+"/account/sessions", ok)
 	plain("DELETE "+base+"/account/sessions/{id}", end)
+	var own []client.Token
+	plain("GET "+base+"/account/tokens", func(w http.ResponseWriter, q *http.Request) { page(r, w, q, own) })
+	plain("POST "+base+"/account/tokens", func(w http.ResponseWriter, q *http.Request) {
+		var n client.NewPersonalToken
+		_ = json.NewDecoder(q.Body).Decode(&n)
+		own = append(own, client.Token{ID: "tok_own", Name: n.Name, Personal: true, Only: n.Only, CreatedAt: Time, LastUsedAt: &Time, LastUsedFrom: "192.0.2.7"})
+		answer(w, 201, client.CreatedToken{ID: "tok_own", Name: n.Name, Token: "flt_own", Only: n.Only, ExpiresAt: &Time})
+	})
+	plain("DELETE "+base+"/account/tokens/{id}", func(w http.ResponseWriter, q *http.Request) {
+		drop(w, &own, "token", func(t client.Token) bool { return t.ID == q.PathValue("id") })
+	})
 	handle("GET /sessions", sessions)
 	handle("DELETE /sessions/{id}", end)
 

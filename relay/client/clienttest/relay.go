@@ -304,7 +304,7 @@ func (r *Relay) routes(mux *http.ServeMux) {
 	handle("POST /tokens", func(w http.ResponseWriter, q *http.Request) {
 		var n client.NewToken
 		_ = json.NewDecoder(q.Body).Decode(&n)
-		c := client.CreatedToken{ID: "tok_2", Name: n.Name, Roles: n.Roles, Token: "flt_sample"}
+		c := client.CreatedToken{ID: "tok_2", Name: n.Name, Roles: n.Roles, Token: "flt_sample", Only: n.Only}
 		if n.ExpiresInSeconds > 0 {
 			at := Time.Add(time.Duration(n.ExpiresInSeconds) * time.Second)
 			c.ExpiresAt = &at
@@ -314,6 +314,25 @@ func (r *Relay) routes(mux *http.ServeMux) {
 	})
 	handle("DELETE /tokens/{id}", func(w http.ResponseWriter, q *http.Request) {
 		drop(w, &r.Tokens, "token", func(t client.Token) bool { return t.ID == q.PathValue("id") })
+	})
+	var services []client.ServiceAccount
+	handle("GET /service-accounts", func(w http.ResponseWriter, q *http.Request) { page(r, w, q, services) })
+	handle("POST /service-accounts", func(w http.ResponseWriter, q *http.Request) {
+		var n client.NewServiceAccount
+		_ = json.NewDecoder(q.Body).Decode(&n)
+		services = append(services, client.ServiceAccount{ID: "usr_3", Name: n.Name, Roles: n.Roles, CreatedAt: Time})
+		answer(w, 201, services[len(services)-1])
+	})
+	for path, disabled := range map[string]bool{"disable": true, "enable": false} {
+		handle("POST /service-accounts/{name}/"+path, func(w http.ResponseWriter, _ *http.Request) {
+			for i := range services {
+				services[i].Disabled = disabled
+			}
+			w.WriteHeader(http.StatusNoContent)
+		})
+	}
+	handle("DELETE /service-accounts/{name}", func(w http.ResponseWriter, q *http.Request) {
+		drop(w, &services, "service account", func(s client.ServiceAccount) bool { return s.Name == q.PathValue("name") })
 	})
 	handle("GET /allowlist", func(w http.ResponseWriter, q *http.Request) { answer(w, 200, client.Allowlist{Prefixes: r.Allowlist}) })
 	handle("PUT /allowlist", func(w http.ResponseWriter, q *http.Request) {

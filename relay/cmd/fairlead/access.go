@@ -99,24 +99,51 @@ type tokensCommands struct {
 }
 
 type tokensCreate struct {
-	Name       string   `arg:"" help:"What or whom the token is for."`
-	Role       []string `required:"" placeholder:"ROLE" help:"Role of the token: owner, admin, operator or analyst. May be given several times."`
-	Connection []string `placeholder:"NAME" help:"Connection that the roles are given on, by name or id. May be given several times. Without it, the whole workspace."`
-	Expires    lifetime `placeholder:"90d" help:"How long it is valid: 12h, 90d. Without it, until it is revoked."`
+	Name            string   `arg:"" help:"What or whom the token is for."`
+	For             string   `placeholder:"ACCOUNT" help:"Service account that it is for, by name or id: the token may what the account may. Without it, a new account of the token's name with --role is made."`
+	Mine            bool     `help:"Make a token of your own: it may what you may, if the workspace's sign-in policy admits personal tokens."`
+	Role            []string `placeholder:"ROLE" help:"Role of the new account: owner, admin, operator or analyst. May be given several times."`
+	Connection      []string `placeholder:"NAME" help:"Connection that the roles are given on, by name or id. May be given several times. Without it, the whole workspace."`
+	OnlyAction      []string `placeholder:"ACTION" help:"Limit the token to this action, like connection.query (docs/permissions.md lists them). May be given several times, as all --only-…."`
+	OnlyConnection  []string `placeholder:"NAME" help:"Limit the token to this connection."`
+	OnlyEnvironment []string `placeholder:"NAME" enum:"development,test,production" help:"Limit the token to connections of this environment: ${enum}."`
+	OnlyFrom        []string `placeholder:"PREFIX" help:"Limit the token to this network or address."`
+	Expires         lifetime `placeholder:"90d" help:"How long it is valid: 12h, 90d."`
 	cli.Output
 }
 
 func (*tokensCreate) Examples() []string {
-	return []string{"fairlead tokens create nightly-report --role analyst --connection sales --expires 90d > report.token"}
+	return []string{"fairlead tokens create nightly-report --role analyst --connection sales --expires 90d > report.token",
+		"fairlead tokens create this-week --for nightly-report --only-action connection.query --only-from 192.0.2.0/24",
+		"fairlead tokens create laptop --mine --only-environment development --expires 12h"}
+}
+
+func (k *tokensCreate) only() *client.TokenOnly {
+	o := client.TokenOnly{Actions: k.OnlyAction, Environments: k.OnlyEnvironment, Connections: k.OnlyConnection, From: k.OnlyFrom}
+	if len(o.Actions)+len(o.Environments)+len(o.Connections)+len(o.From) == 0 {
+		return nil
+	}
+	return &o
 }
 
 func (k *tokensCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	switch whose := len(k.Role) > 0; {
+	case k.Mine && (k.For != "" || whose), k.For != "" && whose, !k.Mine && k.For == "" && !whose:
+		return cli.Usage("want one of --role, --for and --mine: fairlead tokens create nightly-report --role analyst")
+	case len(k.Connection) > 0 && !whose:
+		return cli.Usage("--connection says on what --role is given; to limit the token, use --only-connection")
+	}
 	c, err := r.open(t)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	made, err := c.CreateToken(ctx, client.NewToken{Name: k.Name, Roles: k.Role, Connections: k.Connection, ExpiresInSeconds: k.Expires.seconds()})
+	var made client.CreatedToken
+	if k.Mine {
+		made, err = c.CreateOwnToken(ctx, client.NewPersonalToken{Name: k.Name, Only: k.only(), ExpiresInSeconds: k.Expires.seconds()})
+	} else {
+		made, err = c.CreateToken(ctx, client.NewToken{Name: k.Name, Principal: k.For, Roles: k.Role, Connections: k.Connection, Only: k.only(), ExpiresInSeconds: k.Expires.seconds()})
+	}
 	if err != nil {
 		return err
 	}
@@ -132,9 +159,14 @@ func (k *tokensCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	return nil
 }
 
-type tokensList struct{ cli.Output }
+type tokensList struct {
+	Mine bool `help:"List your own alone."`
+	cli.Output
+}
 
-func (*tokensList) Examples() []string { return []string{"fairlead tokens list"} }
+func (*tokensList) Examples() []string {
+	return []string{"fairlead tokens list", "fairlead tokens list --mine"}
+}
 
 func (k *tokensList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	c, err := r.open(t)
@@ -142,17 +174,30 @@ func (k *tokensList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error 
 		return err
 	}
 	defer c.Close()
-	tokens, err := c.Tokens(ctx)
+	tokens, err := []client.Token(nil), error(nil)
+	if k.Mine {
+		tokens, err = c.OwnTokens(ctx)
+	} else {
+		tokens, err = c.Tokens(ctx)
+	}
 	if err != nil {
 		return err
 	}
-	return list(t, k.Output, tokens, []string{"id", "name", "roles", "created", "expires", "last used"}, func(a client.Token) []string {
-		return []string{a.ID, a.Name, strings.Join(a.Roles, ","), stamp(a.CreatedAt), stampPtr(a.ExpiresAt), stampPtr(a.LastUsedAt)}
+	return list(t, k.Output, tokens, []string{"id", "name", "of", "roles", "limited to", "created", "expires", "last used", "from"}, func(a client.Token) []string {
+		return []string{a.ID, a.Name, a.PrincipalName, strings.Join(a.Roles, ","), limits(a.Only), stamp(a.CreatedAt), stampPtr(a.ExpiresAt), stampPtr(a.LastUsedAt), a.LastUsedFrom}
 	})
 }
 
+func limits(o *client.TokenOnly) string {
+	if o == nil {
+		return ""
+	}
+	return strings.Join(slices.Concat(o.Actions, o.Environments, o.Connections, o.From), ",")
+}
+
 type tokensRevoke struct {
-	ID string `arg:"" help:"Id of the token."`
+	ID   string `arg:"" help:"Id of the token."`
+	Mine bool   `help:"It is your own: that takes no right to manage tokens."`
 	ifMatch
 }
 
@@ -166,7 +211,11 @@ func (k *tokensRevoke) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 		return err
 	}
 	defer c.Close()
-	if err := k.on(c).RevokeToken(ctx, k.ID); err != nil {
+	revoke := k.on(c).RevokeToken
+	if k.Mine {
+		revoke = k.on(c).RevokeOwnToken
+	}
+	if err := revoke(ctx, k.ID); err != nil {
 		return about(k.ID, err)
 	}
 	t.Notef("API token %s is revoked\n", cli.Clean(k.ID))

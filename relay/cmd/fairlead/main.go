@@ -33,7 +33,8 @@ type grammar struct {
 	Groups      groupsCommands      `cmd:"" help:"Manage agent groups."`
 	JoinToken   joinTokenCommands   `cmd:"" help:"Manage the single-use tokens that enrol agents."`
 	Connections connectionsCommands `cmd:"" help:"Manage connections."`
-	Tokens      tokensCommands      `cmd:"" help:"Manage API tokens."`
+	Tokens      tokensCommands      `cmd:"" help:"Manage API tokens, those of programs and your own."`
+	Services    servicesCommands    `cmd:"" name:"service-accounts" help:"Manage service accounts: programs that hold tokens."`
 	Roles       rolesCommands       `cmd:"" help:"Show roles, and manage custom ones."`
 	Grants      grantsCommands      `cmd:"" help:"Show who holds which role, give and take."`
 	Teams       teamsCommands       `cmd:"" help:"Manage teams: what is given to one, each member holds."`

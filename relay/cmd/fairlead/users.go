@@ -225,22 +225,24 @@ func (k *policyShow) print(t *cli.Term, p client.SignInPolicy) error {
 	for _, line := range [][2]string{{"second factor", unless(!p.SecondFactor, "demanded of everybody")}, {"least length", fmt.Sprintf("%d characters", p.MinLength)},
 		{"kinds of characters", unless(p.Classes < 2, fmt.Sprintf("%d of 4", p.Classes))}, {"expiry", unless(p.MaxAgeDays == 0, fmt.Sprintf("after %d days", p.MaxAgeDays))},
 		{"history", unless(p.History == 0, fmt.Sprintf("the last %d may not come back", p.History))}, {"idle session ends", "after " + life(p.IdleSeconds)},
-		{"any session ends", "after " + life(p.AbsoluteSeconds)}, {"a proof is fresh", "for " + life(p.StepUpSeconds)}} {
+		{"any session ends", "after " + life(p.AbsoluteSeconds)}, {"a proof is fresh", "for " + life(p.StepUpSeconds)},
+		{"personal tokens", unless(p.PersonalTokenSeconds == 0, "for "+life(p.PersonalTokenSeconds))}} {
 		t.Printf("%-20s %s\n", line[0]+":", line[1])
 	}
 	return nil
 }
 
 type policySet struct {
-	SecondFactor bool     `help:"Demand a second factor of everybody who signs in."`
-	MinLength    int      `placeholder:"N" help:"Least length of a password: 8 to 64. Default 15, or 8 with --second-factor."`
-	Classes      int      `placeholder:"N" help:"How many of small letters, capitals, digits and other characters a password must have."`
-	MaxAge       int      `placeholder:"DAYS" help:"Days after which a password expires."`
-	History      int      `placeholder:"N" help:"How many earlier passwords may not come back: up to 10."`
-	Idle         lifetime `placeholder:"1h" help:"A session that is not used for so long ends."`
-	Absolute     lifetime `placeholder:"12h" help:"Every session ends after this."`
-	StepUp       lifetime `placeholder:"5m" help:"How long a proof is fresh for dangerous acts."`
-	Defaults     bool     `help:"Set nothing but the defaults."`
+	SecondFactor   bool     `help:"Demand a second factor of everybody who signs in."`
+	MinLength      int      `placeholder:"N" help:"Least length of a password: 8 to 64. Default 15, or 8 with --second-factor."`
+	Classes        int      `placeholder:"N" help:"How many of small letters, capitals, digits and other characters a password must have."`
+	MaxAge         int      `placeholder:"DAYS" help:"Days after which a password expires."`
+	History        int      `placeholder:"N" help:"How many earlier passwords may not come back: up to 10."`
+	Idle           lifetime `placeholder:"1h" help:"A session that is not used for so long ends."`
+	Absolute       lifetime `placeholder:"12h" help:"Every session ends after this."`
+	StepUp         lifetime `placeholder:"5m" help:"How long a proof is fresh for dangerous acts."`
+	PersonalTokens lifetime `placeholder:"30d" help:"Let people make API tokens of their own, of at most this life. Without it, there are none."`
+	Defaults       bool     `help:"Set nothing but the defaults."`
 	policyShow
 	ifMatch
 }
@@ -251,7 +253,7 @@ func (*policySet) Examples() []string {
 
 func (k *policySet) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	p := client.SignInPolicy{SecondFactor: k.SecondFactor, MinLength: k.MinLength, Classes: k.Classes, MaxAgeDays: k.MaxAge, History: k.History,
-		IdleSeconds: k.Idle.seconds(), AbsoluteSeconds: k.Absolute.seconds(), StepUpSeconds: k.StepUp.seconds()}
+		IdleSeconds: k.Idle.seconds(), AbsoluteSeconds: k.Absolute.seconds(), StepUpSeconds: k.StepUp.seconds(), PersonalTokenSeconds: k.PersonalTokens.seconds()}
 	if (p == client.SignInPolicy{}) != k.Defaults {
 		return cli.Usage("want settings, or --defaults alone: fairlead sign-in-policy set --second-factor")
 	}

@@ -1,0 +1,144 @@
+package authz_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	. "github.com/fairleadhq/fairlead/relay/authz"
+)
+
+func genLimits(t *rapid.T) Limits {
+	l := Limits{
+		ByAction:     rapid.Bool().Draw(t, "by action"),
+		Environments: rapid.SliceOfN(rapid.SampledFrom([]Environment{Production, Development, "staging"}), 0, 2).Draw(t, "environments"),
+		Connections:  rapid.SliceOfN(rapid.SampledFrom([]string{"con_1", "con_2", "con_gone"}), 0, 2).Draw(t, "connections"),
+		From:         rapid.SliceOfN(rapid.SampledFrom(networks), 0, 2).Draw(t, "limited from"),
+	}
+	for _, a := range rapid.SliceOfN(rapid.SampledFrom([]Action{Query, Dial, ConnectionsManage, AgentsRead, GrantsManage, ConnectionsRead, GrantsRead}), 0, 4).Draw(t, "actions") {
+		one, _ := NewSet(a)
+		l.Actions = l.Actions.Or(one)
+	}
+	return l
+}
+
+// admits is the model of limits.
+func admits(l Limits, a Action, s Scope, at At) bool {
+	row, _ := Find(a)
+	actions := !l.ByAction || l.Actions.Has(a)
+	place := len(l.Environments)+len(l.Connections) == 0
+	if row.Level != OnWorkspace {
+		place = place || s.Environment != "" && slices.Contains(l.Environments, s.Environment) || s.Connection != "" && slices.Contains(l.Connections, s.Connection)
+	}
+	from := len(l.From) == 0
+	for _, p := range l.From {
+		from = from || p.Contains(at.Source) && !at.Source.Is4In6() && at.Source.Zone() == ""
+	}
+	return actions && place && from
+}
+
+// What a token is limited to is what its principal may, and its limits admit; nothing else, whatever is limited again.
+func TestLimitsOnlyNarrow(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		gs := rapid.SliceOfN(rapid.Custom(genGrant), 0, 6).Draw(t, "grants")
+		p, l, l2 := NewPrincipal("usr_a", ws, "a", User, gs), genLimits(t), genLimits(t)
+		a, s, at := genAction(t), genScope(t), genAt(t)
+		whole, narrow := Decide(p, a, s, at), Decide(p.Limited(l), a, s, at)
+		if want := whole.Allow && admits(l, a, s, at); narrow.Allow != want {
+			t.Fatalf("%v, want %v by %+v", narrow, want, l)
+		}
+		if narrow.Limited != (whole.Allow && !narrow.Allow) {
+			t.Fatalf("%+v says Limited %v", narrow, narrow.Limited)
+		}
+		if twice := Decide(p.Limited(l).Limited(l2), a, s, at); twice.Allow != (narrow.Allow && admits(l2, a, s, at)) {
+			t.Fatalf("limited twice: %+v", twice)
+		}
+		if again := Decide(p, a, s, at); again != whole {
+			t.Fatal("limits changed the principal itself")
+		}
+		if row, _ := Find(a); row.Level == OnScope { // elsewhere lists decide, or the route itself
+			if narrow.Allow && !Somewhere(p.Limited(l), a, s.Workspace, at).Allow {
+				t.Fatal("it may there, and nowhere")
+			}
+			if Somewhere(p.Limited(l), a, ws, at).Allow && !Somewhere(p, a, ws, at).Allow {
+				t.Fatal("limits added")
+			}
+		}
+	})
+}
+
+// Who is limited passes on no more than is left: by whatever it gives, nobody may what the giver may not.
+func TestLimitedGiverGivesNoMore(t *testing.T) {
+	given := 0
+	rapid.Check(t, func(t *rapid.T) {
+		gs := append(rapid.SliceOfN(rapid.Custom(genGrant), 0, 3).Draw(t, "grants"), Grant{ID: "gra_own", Role: Owner, Workspace: ws})
+		giver := NewPrincipal("usr_a", ws, "a", User, gs).Limited(genLimits(t))
+		for range 8 {
+			g, at := genGrant(t), genAt(t)
+			on := g.Scope()
+			if g.Connection != "" {
+				on = con(g.Connection)
+			}
+			if !MayGive(giver, g, on, GrantsManage, at) {
+				continue
+			}
+			given++
+			taker := NewPrincipal("usr_b", ws, "b", User, []Grant{g})
+			for range 20 {
+				a, s, when := genAction(t), genScope(t), genAt(t)
+				if s.Connection != "" && s.Environment == "" {
+					continue // no request is about a connection that stands nowhere
+				}
+				if Decide(taker, a, s, when).Allow && when.Time.After(now.Add(-time.Hour)) && !Decide(giver, a, s, when).Allow {
+					t.Fatalf("gave %s on %+v at %+v", a, s, when)
+				}
+			}
+		}
+	})
+	if given == 0 {
+		t.Fatal("nothing was ever given: the test is void")
+	}
+}
+
+func TestLimitsFailClosed(t *testing.T) {
+	p := NewPrincipal("usr_a", ws, "a", User, []Grant{{ID: "gra_1", Role: Owner, Workspace: ws}})
+	at := At{Time: now, Source: netip.MustParseAddr("192.0.2.7")}
+	for name, l := range map[string]Limits{
+		"no action that is known":   {ByAction: true},
+		"a connection that is gone": {Connections: []string{"con_gone"}},
+		"an environment that is no": {Environments: []Environment{"staging"}},
+		"a network with host bits":  {From: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr("192.0.2.7"), 24)}},
+		"another network":           {From: prefixes("198.51.100.0/24")},
+	} {
+		for _, row := range Actions {
+			if d := Decide(p.Limited(l), row.Action, con("con_1"), at); d.Allow || !d.Limited || d.Reason == "" {
+				t.Errorf("%s: %s: %+v", name, row.Action, d)
+			}
+		}
+	}
+	inside := p.Limited(Limits{From: prefixes("192.0.2.0/24")})
+	for _, source := range []string{"", "::ffff:192.0.2.7", "2001:db8::7"} {
+		a := netip.Addr{}
+		if source != "" {
+			a = netip.MustParseAddr(source)
+		}
+		if Decide(inside, Query, con("con_1"), At{Time: now, Source: a}).Allow {
+			t.Errorf("from %q", source)
+		}
+	}
+	if !Decide(inside, Query, con("con_1"), at).Allow {
+		t.Error("refused from inside")
+	}
+	// On one connection: nothing about the workspace, and no list but of that.
+	placed := p.Limited(Limits{Connections: []string{"con_1"}})
+	if Decide(placed, AgentsRead, Scope{Workspace: ws}, at).Allow || Somewhere(placed, AgentsRead, ws, at).Allow || !Somewhere(placed, GrantsManage, ws, at).Allow ||
+		Decide(placed, Query, con("con_2"), at).Allow || !Decide(placed, Query, con("con_1"), at).Allow {
+		t.Error("limits of place")
+	}
+	if MayGive(placed, Grant{Role: Analyst, Workspace: ws}, Scope{Workspace: ws}, GrantsManage, at) || !MayGive(placed, Grant{Role: Analyst, Workspace: ws, Connection: "con_1"}, con("con_1"), GrantsManage, at) {
+		t.Error("giving from a limited place")
+	}
+}
