@@ -173,6 +173,7 @@ func TestAgentsOffTheirAllowlistAreCut(t *testing.T) {
 	testenv.Eventually(t, "the agent is back", func() bool { return count(t, w.Client) == nil })
 }
 
+// J8: what runs with a token ends with it.
 func TestRevokedTokenIsCutAtOnce(t *testing.T) {
 	w := shop(t, testenv.Options{YAML: echoYAML(echoServer(t))})
 	w.Connection("echo")

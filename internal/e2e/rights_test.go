@@ -40,7 +40,7 @@ func give(t *testing.T, w *testenv.World, n client.NewGrant) client.Grant {
 	return g
 }
 
-// P11: what ends by itself is over for open streams too: the ones that came with a request each, and those of a tunnel.
+// J8, P11: what ends by itself is over for open streams too: the ones that came with a request each, and those of a tunnel.
 func TestGrantThatEndsCutsOpenStreams(t *testing.T) {
 	w := shop(t, testenv.Options{YAML: echoYAML(echoServer(t))})
 	w.Connection("echo")

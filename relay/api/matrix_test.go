@@ -74,7 +74,7 @@ func fill(path, workspace, object string) string {
 	return strings.NewReplacer("{workspace}", workspace, "{connection}", object, "{id}", object, "{name}", object, "{path...}", "a/b.txt").Replace(path)
 }
 
-// J1, P9, P10: each route × role × workspace × token. Another workspace's answer is that of one that is not there.
+// J1, J9, P9, P10: each route × role × workspace × token. Another workspace's answer is that of one that is not there.
 func TestMatrixOfRoutesRolesWorkspacesAndTokens(t *testing.T) {
 	g := newRig(t)
 	revoked := g.newToken("revoked", time.Hour, authz.Admin)
