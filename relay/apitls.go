@@ -2,6 +2,7 @@ package relay
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -22,6 +23,8 @@ type API struct {
 	MinHTTP string `yaml:"min_http"` // "1.0" or "1.1"
 	// Certificates are shown, instead of the relay's own, to callers who ask for one of their names.
 	Certificates []SuppliedCertificate `yaml:"certificates"`
+	// Domains are the names that workspaces may make their own: hosts, or "*." and a suffix.
+	Domains []string `yaml:"domains"`
 }
 
 // SuppliedCertificate is a certificate of somebody else's authority, in PEM files. Relative paths are taken from relay.yaml's folder.
@@ -155,6 +158,15 @@ func (s *supplied) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error)
 		return s.own(h)
 	}
 	return c, nil
+}
+
+// of gives the certificate that callers of a name are shown, nil where that is the relay's own.
+func (s *supplied) of(name string) *x509.Certificate {
+	c, err := s.certificate(&tls.ClientHelloInfo{ServerName: name})
+	if err != nil || c == nil || c.Leaf == nil || c.Leaf.VerifyHostname(name) != nil {
+		return nil
+	}
+	return c.Leaf
 }
 
 // modern refuses HTTP/1.0 (RFC 9110, 15.6.6).

@@ -14,6 +14,7 @@ import (
 	"github.com/fairleadhq/fairlead/internal/config"
 	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/dispatch"
 	"github.com/fairleadhq/fairlead/relay/gateway"
 	"github.com/fairleadhq/fairlead/relay/vault"
@@ -278,6 +279,17 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 			if _, err := s.load(); err != nil {
 				fault(at, err.Error(), "both files must be there, belong to each other, and be readable for the relay's user")
 			}
+		}
+	}
+	public, _, _ := net.SplitHostPort(c.PublicAddress)
+	for i, name := range c.API.Domains {
+		at, host := config.Index("api.domains", i), strings.TrimPrefix(name, "*.")
+		_, rest, _ := strings.Cut(strings.ToLower(public), ".")
+		switch {
+		case directory.CheckDomain(host) != nil:
+			fault(at, "is no name of a host", "a whole name in small letters such as data.example.com, or *.apps.example.com for every name below one")
+		case name == strings.ToLower(public) || name == "*."+rest:
+			fault(at, "holds the host of public_address, which all workspaces share", "name what workspaces may take for themselves")
 		}
 	}
 	for i, p := range c.TrustedProxies {

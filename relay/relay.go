@@ -146,7 +146,11 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	gc := o.Config.gateways()
 	gc.Certificate, gc.Directory, gc.Dispatch, gc.Logger = r.server.GetCertificate, dir, r.dispatch, o.Logger
 	r.gateways = gateway.New(gc)
-	conf := api.Config{Directory: dir, Authn: authenticator, People: signIn, Hub: r.hub, Dispatch: r.dispatch, Gateways: r.gateways, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
+	certs, err := newSupplied(o.Config.API.Certificates, r.server.GetCertificate, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	conf := api.Config{Domains: o.Config.API.Domains, Certificate: certs.of, Directory: dir, Authn: authenticator, People: signIn, Hub: r.hub, Dispatch: r.dispatch, Gateways: r.gateways, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
 		JoinToken: r.joinToken, TrustedProxies: o.Config.proxies(), Version: o.Version, Logger: o.Logger}
 	if o.Config.Agents.WebSocket {
 		conf.Tunnel = r.serveWebSocket
@@ -165,10 +169,6 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		if ln, err = net.Listen("tcp", o.Config.Listen); err != nil {
 			return nil, fmt.Errorf("listen on %s: %w", o.Config.Listen, err)
 		}
-	}
-	certs, err := newSupplied(o.Config.API.Certificates, r.server.GetCertificate, o.Logger)
-	if err != nil {
-		return nil, err
 	}
 	people := &tls.Config{MinVersion: o.Config.API.minTLS(), GetCertificate: certs.certificate, NextProtos: []string{"h2", "http/1.1"}}
 	tunnels := agents.TunnelTLS(r.server, snap.Installation, r.checkAgent)

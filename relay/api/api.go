@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -51,9 +52,13 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// Tunnel takes a request for a WebSocket from an agent, whose address is source, or gives the error to answer. It
 	// judges for itself: no token is asked for on its route. nil: there is no such route.
-	Tunnel  func(w http.ResponseWriter, r *http.Request, source netip.Addr) error
-	Version string
-	Logger  *slog.Logger
+	Tunnel func(w http.ResponseWriter, r *http.Request, source netip.Addr) error
+	// Domains are the names that workspaces may make their own: each a host, or "*." and what it must end with. Empty: none.
+	Domains []string
+	// Certificate finds the certificate that callers of a name are shown, if it is for that name; nil: there are none.
+	Certificate func(name string) *x509.Certificate
+	Version     string
+	Logger      *slog.Logger
 	// PageSize is how many items of a list an answer has when nothing is asked for, MaxPage how many at most; 0: 100 and 1000.
 	PageSize, MaxPage int
 	// RepeatLife is how long an idempotency key is remembered, RepeatMost how many of one principal; 0: 24 h and 10,000.
@@ -116,6 +121,7 @@ func New(cfg Config) *API {
 	a.grantRoutes()
 	a.userRoutes()
 	a.serviceAccountRoutes()
+	a.domainRoutes()
 	a.signInRoutes()
 	a.auditRoutes()
 	a.data()
@@ -167,6 +173,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	h.Set("Strict-Transport-Security", "max-age=31536000")
 	r = withID(w, r)
+	if a.misdirected(r) {
+		a.misdirect(w, r)
+		return
+	}
 	// net/http prefers Transfer-Encoding where Content-Length stands beside it, and does not tell. A proxy on the way may have
 	// done the other thing, and what follows be somebody else's (RFC 9112, 6.1: the conn must close).
 	if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {

@@ -72,6 +72,9 @@ func (a *API) enter(r *http.Request, workspace string, action authz.Action, deci
 	if v.principal, err = a.cfg.Authn.Authenticate(r.Context(), v.snap, v.bearer, v.source); err != nil {
 		return nil, err
 	}
+	if err := under(v.snap, r, v.principal.Workspace); err != nil {
+		return nil, a.denied(r, v, protocol.AsError(err))
+	}
 	v.session = v.snap.Session(v.principal.Token)
 	if v.cookie && v.session == nil { // an API token is no cookie
 		return nil, unauthenticated()

@@ -89,6 +89,7 @@ func things() []thing {
 			}
 			return w.UserETag(p), nil
 		}},
+		{ws + "/domains/{name}", inside((*directory.Workspace).Domain, "name", func(_ *directory.Workspace, d *directory.Domain) string { return d.ETag() })},
 		{ws + "/service-accounts/{name}", inside((*directory.Workspace).Service, "name", (*directory.Workspace).ServiceETag)},
 		{ws + "/sessions/{id}", inside(session, "id", func(_ *directory.Workspace, t *directory.Session) string { return t.ETag() })},
 		{ws + "/sign-in-policy", whole((*directory.Workspace).SignInETag)},

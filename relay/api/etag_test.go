@@ -92,6 +92,7 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 	tok := idOf(ask("POST", own+"/tokens", `{"name":"reports","roles":["analyst"]}`, 201))
 	grant := idOf(ask("POST", own+"/grants", `{"role":"reader","team":"night"}`, 201))
 	ask("POST", own+"/service-accounts", `{"name":"nightly"}`, 201)
+	ask("POST", own+"/domains", `{"name":"sales.apps.example"}`, 201)
 	must(t, g.dir.SetSignIn(t.Context(), "default", directory.SignIn{PersonalTokens: time.Hour}))
 	ask("POST", own+"/users", `{"name":"anna","roles":["analyst"]}`, 201)
 	other := g.person("carla", authz.Analyst)
@@ -143,6 +144,7 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 		{"POST " + ws + "/service-accounts/{name}/disable", own + "/service-accounts/nightly/disable", "", own + "/service-accounts/nightly", "", owner},
 		{"POST " + ws + "/service-accounts/{name}/enable", own + "/service-accounts/nightly/enable", "", own + "/service-accounts", `"nightly"`, owner},
 		{"DELETE " + ws + "/service-accounts/{name}", own + "/service-accounts/nightly", "", own + "/service-accounts/nightly", "", owner},
+		{"DELETE " + ws + "/domains/{name}", own + "/domains/sales.apps.example", "", own + "/domains", "sales.apps", owner},
 		{"POST /account/tokens", "/account/tokens", `{"name":"another"}`, "/account", "", me},
 		{"DELETE /account/tokens/{id}", "/account/tokens/" + hers, "", "/account/tokens", hers, me},
 		{"PUT " + ws + "/allowlist", own + "/allowlist", `{"prefixes":["192.0.2.0/24","2001:db8::/32"]}`, own + "/allowlist", "", owner},

@@ -41,13 +41,13 @@ func TestEveryCreationIsDoneOnceUnderItsKey(t *testing.T) {
 	bodies := map[string]string{"/groups": `{"name":"plant"}`, "/join-tokens": `{"group":"site"}`, "/connections": `{"name":"erp","group":"site","target":{"host":"erp.corp","port":3200}}`,
 		"/tokens": `{"name":"reports","roles":["analyst"]}`, "/roles": `{"name":"reader","actions":["connection.query"]}`, "/teams": `{"name":"night"}`, "/grants": `{"role":"analyst","principal":"a analyst"}`,
 		"/users": `{"name":"anna","roles":["analyst"]}`, "/users/anna/code": `{"expires_in_seconds":600}`,
-		"/service-accounts": `{"name":"nightly"}`, "/account/tokens": `{"name":"laptop"}`}
+		"/service-accounts": `{"name":"nightly"}`, "/domains": `{"name":"sales.apps.example"}`, "/account/tokens": `{"name":"laptop"}`}
 	secrets := map[string]string{"/join-tokens": "token", "/tokens": "token", "/users": "code", "/users/anna/code": "code", "/account/tokens": "token"}
 	must(t, g.dir.SetSignIn(t.Context(), "default", directory.SignIn{PersonalTokens: time.Hour}))
 	me := g.person("bertha", authz.Owner)
 	doc := document(t, g)
 	done := map[string]bool{}
-	for _, path := range []string{"/groups", "/join-tokens", "/connections", "/tokens", "/roles", "/teams", "/grants", "/users", "/users/anna/code", "/service-accounts", "/account/tokens"} {
+	for _, path := range []string{"/groups", "/join-tokens", "/connections", "/tokens", "/roles", "/teams", "/grants", "/users", "/users/anna/code", "/service-accounts", "/domains", "/account/tokens"} {
 		own, owner, route := own, owner, "/workspaces/{workspace}"
 		if strings.HasPrefix(path, "/account") {
 			own, owner, route = "", me, ""

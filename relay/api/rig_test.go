@@ -119,7 +119,7 @@ func newRig(t testing.TB, proxies ...string) *rig {
 	done := make(chan struct{})
 	go func() { defer close(done); gateways.Run(gctx) }()
 	t.Cleanup(func() { stop(); <-done })
-	g.api = api.New(api.Config{Directory: g.dir, Authn: who, People: g.people, Hub: h, Dispatch: d, Gateways: gateways, Log: logs.Get, LogKey: key.Public().(ed25519.PublicKey),
+	g.api = api.New(api.Config{Domains: []string{"*.apps.example"}, Directory: g.dir, Authn: who, People: g.people, Hub: h, Dispatch: d, Gateways: gateways, Log: logs.Get, LogKey: key.Public().(ed25519.PublicKey),
 		JoinToken: func(s secret.Bytes) (string, error) { return "flj_" + s.ExposeString(), nil }, TrustedProxies: g.proxies, Version: "test", Logger: slog.New(slog.DiscardHandler)})
 	return g
 }

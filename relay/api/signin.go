@@ -211,6 +211,9 @@ func (a *API) signInRoutes() {
 	stranger(a, "POST", "/sign-in", "Begin a session; who has a second factor sends a code, too", 200, a.signIn)
 	stranger(a, "POST", "/sign-in/first", "Set a password by a one-time code; then sign in", 204, func(ctx context.Context, v *visit, i *struct{ Body client.FirstPassword }) (*none, error) {
 		var ev audit.Event
+		if err := under(a.cfg.Directory.Snapshot(), v.request, i.Body.Workspace); err != nil {
+			return nil, err
+		}
 		res, err := a.cfg.People.SetFirst(ctx, i.Body.Workspace, i.Body.User, i.Body.Code, secret.FromString(i.Body.Password), v.source, func(res authn.Result) error {
 			ev = audit.Event{Kind: audit.KindPassword, Workspace: res.Workspace.ID, RequestID: requestID(ctx), Principal: res.Principal.ID, PrincipalName: res.Principal.Name,
 				SourceAddress: v.source.String(), Operation: "sign_in", Origin: string(protocol.OriginRelay), Decision: "allow", Detail: map[string]string{"method": "one-time code"}}
@@ -272,6 +275,9 @@ func (a *API) signInRoutes() {
 // signIn begins a session, records it, and only then gives its text away.
 func (a *API) signIn(ctx context.Context, v *visit, i *struct{ Body client.SignIn }) (*out[client.SignedIn], error) {
 	b := i.Body
+	if err := under(a.cfg.Directory.Snapshot(), v.request, b.Workspace); err != nil {
+		return nil, err
+	}
 	res, err := a.cfg.People.SignIn(ctx, authn.SignIn{Workspace: b.Workspace, User: b.User, Password: secret.FromString(b.Password), Code: b.Code, Source: v.source, Agent: v.agent,
 		Idle: seconds(b.IdleSeconds), Life: seconds(b.LifeSeconds)})
 	if err != nil {

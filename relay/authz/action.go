@@ -62,6 +62,8 @@ const (
 	SignInManage      Action = "sign_in.manage"
 	ServicesRead      Action = "service_accounts.read"
 	ServicesManage    Action = "service_accounts.manage"
+	DomainsRead       Action = "domains.read"
+	DomainsManage     Action = "domains.manage"
 )
 
 // Permission is a row of the permission table.
@@ -94,6 +96,7 @@ const (
 	Users       Asset = "user"
 	SignIns     Asset = "sign-in policy"
 	Services    Asset = "service account"
+	Domains     Asset = "domain"
 )
 
 // Verb is what is done to an asset. Manage stands for every change to it: create, edit and delete.
@@ -155,6 +158,8 @@ var Actions = []Permission{
 	{SignInManage, OnWorkspace, SignIns, Manage, "PUT /sign-in-policy", admins},
 	{ServicesRead, OnWorkspace, Services, View, "GET /service-accounts, GET /service-accounts/{name}", admins},
 	{ServicesManage, OnWorkspace, Services, Manage, "POST /service-accounts, POST /service-accounts/{name}/disable, POST /service-accounts/{name}/enable, DELETE /service-accounts/{name} (each of one that holds no more than the caller)", admins},
+	{DomainsRead, OnWorkspace, Domains, View, "GET /domains, GET /domains/{name}", operators},
+	{DomainsManage, OnWorkspace, Domains, Manage, "POST /domains, DELETE /domains/{name}", admins},
 	{WorkspaceOwn, OnWorkspace, Workspaces, Manage, "DELETE /workspaces/{workspace}; and, beside the action of the route, whatever gives or takes the role owner", owners},
 }
 

@@ -28,10 +28,10 @@ func principal(g ...Grant) Principal {
 var analyst = []Action{Query, Schema, List, Stat, Read, RequestGet, ConnectionsRead}
 
 var operator = append([]Action{Exec, Transaction, Write, Delete, Move, Mkdir, Request, Dial, ConnectionsManage, AgentsRead, AgentsManage,
-	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead, BudgetsRead, SignInRead}, analyst...)
+	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead, BudgetsRead, SignInRead, DomainsRead}, analyst...)
 
 var admin = append([]Action{GatewaysManage, BudgetsManage, AllowlistManage, TokensRead, TokensManage, RolesRead, RolesManage, GrantsRead,
-	GrantsManage, TeamsRead, TeamsManage, UsersRead, UsersManage, SignInManage, ServicesRead, ServicesManage}, operator...)
+	GrantsManage, TeamsRead, TeamsManage, UsersRead, UsersManage, SignInManage, ServicesRead, ServicesManage, DomainsManage}, operator...)
 
 var owner = append([]Action{WorkspaceOwn}, admin...)
 
@@ -183,7 +183,7 @@ func TestParseRole(t *testing.T) {
 
 // A new action that lets somebody stay in or lets others in must be thought of; one that is not known wants a proof.
 func TestDangerousActions(t *testing.T) {
-	for _, a := range []Action{AllowlistManage, TokensManage, JoinTokensManage, AgentsManage, GatewaysManage, UsersManage, SignInManage, ServicesManage,
+	for _, a := range []Action{AllowlistManage, TokensManage, JoinTokensManage, AgentsManage, GatewaysManage, UsersManage, SignInManage, ServicesManage, DomainsManage,
 		RolesManage, GrantsManage, TeamsManage, WorkspaceOwn, "made.up", ""} {
 		if !a.Dangerous() {
 			t.Errorf("%s wants no fresh proof", a)

@@ -4,7 +4,7 @@ package authz
 // itself again before them. API tokens need not: nobody sits before them, and making one is such an action.
 var dangerous = map[Action]bool{
 	AllowlistManage: true, TokensManage: true, JoinTokensManage: true, AgentsManage: true, GatewaysManage: true, UsersManage: true, SignInManage: true,
-	ServicesManage: true, RolesManage: true, GrantsManage: true, TeamsManage: true, WorkspaceOwn: true,
+	ServicesManage: true, DomainsManage: true, RolesManage: true, GrantsManage: true, TeamsManage: true, WorkspaceOwn: true,
 }
 
 // Dangerous reports whether a session must be fresh for an action. What stands in no row of the permission table is.

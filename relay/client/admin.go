@@ -162,6 +162,22 @@ func (c *Client) DeleteServiceAccount(ctx context.Context, name string) error {
 	return c.do(ctx, http.MethodDelete, c.ws("service-accounts", name), nil, nil, nil)
 }
 
+// Domains lists the workspace's own names.
+func (c *Client) Domains(ctx context.Context) ([]Domain, error) {
+	return all[Domain](ctx, c, c.ws("domains"))
+}
+
+// CreateDomain makes a name the workspace's own.
+func (c *Client) CreateDomain(ctx context.Context, name string) (Domain, error) {
+	var d Domain
+	return d, c.create(ctx, c.ws("domains"), NewDomain{name}, &d)
+}
+
+// DeleteDomain takes one away.
+func (c *Client) DeleteDomain(ctx context.Context, name string) error {
+	return c.do(ctx, http.MethodDelete, c.ws("domains", name), nil, nil, nil)
+}
+
 // Allowlist gives the source prefixes that may call the relay.
 func (c *Client) Allowlist(ctx context.Context) (Allowlist, error) {
 	var a Allowlist

@@ -223,6 +223,21 @@ type NewPersonalToken struct {
 	ExpiresInSeconds int64      `json:"expires_in_seconds,omitempty"`
 }
 
+// Domain is a name of a workspace's own that callers reach the relay by.
+type Domain struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"created_at"`
+	// CertificateEndsAt is when the certificate for the name ends; nil: there is none, callers are shown the relay's own.
+	CertificateEndsAt *time.Time `json:"certificate_ends_at,omitempty"`
+	ETag              string     `json:"etag,omitempty"` // of its state; what If-Match takes
+}
+
+// NewDomain asks for a domain.
+type NewDomain struct {
+	Name string `json:"name"`
+}
+
 // ServiceAccount is a program that may hold tokens.
 type ServiceAccount struct {
 	ID        string    `json:"id"`

@@ -80,7 +80,7 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 		s.Relays = append(s.Relays, out)
 	}
 	for _, step := range []func(*vault.Vault, *store.State, *Snapshot) error{
-		s.addGroups, s.addConnections, s.addGateways, s.addBudgets, s.addAgents, s.addRoles, s.addPrincipals, s.addTokens, s.addPeople, s.addAllowlists,
+		s.addGroups, s.addConnections, s.addGateways, s.addBudgets, s.addAgents, s.addRoles, s.addPrincipals, s.addTokens, s.addPeople, s.addAllowlists, s.addDomains,
 	} {
 		if err := step(v, st, prev); err != nil {
 			return nil, err

@@ -34,6 +34,7 @@ type Snapshot struct {
 	sessions      map[[32]byte]*Session
 	sessionsByID  map[string]*Session
 	sessionDigest func(text string) ([32]byte, error)
+	domains       map[string]*Workspace // by name
 }
 
 // Relay is a relay of the installation.
@@ -64,6 +65,7 @@ type Workspace struct {
 	Budget      budget.Limits // set by the workspace's admins; the zero value limits nothing
 	Sessions    []*Session    // of people, the newest first
 	SignIn      SignIn        // what is demanded of who signs in
+	Domains     []*Domain     // names of its own, by name
 
 	sources     map[Side]*sources      // lists of sides that have their own
 	allowRows   []store.AllowEntry     // the rows that all lists are made of

@@ -130,6 +130,7 @@ type State struct {
 	Connections  []Connection
 	Gateways     []Gateway
 	Budgets      []Budget
+	Domains      []Domain
 	Roles        []CustomRole
 	Teams        []Team
 	Members      []Member

@@ -74,12 +74,13 @@ const (
 	RecoveryCode
 	SourceNetwork
 	RepeatKey
+	NameOfDomain
 	purposes
 )
 
 var purposeNames = [purposes]string{
 	"workspace name", "group name", "connection name", "principal name", "api token", "join token", "grant",
-	"gateway address", "role name", "team name", "team member", "session", "user", "one-time code", "recovery code", "source network", "idempotency key",
+	"gateway address", "role name", "team name", "team member", "session", "user", "one-time code", "recovery code", "source network", "idempotency key", "domain",
 }
 
 // mac is a pool of HMACs under one key: the hot path allocates nothing.

@@ -315,6 +315,17 @@ func (r *Relay) routes(mux *http.ServeMux) {
 	handle("DELETE /tokens/{id}", func(w http.ResponseWriter, q *http.Request) {
 		drop(w, &r.Tokens, "token", func(t client.Token) bool { return t.ID == q.PathValue("id") })
 	})
+	var domains []client.Domain
+	handle("GET /domains", func(w http.ResponseWriter, q *http.Request) { page(r, w, q, domains) })
+	handle("POST /domains", func(w http.ResponseWriter, q *http.Request) {
+		var n client.NewDomain
+		_ = json.NewDecoder(q.Body).Decode(&n)
+		domains = append(domains, client.Domain{ID: "dom_1", Name: n.Name, CreatedAt: Time, CertificateEndsAt: &Time})
+		answer(w, 201, domains[len(domains)-1])
+	})
+	handle("DELETE /domains/{name}", func(w http.ResponseWriter, q *http.Request) {
+		drop(w, &domains, "domain", func(d client.Domain) bool { return d.Name == q.PathValue("name") })
+	})
 	var services []client.ServiceAccount
 	handle("GET /service-accounts", func(w http.ResponseWriter, q *http.Request) { page(r, w, q, services) })
 	handle("POST /service-accounts", func(w http.ResponseWriter, q *http.Request) {

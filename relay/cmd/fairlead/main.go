@@ -42,6 +42,7 @@ type grammar struct {
 	Explain     explainCommand      `cmd:"" help:"Tell why somebody may do an action, or what is missing."`
 	Users       usersCommands       `cmd:"" help:"Manage the people of the workspace."`
 	Policy      policyCommands      `cmd:"" name:"sign-in-policy" help:"Show and set what is demanded of who signs in."`
+	Domains     domainsCommands     `cmd:"" help:"Manage names of the workspace's own that its people call the relay by."`
 	Allowlist   allowlistCommands   `cmd:"" help:"Show and set the addresses that may call the relay."`
 	Budget      budgetCommands      `cmd:"" help:"Show and set what the workspace and its connections may use of the relay."`
 	Audit       auditCommands       `cmd:"" help:"Read and verify the audit log."`
