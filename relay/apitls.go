@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/certificate"
 	"github.com/fairleadhq/fairlead/relay/client"
 )
 
@@ -24,7 +25,33 @@ type API struct {
 	// Certificates are shown, instead of the relay's own, to callers who ask for one of their names.
 	Certificates []SuppliedCertificate `yaml:"certificates"`
 	// Domains are the names that workspaces may make their own: hosts, or "*." and a suffix.
-	Domains []string `yaml:"domains"`
+	Domains       []string `yaml:"domains"`
+	DomainMinHTTP string   `yaml:"domain_min_http"` // "1.0" or "1.1": under these names
+	ACME          ACME     `yaml:"acme"`
+}
+
+// ACME says where certificates for workspaces' domains come from.
+type ACME struct {
+	Directory string `yaml:"directory"` // URL of the ACME server's directory; "" (default): nowhere
+	Email     string `yaml:"email"`     // of the account, for the authority's notices; may be empty
+	CA        string `yaml:"ca"`        // PEM file of the server's own authority; "": the system's
+	Agree     bool   `yaml:"agree"`     // to the authority's terms of service, which wants to be said
+}
+
+// roots reads the file of the ACME server's authority; nil without one.
+func (a ACME) roots() (*x509.CertPool, error) {
+	if a.CA == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(a.CA)
+	if err != nil {
+		return nil, fmt.Errorf("read the ACME server's authority: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("read the ACME server's authority: %s holds no certificate", a.CA)
+	}
+	return pool, nil
 }
 
 // SuppliedCertificate is a certificate of somebody else's authority, in PEM files. Relative paths are taken from relay.yaml's folder.
@@ -73,6 +100,7 @@ func (s SuppliedCertificate) stamp() string {
 type supplied struct {
 	files  []SuppliedCertificate
 	own    func(*tls.ClientHelloInfo) (*tls.Certificate, error) // of the relay
+	acme   *certificate.Manager                                 // for what no file is for; nil: there is none
 	logger *slog.Logger
 
 	mu     sync.Mutex // guards the fields below
@@ -143,30 +171,44 @@ func (s *supplied) refresh(now time.Time) {
 
 // certificate is for tls.Config.GetCertificate. A name that no certificate is for gets the relay's own.
 func (s *supplied) certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if len(s.files) == 0 || h.ServerName == "" {
+	if h.ServerName == "" {
 		return s.own(h)
 	}
-	name := strings.ToLower(strings.TrimSuffix(h.ServerName, "."))
-	s.mu.Lock()
-	s.refresh(time.Now())
-	c := s.byName[name]
-	if _, rest, ok := strings.Cut(name, "."); c == nil && ok {
-		c = s.byName["*."+rest]
+	c := s.find(h.ServerName)
+	if c == nil && s.acme != nil {
+		c = s.acme.Certificate(h)
 	}
-	s.mu.Unlock()
 	if c == nil {
 		return s.own(h)
 	}
 	return c, nil
 }
 
-// of gives the certificate that callers of a name are shown, nil where that is the relay's own.
-func (s *supplied) of(name string) *x509.Certificate {
-	c, err := s.certificate(&tls.ClientHelloInfo{ServerName: name})
-	if err != nil || c == nil || c.Leaf == nil || c.Leaf.VerifyHostname(name) != nil {
+// find gives the supplied certificate for a name, nil for none.
+func (s *supplied) find(name string) *tls.Certificate {
+	if len(s.files) == 0 {
 		return nil
 	}
-	return c.Leaf
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refresh(time.Now())
+	c := s.byName[name]
+	if _, rest, ok := strings.Cut(name, "."); c == nil && ok {
+		c = s.byName["*."+rest]
+	}
+	return c
+}
+
+// of gives the certificate that callers of a name are shown, nil where that is the relay's own.
+func (s *supplied) of(name string) *x509.Certificate {
+	if c := s.find(name); c != nil {
+		return c.Leaf
+	}
+	if s.acme != nil {
+		return s.acme.Leaf(name)
+	}
+	return nil
 }
 
 // modern refuses HTTP/1.0 (RFC 9110, 15.6.6).

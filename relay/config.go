@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -150,7 +151,7 @@ func DefaultConfig() Config {
 		Agents:  Agents{CertificateLifetime: config.Duration(7 * 24 * time.Hour), MaxTunnels: 8, MaxLanes: 8, WebSocket: true},
 		Gateway: Gateway{MaxConns: gateway.DefaultConfig().MaxConns, MaxConnsPerGateway: gateway.DefaultConfig().MaxConnsPerGateway},
 		Audit:   Audit{AgentRate: DefaultAgentRate, DeniedRate: dispatch.DefaultDeniedRate},
-		API:     API{MinTLS: "1.2", MinHTTP: "1.0"},
+		API:     API{MinTLS: "1.2", MinHTTP: "1.0", DomainMinHTTP: "1.1"},
 		SignIn:  SignIn{PasswordRounds: vault.Rounds},
 		Log:     Log{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}
@@ -190,6 +191,9 @@ func LoadConfig(file string) (Config, error) {
 	}
 	if c.SignIn.LeakedPasswords != "" && !filepath.IsAbs(c.SignIn.LeakedPasswords) {
 		c.SignIn.LeakedPasswords = filepath.Join(dir, c.SignIn.LeakedPasswords)
+	}
+	if c.API.ACME.CA != "" && !filepath.IsAbs(c.API.ACME.CA) {
+		c.API.ACME.CA = filepath.Join(dir, c.API.ACME.CA)
 	}
 	for i := range c.API.Certificates {
 		for _, f := range []*string{&c.API.Certificates[i].Certificate, &c.API.Certificates[i].Key} {
@@ -267,6 +271,9 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 	if c.API.MinHTTP != "1.0" && c.API.MinHTTP != "1.1" {
 		fault("api.min_http", "is not a version that callers may use", `"1.0" or "1.1", in quotes`)
 	}
+	if c.API.DomainMinHTTP != "1.0" && c.API.DomainMinHTTP != "1.1" {
+		fault("api.domain_min_http", "is not a version that callers may use", `"1.0" or "1.1", in quotes`)
+	}
 	if len(c.API.Certificates) > maxSupplied {
 		fault("api.certificates", "are too many", fmt.Sprintf("at most %d; one certificate may hold many names", maxSupplied))
 	}
@@ -279,6 +286,20 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 			if _, err := s.load(); err != nil {
 				fault(at, err.Error(), "both files must be there, belong to each other, and be readable for the relay's user")
 			}
+		}
+	}
+	if a := c.API.ACME; a.Directory != "" {
+		if u, err := url.Parse(a.Directory); err != nil || u.Scheme != "https" || u.Host == "" {
+			fault("api.acme.directory", "is no https address", "the URL that your authority gives for its ACME directory")
+		}
+		if !a.Agree {
+			fault("api.acme.agree", "must be true", "read the authority's terms of service, then say that you agree")
+		}
+		if _, err := a.roots(); err != nil {
+			fault("api.acme.ca", err.Error(), "a PEM file of the authority that signed the ACME server's own certificate; leave it out for the system's")
+		}
+		if len(c.API.Domains) == 0 {
+			fault("api.acme", "there is no domain to get certificates for", "name in api.domains what workspaces may take")
 		}
 	}
 	public, _, _ := net.SplitHostPort(c.PublicAddress)

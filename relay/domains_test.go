@@ -19,18 +19,22 @@ func TestDomainOfAWorkspaceOverTLS(t *testing.T) {
 	dir := t.TempDir()
 	pem := SuppliedCertificate{filepath.Join(dir, "a.pem"), filepath.Join(dir, "a.key")}
 	certify(t, pem, 7, "*.apps.example.com")
-	r, _ := running(t, func(c *Config) { c.API.Certificates, c.API.Domains = []SuppliedCertificate{pem}, []string{"*.apps.example.com"} })
+	r, _ := running(t, func(c *Config) {
+		c.API.Certificates, c.API.Domains = []SuppliedCertificate{pem}, []string{"*.apps.example.com"}
+	})
 	if _, err := r.dir.CreateDomain(t.Context(), "default", "sales.apps.example.com"); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		opened, asked, says string
-		status              int
+		opened, asked, says, version string
+		status                       int
 	}{
-		{"sales.apps.example.com", "sales.apps.example.com", "no valid", http.StatusUnauthorized},
-		{"sales.apps.example.com", "localhost", "opened for another name", http.StatusMisdirectedRequest},
-		{"localhost", "sales.apps.example.com", "opened for another name", http.StatusMisdirectedRequest},
-		{"localhost", "127.0.0.1", "no valid", http.StatusUnauthorized},
+		{"sales.apps.example.com", "sales.apps.example.com", "no valid", "HTTP/1.1", http.StatusUnauthorized},
+		{"sales.apps.example.com", "localhost", "opened for another name", "HTTP/1.1", http.StatusMisdirectedRequest},
+		{"localhost", "sales.apps.example.com", "opened for another name", "HTTP/1.1", http.StatusMisdirectedRequest},
+		{"sales.apps.example.com", "sales.apps.example.com", "HTTP/1.1 and HTTP/2", "HTTP/1.0", http.StatusHTTPVersionNotSupported},
+		{"localhost", "localhost", "no valid", "HTTP/1.0", http.StatusUnauthorized},
+		{"localhost", "127.0.0.1", "no valid", "HTTP/1.1", http.StatusUnauthorized},
 	} {
 		conn, err := tls.Dial("tcp", r.Addr().String(), &tls.Config{ServerName: c.opened, InsecureSkipVerify: true}) //nolint:gosec // what is shown is looked at
 		if err != nil {
@@ -39,7 +43,7 @@ func TestDomainOfAWorkspaceOverTLS(t *testing.T) {
 		if got := conn.ConnectionState().PeerCertificates[0].SerialNumber.Int64() == 7; got != strings.HasPrefix(c.opened, "sales") {
 			t.Errorf("%s is shown the supplied certificate: %v", c.opened, got)
 		}
-		if _, err := io.WriteString(conn, "GET /api/v1/whoami HTTP/1.1\r\nHost: "+c.asked+"\r\nConnection: close\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(conn, "GET /api/v1/whoami "+c.version+"\r\nHost: "+c.asked+"\r\nConnection: close\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)

@@ -25,6 +25,7 @@ import (
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/api"
 	"github.com/fairleadhq/fairlead/relay/authn"
+	"github.com/fairleadhq/fairlead/relay/certificate"
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/dispatch"
@@ -56,7 +57,8 @@ type Relay struct {
 	opt      Options
 	id       string
 	dir      *directory.Directory
-	leaked   *password.Leaked // nil: none
+	acme     *certificate.Manager // nil: no certificates are got
+	leaked   *password.Leaked     // nil: none
 	logs     *audit.Logs
 	hub      *hub.Hub
 	api      *api.API
@@ -150,7 +152,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	conf := api.Config{Domains: o.Config.API.Domains, Certificate: certs.of, Directory: dir, Authn: authenticator, People: signIn, Hub: r.hub, Dispatch: r.dispatch, Gateways: r.gateways, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
+	conf := api.Config{Domains: o.Config.API.Domains, DomainHTTP10: o.Config.API.DomainMinHTTP == "1.0", Certificate: certs.of, Directory: dir, Authn: authenticator, People: signIn, Hub: r.hub, Dispatch: r.dispatch, Gateways: r.gateways, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
 		JoinToken: r.joinToken, TrustedProxies: o.Config.proxies(), Version: o.Version, Logger: o.Logger}
 	if o.Config.Agents.WebSocket {
 		conf.Tunnel = r.serveWebSocket
@@ -174,12 +176,23 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	tunnels := agents.TunnelTLS(r.server, snap.Installation, r.checkAgent)
 	lanes := tunnels.Clone() // who may open a tunnel may open the lanes beside it
 	lanes.NextProtos = []string{protocol.ALPNLane}
-	r.mux = tunnel.Listen(ln, map[string]*tls.Config{
+	spoken := map[string]*tls.Config{
 		"":                  people,
 		protocol.ALPNTunnel: tunnels,
 		protocol.ALPNLane:   lanes,
 		protocol.ALPNEnroll: mtls.EnrollServerTLS(r.server),
-	}, r.tcfg)
+	}
+	if a := o.Config.API.ACME; a.Directory != "" {
+		roots, err := a.roots()
+		if err != nil {
+			return nil, err
+		}
+		if r.acme, err = certificate.New(certificate.Config{URL: a.Directory, Email: a.Email, Roots: roots, Port: ln.Addr(), Directory: dir, Logger: o.Logger}); err != nil {
+			return nil, err
+		}
+		certs.acme, spoken[certificate.ALPN] = r.acme, r.acme.Challenge()
+	}
+	r.mux = tunnel.Listen(ln, spoken, r.tcfg)
 	if o.Config.Agents.QUIC {
 		if r.quic, err = r.listenQUIC(ctx, ln.Addr(), tunnels); err != nil {
 			return nil, err
@@ -244,6 +257,10 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	wg.Go(func() { fail("serve enrolment", enroll.Serve(tunnel.HTTP1(r.mux.Conns(protocol.ALPNEnroll)))) })
 	wg.Go(func() { r.acceptTunnels(inner, r.mux.Conns(protocol.ALPNTunnel)) })
 	wg.Go(func() { r.acceptLanes(inner, r.mux.Conns(protocol.ALPNLane)) })
+	if r.acme != nil {
+		wg.Go(func() { fail("answer ACME challenges", certificate.Answer(r.mux.Conns(certificate.ALPN))) })
+		wg.Go(func() { r.acme.Run(inner) })
+	}
 	if r.quic != nil {
 		wg.Go(func() { r.acceptQUIC(inner) })
 	}

@@ -55,6 +55,8 @@ type Config struct {
 	Tunnel func(w http.ResponseWriter, r *http.Request, source netip.Addr) error
 	// Domains are the names that workspaces may make their own: each a host, or "*." and what it must end with. Empty: none.
 	Domains []string
+	// DomainHTTP10 lets HTTP/1.0 in under workspaces' own names.
+	DomainHTTP10 bool
 	// Certificate finds the certificate that callers of a name are shown, if it is for that name; nil: there are none.
 	Certificate func(name string) *x509.Certificate
 	Version     string
@@ -173,8 +175,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	h.Set("Strict-Transport-Security", "max-age=31536000")
 	r = withID(w, r)
-	if a.misdirected(r) {
-		a.misdirect(w, r)
+	if !a.named(w, r) {
 		return
 	}
 	// net/http prefers Transfer-Encoding where Content-Length stands beside it, and does not tell. A proxy on the way may have

@@ -33,18 +33,31 @@ func (a *API) throughProxy(r *http.Request) bool {
 	return err == nil && trusted(a.cfg.TrustedProxies, peer.Addr().Unmap().WithZone(""))
 }
 
-// misdirect answers 421: the client shall open a conn for the host that it wants.
-func (a *API) misdirect(w http.ResponseWriter, r *http.Request) {
-	p := client.NewProblem(&protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: ruleDomain, RequestID: requestID(r.Context()),
-		Message: "this connection was opened for another name", Hint: "open one for the host that the request names"})
-	p.Status, p.Title = http.StatusMisdirectedRequest, http.StatusText(http.StatusMisdirectedRequest)
+// plain answers what no handler of ours could judge yet, with a status that no code stands for.
+func (a *API) plain(w http.ResponseWriter, r *http.Request, status int, e *protocol.Error) {
+	e.Origin, e.Rule, e.RequestID = protocol.OriginRelay, ruleDomain, requestID(r.Context())
+	p := client.NewProblem(e)
+	p.Status, p.Title = status, http.StatusText(status)
 	b, err := json.Marshal(p)
 	if err != nil { // it is of texts alone
 		b = []byte("{}")
 	}
 	w.Header().Set("Content-Type", client.ContentProblem)
-	w.WriteHeader(p.Status)
+	w.WriteHeader(status)
 	_, _ = w.Write(append(b, '\n'))
+}
+
+// named judges a request by the names that it came under, and answers one that it refuses.
+func (a *API) named(w http.ResponseWriter, r *http.Request) bool {
+	switch {
+	case a.misdirected(r):
+		a.plain(w, r, http.StatusMisdirectedRequest, &protocol.Error{Code: protocol.CodeDenied, Message: "this connection was opened for another name", Hint: "open one for the host that the request names"})
+		return false
+	case !a.cfg.DomainHTTP10 && !r.ProtoAtLeast(1, 1) && a.cfg.Directory.Snapshot().DomainOf(r.Host) != nil:
+		a.plain(w, r, http.StatusHTTPVersionNotSupported, &protocol.Error{Code: protocol.CodeUnsupported, Message: "under this name the relay takes HTTP/1.1 and HTTP/2", Hint: "use HTTP/1.1 or newer, or ask the relay's operator"})
+		return false
+	}
+	return true
 }
 
 // under refuses whoever is of another workspace than the name that the request came under.

@@ -75,12 +75,13 @@ const (
 	SourceNetwork
 	RepeatKey
 	NameOfDomain
+	ACMEKey
 	purposes
 )
 
 var purposeNames = [purposes]string{
 	"workspace name", "group name", "connection name", "principal name", "api token", "join token", "grant",
-	"gateway address", "role name", "team name", "team member", "session", "user", "one-time code", "recovery code", "source network", "idempotency key", "domain",
+	"gateway address", "role name", "team name", "team member", "session", "user", "one-time code", "recovery code", "source network", "idempotency key", "domain", "acme key",
 }
 
 // mac is a pool of HMACs under one key: the hot path allocates nothing.

@@ -89,7 +89,7 @@ func TestDigests(t *testing.T) {
 	create(t, v, "ws_b")
 	seen := map[[32]byte]string{}
 	for _, ws := range []string{"ws_a", "ws_b"} {
-		for p := vault.NameOfWorkspace; p <= vault.NameOfDomain; p++ {
+		for p := vault.NameOfWorkspace; p <= vault.ACMEKey; p++ {
 			for _, text := range []string{"", "sales", "Sales", strings.Repeat("long", 100)} {
 				d, err := v.Digest(ws, p, text)
 				d2, _ := v.Digest(ws, p, text)
