@@ -40,6 +40,7 @@ type Config struct {
 	Agents      Agents   `yaml:"agents"`
 	Gateway     Gateway  `yaml:"gateway"`
 	Budget      Budget   `yaml:"budget"`
+	Quota       Quota    `yaml:"quota"` // of each workspace
 	API         API      `yaml:"api"`
 	Audit       Audit    `yaml:"audit"`
 	SignIn      SignIn   `yaml:"sign_in"`
@@ -84,6 +85,19 @@ type Budget struct {
 	Burst      int64       `yaml:"burst"`      // operations begun at once; 0: as many as Rate
 	Concurrent int64       `yaml:"concurrent"` // operations and open dials at a time
 	Egress     config.Size `yaml:"egress"`     // bytes a second towards callers
+}
+
+// Quota bounds what a workspace may have; 0: no bound beside those that hold everywhere.
+type Quota struct {
+	Agents          int `yaml:"agents"`
+	Connections     int `yaml:"connections"`
+	Users           int `yaml:"users"`
+	ServiceAccounts int `yaml:"service_accounts"`
+	Tokens          int `yaml:"tokens"` // that are neither revoked nor expired
+}
+
+func (q Quota) of() directory.Quota {
+	return directory.Quota{Agents: q.Agents, Connections: q.Connections, Users: q.Users, Services: q.ServiceAccounts, Tokens: q.Tokens}
 }
 
 func (b Budget) limits() budget.Limits {
@@ -261,6 +275,11 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 	}
 	if n := c.SignIn.PasswordRounds; n < vault.MinRounds || n > vault.MaxRounds {
 		fault("sign_in.password_rounds", "is out of range", fmt.Sprintf("from %d to %d; %d is the default", vault.MinRounds, vault.MaxRounds, vault.Rounds))
+	}
+	for _, kind := range directory.Quotas {
+		if c.Quota.of().Of(kind) < 0 {
+			fault("quota."+kind, "is out of range", "a number, or 0 for no bound")
+		}
 	}
 	if field, want := c.Budget.limits().Check(); field != "" {
 		fault("budget."+field, "is out of range", want)

@@ -96,6 +96,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		o.Drain = DrainTime
 	}
 	c := directoryConfig(o.Config, o.Logger)
+	c.Quota = o.Config.Quota.of() // not for commands on the relay's own host: who is at a quota must get in all the same
 	if o.Config.SignIn.LeakedPasswords != "" {
 		if c.Leaked, err = password.OpenLeaked(o.Config.SignIn.LeakedPasswords); err != nil {
 			return nil, fmt.Errorf("sign_in.leaked_passwords: %w", err)

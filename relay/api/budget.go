@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/relay/authz"
@@ -13,6 +14,13 @@ func (a *API) budgetRoutes() {
 	const ofWorkspace, ofConnection = "/workspaces/{workspace}/budget", "/workspaces/{workspace}/connections/{name}/budget"
 	route(a, "GET", ofWorkspace, authz.BudgetsRead, "The workspace's budget, and what became of it", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.Budget], error) {
 		return a.budget(v.workspace.ID, v.workspace.Budget, v.workspace.BudgetETag()), nil
+	})
+	route(a, "GET", "/workspaces/{workspace}/quota", authz.BudgetsRead, "How much the workspace has of what the operator bounds", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Quota]], error) {
+		l, most := client.List[client.Quota]{Items: []client.Quota{}}, a.cfg.Directory.Quota()
+		for _, kind := range directory.Quotas {
+			l.Items = append(l.Items, client.Quota{Of: kind, Used: v.workspace.Uses(kind, time.Now()), Most: most.Of(kind)})
+		}
+		return &out[client.List[client.Quota]]{l}, nil
 	})
 	route(a, "PUT", ofWorkspace, authz.BudgetsManage, "Replace the workspace's limits; what runs goes on, by the new ones", 200, func(ctx context.Context, v *visit, i *in[client.Limits]) (*out[client.Budget], error) {
 		return a.setBudget(ctx, v, nil, i.Body)

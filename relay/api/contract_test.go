@@ -159,6 +159,7 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 		t.Error(a.body)
 	}
 	do("PUT "+ws+"/budget", own+"/budget", `{}`, 200)
+	do("GET "+ws+"/quota", own+"/quota", "", 200)
 	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t","roles":["analyst"],"expires_in_seconds":60}`, 201)
 	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t2","roles":[]}`, 400)
 	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t2","roles":["analyst"],"connections":["gone"]}`, 404)

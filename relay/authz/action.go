@@ -139,7 +139,7 @@ var Actions = []Permission{
 	{JoinTokensRead, OnWorkspace, JoinTokens, View, "GET /join-tokens", operators},
 	{JoinTokensManage, OnWorkspace, JoinTokens, Manage, "POST /join-tokens, DELETE /join-tokens/{id}", operators},
 	{AuditRead, OnWorkspace, AuditLogs, View, "GET /audit/events, GET /audit/log, GET /audit/checkpoints, GET /audit/key, POST /explain/replay (grants.read on the workspace too)", operators},
-	{BudgetsRead, OnWorkspace, Budgets, View, "GET /budget, GET /connections/{connection}/budget", operators},
+	{BudgetsRead, OnWorkspace, Budgets, View, "GET /budget, GET /connections/{connection}/budget, GET /quota", operators},
 	{BudgetsManage, OnWorkspace, Budgets, Manage, "PUT /budget, PUT /connections/{connection}/budget", admins},
 	{AllowlistRead, OnWorkspace, Allowlists, View, "GET /allowlist", operators},
 	{AllowlistManage, OnWorkspace, Allowlists, Manage, "PUT /allowlist", admins},

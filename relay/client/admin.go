@@ -162,6 +162,11 @@ func (c *Client) DeleteServiceAccount(ctx context.Context, name string) error {
 	return c.do(ctx, http.MethodDelete, c.ws("service-accounts", name), nil, nil, nil)
 }
 
+// Quotas tells how much the workspace has of what the relay's operator bounds.
+func (c *Client) Quotas(ctx context.Context) ([]Quota, error) {
+	return all[Quota](ctx, c, c.ws("quota"))
+}
+
 // Domains lists the workspace's own names.
 func (c *Client) Domains(ctx context.Context) ([]Domain, error) {
 	return all[Domain](ctx, c, c.ws("domains"))

@@ -223,6 +223,13 @@ type NewPersonalToken struct {
 	ExpiresInSeconds int64      `json:"expires_in_seconds,omitempty"`
 }
 
+// Quota is how much a workspace has of something that the relay's operator bounds.
+type Quota struct {
+	Of   string `json:"of"` // agents, connections, users, service_accounts, tokens
+	Used int    `json:"used"`
+	Most int    `json:"most,omitempty"` // 0: no bound
+}
+
 // Domain is a name of a workspace's own that callers reach the relay by.
 type Domain struct {
 	ID        string    `json:"id"`

@@ -409,6 +409,9 @@ func (d *Directory) Enroll(ctx context.Context, token secret.Bytes, e Enrolment,
 			Version: 1, Sealed: sealed}); err != nil {
 			return err
 		}
+		if err := d.within(tx, t.Workspace, QuotaAgents); err != nil {
+			return err
+		}
 		return d.issue(tx, t, at, issue)
 	})
 	if err != nil {

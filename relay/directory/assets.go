@@ -185,6 +185,9 @@ func (d *Directory) createConnection(ctx context.Context, workspace, group strin
 			NameDigest: digest[:], Sealed: sealed}), noGroup(), protocol.Errorf(protocol.CodeConflict, "a connection of this name exists")); err != nil {
 			return err
 		}
+		if err := d.within(tx, w.ID, QuotaConnections); err != nil {
+			return err
+		}
 		return more(tx, w.ID, id)
 	})
 	if err != nil {

@@ -214,8 +214,9 @@ func (d *Directory) createUser(ctx context.Context, w *Workspace, n NewUser, may
 			return err
 		}
 		m.Tag = tag
-		return as(tx.InsertUser(m), &protocol.Error{Code: protocol.CodeNotFound, Message: "no such person", Hint: `a person's id is what "fairlead account" shows`},
+		err = as(tx.InsertUser(m), &protocol.Error{Code: protocol.CodeNotFound, Message: "no such person", Hint: `a person's id is what "fairlead account" shows`},
 			protocol.Errorf(protocol.CodeConflict, "the person belongs to the workspace already"))
+		return cmpErr(err, d.within(tx, w.ID, QuotaUsers))
 	})
 	if err != nil {
 		return nil, none, err

@@ -85,6 +85,9 @@ func (d *Directory) CreateService(ctx context.Context, by By, workspace string, 
 		if err := d.insertPrincipal(tx, w.ID, id, n.Name, authz.Service, at); err != nil {
 			return as(err, nil, &protocol.Error{Code: protocol.CodeConflict, Message: "a principal of this name exists", Hint: "choose another name"})
 		}
+		if err := d.within(tx, w.ID, QuotaServices); err != nil {
+			return err
+		}
 		for _, g := range grants {
 			if err := d.insertGrant(tx, store.Grant{Workspace: w.ID, Principal: id, Role: string(g.Role), Created: toMs(at)}, nil); err != nil {
 				return err

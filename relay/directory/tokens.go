@@ -244,8 +244,14 @@ func (d *Directory) createToken(ctx context.Context, w *Workspace, n NewToken, m
 				}
 			}
 		}
-		return as(d.insertToken(tx, store.APIToken{ID: id, Workspace: w.ID, Principal: principal, Digest: digest[:], Verifier: verifier,
+		if n.Principal == "" {
+			if err := d.within(tx, w.ID, QuotaServices); err != nil {
+				return err
+			}
+		}
+		err = as(d.insertToken(tx, store.APIToken{ID: id, Workspace: w.ID, Principal: principal, Digest: digest[:], Verifier: verifier,
 			Created: toMs(at), Expires: toMs(at.Add(n.Life))}, n.Name, only), noPrincipal(), nil)
+		return cmpErr(err, d.within(tx, w.ID, QuotaTokens))
 	})
 	if err != nil {
 		return nil, none, err

@@ -45,6 +45,7 @@ type grammar struct {
 	Domains     domainsCommands     `cmd:"" help:"Manage names of the workspace's own that its people call the relay by."`
 	Allowlist   allowlistCommands   `cmd:"" help:"Show and set the addresses that may call the relay."`
 	Budget      budgetCommands      `cmd:"" help:"Show and set what the workspace and its connections may use of the relay."`
+	Quota       quotaCommand        `cmd:"" help:"Show how much the workspace has of what the relay's operator bounds."`
 	Audit       auditCommands       `cmd:"" help:"Read and verify the audit log."`
 }
 

@@ -339,6 +339,7 @@ func TestTokensAndAllowlist(t *testing.T) {
 	run("tokens", "revoke", "tok_own", "--mine").want(t, 0, "", "is revoked")
 	run("tokens", "revoke", "tok_own", "--mine").want(t, 66, "", "no such token")
 	run("tokens", "create", "one", "--for", "nightly", "--only-connection", "sales", "-o", "json").want(t, 0, `"sales"`, "")
+	run("quota").want(t, 0, "no bound", "")
 	run("domains", "add", "data.example.com").want(t, 0, "", "until ")
 	run("domains", "list").want(t, 0, "data.example.com", "")
 	run("domains", "remove", "data.example.com").want(t, 0, "", "no longer")
