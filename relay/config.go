@@ -46,7 +46,9 @@ type Config struct {
 	SignIn      SignIn   `yaml:"sign_in"`
 	// TrustedProxies are prefixes of load balancers that may name the caller's address in X-Forwarded-For.
 	TrustedProxies []string `yaml:"trusted_proxies"`
-	Log            Log      `yaml:"log"`
+	// ProxyProtocol are prefixes of load balancers whose connections to the port must begin with a PROXY protocol header, version 2.
+	ProxyProtocol []string `yaml:"proxy_protocol"`
+	Log           Log      `yaml:"log"`
 }
 
 // KEK says where the key-encryption key is: one of the two.
@@ -332,13 +334,15 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 			fault(at, "holds the host of public_address, which all workspaces share", "name what workspaces may take for themselves")
 		}
 	}
-	for i, p := range c.TrustedProxies {
-		prefix, err := allowlist.ParsePrefix(p)
-		switch {
-		case err != nil:
-			fault(config.Index("trusted_proxies", i), err.Error(), "such as 10.0.0.0/24")
-		case prefix.Bits() == 0:
-			fault(config.Index("trusted_proxies", i), "trusts everybody, so anybody could claim any address", "name the load balancers' own addresses")
+	for key, list := range map[string][]string{"trusted_proxies": c.TrustedProxies, "proxy_protocol": c.ProxyProtocol} {
+		for i, p := range list {
+			prefix, err := allowlist.ParsePrefix(p)
+			switch {
+			case err != nil:
+				fault(config.Index(key, i), err.Error(), "such as 10.0.0.0/24")
+			case prefix.Bits() < widest(prefix.Addr()):
+				fault(config.Index(key, i), "trusts everybody, so anybody could claim any address", "name the load balancers' own addresses")
+			}
 		}
 	}
 	switch strings.ToLower(c.Log.Level) {
@@ -369,9 +373,19 @@ func (c *Config) gateways() gateway.Config {
 	return g
 }
 
-func (c *Config) proxies() []netip.Prefix {
+// widest is the shortest prefix that load balancers may have: those of the greatest private networks, 10.0.0.0/8 and fc00::/7.
+// A shorter one holds much of the Internet, which two or three of them would hold whole.
+func widest(a netip.Addr) int {
+	if a.Is4() {
+		return 8
+	}
+	return 7
+}
+
+// prefixes are those of a list that was validated.
+func prefixes(list []string) []netip.Prefix {
 	var out []netip.Prefix
-	for _, p := range c.TrustedProxies {
+	for _, p := range list {
 		if prefix, err := allowlist.ParsePrefix(p); err == nil { // validated
 			out = append(out, prefix)
 		}

@@ -140,9 +140,19 @@ func TestBadRelayYAMLIsToldWhere(t *testing.T) {
 		{"everything as a domain", good + "api: {domains: [\"*\"]}\n", 3, "api.domains[0]", "data.example.com"},
 		{"the relay's own name as a domain", good + "api: {domains: [relay.example.com]}\n", 3, "api.domains[0]", "take for themselves"},
 		{"the relay's own name below a star", good + "api: {domains: [\"*.example.com\"]}\n", 3, "api.domains[0]", "take for themselves"},
-		{"E3 everybody of IPv6 is a proxy", good + "trusted_proxies: [\"::/0\"]\n", 3, "trusted_proxies[0]", "own addresses"},
-		{"E3 a star is a proxy", good + "trusted_proxies: [\"*\"]\n", 3, "trusted_proxies[0]", "10.0.0.0/24"},
 		{"E3 everybody is a proxy", good + "trusted_proxies:\n  - 10.0.0.0/8\n  - 0.0.0.0/0\n", 5, "trusted_proxies[1]", "own addresses"},
+		{"E3 every IPv6 address is a proxy", good + "trusted_proxies: [\"::/0\"]\n", 3, "trusted_proxies[0]", "own addresses"},
+		{"E3 proxies by a star", good + "trusted_proxies: [\"*\"]\n", 3, "trusted_proxies[0]", "10.0.0.0/24"},
+		{"E3 half of everybody is a proxy", good + "trusted_proxies: [128.0.0.0/1]\n", 3, "trusted_proxies[0]", "own addresses"},
+		{"E3 every global IPv6 address is a proxy", good + "trusted_proxies: [\"2000::/3\"]\n", 3, "trusted_proxies[0]", "own addresses"},
+		{"E3 everybody is a proxy, mapped", good + "trusted_proxies: [\"::ffff:0.0.0.0/96\"]\n", 3, "trusted_proxies[0]", ""},
+		{"E3 everybody is a balancer", good + "proxy_protocol:\n  - 10.0.0.10\n  - 0.0.0.0/0\n", 5, "proxy_protocol[1]", "own addresses"},
+		{"E3 every IPv6 address is a balancer", good + "proxy_protocol: [\"::/0\"]\n", 3, "proxy_protocol[0]", "own addresses"},
+		{"E3 balancers by a star", good + "proxy_protocol: [\"*\"]\n", 3, "proxy_protocol[0]", "10.0.0.0/24"},
+		{"E3 half of everybody is a balancer", good + "proxy_protocol: [0.0.0.0/1]\n", 3, "proxy_protocol[0]", "own addresses"},
+		{"E3 every global IPv6 address is a balancer", good + "proxy_protocol: [\"2000::/3\"]\n", 3, "proxy_protocol[0]", "own addresses"},
+		{"balancer with host bits", good + "proxy_protocol: [10.0.0.1/8]\n", 3, "proxy_protocol[0]", "10.0.0.0/8"},
+		{"a switch where balancers belong", good + "proxy_protocol: true\n", 3, "proxy_protocol", ""},
 		{"proxy with host bits", good + "trusted_proxies: [10.0.0.1/8]\n", 3, "trusted_proxies[0]", "10.0.0.0/8"},
 		{"unknown level", good + "log: {level: loud}\n", 3, "log.level", "debug, info, warn or error"},
 		{"unknown format", good + "log: {format: xml}\n", 3, "log.format", "text or json"},
@@ -167,6 +177,21 @@ func TestBadRelayYAMLIsToldWhere(t *testing.T) {
 				t.Errorf("fault says %q, hint %q; want %q in it", f.Message, f.Hint, c.says)
 			}
 		})
+	}
+}
+
+// The greatest private networks are nobody else's, so they may be named whole.
+func TestPrivateNetworksMayHoldTheBalancers(t *testing.T) {
+	const list = "[10.0.0.0/8, 172.16.0.0/12, \"fc00::/7\", 10.0.0.10, \"2001:db8::1\"]\n"
+	c, err := LoadConfig(configCopy(t, []byte("version: 1\npublic_address: relay.example.com:443\ntrusted_proxies: "+list+"proxy_protocol: "+list)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := prefixes(c.ProxyProtocol); len(got) != 5 || got[2].String() != "fc00::/7" || got[3].String() != "10.0.0.10/32" {
+		t.Errorf("balancers are %v", got)
+	}
+	if got := DefaultConfig(); len(got.ProxyProtocol) > 0 || len(got.TrustedProxies) > 0 {
+		t.Error("somebody is trusted by default")
 	}
 }
 

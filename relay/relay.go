@@ -154,7 +154,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		return nil, err
 	}
 	conf := api.Config{Domains: o.Config.API.Domains, DomainHTTP10: o.Config.API.DomainMinHTTP == "1.0", Certificate: certs.of, Directory: dir, Authn: authenticator, People: signIn, Hub: r.hub, Dispatch: r.dispatch, Gateways: r.gateways, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
-		JoinToken: r.joinToken, TrustedProxies: o.Config.proxies(), Version: o.Version, Logger: o.Logger}
+		JoinToken: r.joinToken, TrustedProxies: prefixes(o.Config.TrustedProxies), Version: o.Version, Logger: o.Logger}
 	if o.Config.Agents.WebSocket {
 		conf.Tunnel = r.serveWebSocket
 	}
@@ -163,6 +163,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	agents := mtls.NewVerifier(r.auth.roots, mtls.RoleAgent)
 	r.tcfg.Identify = agents.Identity
 	r.tcfg.Logger, r.tcfg.Congestion = o.Logger, o.Config.Congestion
+	r.tcfg.ProxyProtocol = prefixes(o.Config.ProxyProtocol)
 	r.tcfg.Backlog = 256 // room for it is held in each of thousands of idle tunnels
 	if err := tunnel.CheckCongestion(o.Config.Congestion); err != nil {
 		o.Logger.Warn("connections use the system's congestion control", "reason", err)

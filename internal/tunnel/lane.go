@@ -364,10 +364,7 @@ func (l *Lane) RemoteAddr() net.Addr { return l.conn.RemoteAddr() }
 
 // keepAlive finds a dead peer of an idle lane. That of a busy one is found by its tunnel.
 func keepAlive(c net.Conn) {
-	if b, ok := c.(*batchConn); ok {
-		c = b.Conn
-	}
-	if tcp, ok := c.(*net.TCPConn); ok {
+	if tcp, ok := socket(c); ok {
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 3 * time.Second, Count: 3}) // a lane works without
 	}
 }

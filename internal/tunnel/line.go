@@ -138,11 +138,24 @@ func refuse(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// arrive puts a connection in line.
+// arrive puts a connection in line: that of load balancers' headers, or that of handshakes.
 func (m *Mux) arrive(conn net.Conn) {
+	g := &m.hands
+	if m.isBalancer(conn) {
+		g = &m.heads
+	}
 	m.mu.Lock()
-	refused := m.line.join(conn, sourceOf(conn), time.Now(), m.cfg.MaxWaiting, m.cfg.HandshakeWait)
+	refused := m.join(g, conn)
 	m.mu.Unlock()
+	m.joined(refused)
+}
+
+// join puts a connection in line and gives the one to refuse for it, if any; joined must follow. m.mu is held.
+func (m *Mux) join(g *gate, conn net.Conn) (refused net.Conn) {
+	return g.line.join(conn, sourceOf(conn), time.Now(), m.cfg.MaxWaiting, m.cfg.HandshakeWait)
+}
+
+func (m *Mux) joined(refused net.Conn) {
 	if refused != nil {
 		m.cfg.Logger.Debug("too many handshakes wait; refused", "from", refused.RemoteAddr().String())
 		refuse(refused)
@@ -157,15 +170,19 @@ func (m *Mux) usher(ctx context.Context) {
 	for {
 		m.mu.Lock()
 		freed := m.freed
-		began, late, next := m.callIn(time.Now())
+		heads, late, next := m.callIn(&m.heads, time.Now())
+		hands, more, soon := m.callIn(&m.hands, time.Now())
 		m.mu.Unlock()
-		for _, p := range began {
+		for _, p := range heads {
+			m.tasks.Go(func() { m.behind(p) })
+		}
+		for _, p := range hands {
 			m.tasks.Go(func() { m.handshake(ctx, p) })
 		}
-		for _, conn := range late {
+		for _, conn := range append(late, more...) {
 			refuse(conn)
 		}
-		timer.Reset(next)
+		timer.Reset(min(next, soon))
 		select {
 		case <-ctx.Done():
 			return
@@ -178,18 +195,18 @@ func (m *Mux) usher(ctx context.Context) {
 
 // callIn takes from the line those for whom there is room, and those who have waited too long. next is when to look again
 // even if nothing happens: a handshake may have hung for so long by then that it makes way. m.mu is held.
-func (m *Mux) callIn(now time.Time) (began []*pending, late []net.Conn, next time.Duration) {
-	late = m.line.sweep(now, m.cfg.HandshakeWait)
-	if m.line.n == 0 {
+func (m *Mux) callIn(g *gate, now time.Time) (began []*pending, late []net.Conn, next time.Duration) {
+	late = g.line.sweep(now, m.cfg.HandshakeWait)
+	if g.line.n == 0 {
 		return nil, late, time.Hour
 	}
 	next = sweepLine
-	for m.line.n > 0 {
-		if ok, in := m.makeRoom(m.pending, m.cfg.MaxHandshakes, now); !ok {
+	for g.line.n > 0 {
+		if ok, in := m.makeRoom(g.pending, m.cfg.MaxHandshakes, now); !ok {
 			return began, late, min(next, in)
 		}
-		w, source, ok := m.line.first(now, func(s netip.Prefix) bool {
-			of := m.sources[s]
+		w, source, ok := g.line.first(now, func(s netip.Prefix) bool {
+			of := g.sources[s]
 			if of == nil {
 				return true
 			}
@@ -203,8 +220,8 @@ func (m *Mux) callIn(now time.Time) (began []*pending, late []net.Conn, next tim
 		if !ok {
 			return began, late, next
 		}
-		p := &pending{conn: w.conn, source: source}
-		m.enter(p, now)
+		p := &pending{conn: w.conn, gate: g, source: source}
+		p.enter(now)
 		began = append(began, p)
 	}
 	return began, late, next

@@ -24,6 +24,9 @@ import (
 // storm of thousands is served one after the other, as fast as can be, while what runs goes on. Who would wait for too long is
 // refused before anything was computed for it.
 //
+// Peers on the list Config.ProxyProtocol are load balancers, which must say first whom they speak for (proxyheader.go): what is
+// counted, and what RemoteAddr gives, is that address.
+//
 // The listeners of Conns give *tls.Conn itself, which http.Server needs to speak HTTP/2: serve the people's listener with
 // srv.Serve(m.Conns("")), leave srv.TLSConfig nil, and have "h2" and "http/1.1" in NextProtos of the default settings.
 // A protocol of our own that is HTTP underneath is served through HTTP1(m.Conns(name)).
@@ -38,15 +41,28 @@ type Mux struct {
 	turns   turns
 	arrived chan struct{} // wakes usher
 
-	mu      sync.Mutex // guards the fields below
+	mu    sync.Mutex    // guards the fields below
+	hands gate          // connections whose TLS handshake is not done
+	heads gate          // those of load balancers whose PROXY header is not there
+	freed chan struct{} // closed and replaced when a handshake ends
+
+	warned time.Time // of a header, last
+}
+
+// gate holds the books of one step that connections go through: who waits for it, and who is at it.
+type gate struct {
 	line    line
 	pending *list.List // of *pending, oldest first
 	sources map[netip.Prefix]*list.List
-	freed   chan struct{} // closed and replaced when a handshake ends
+}
+
+func newGate() gate {
+	return gate{line: line{of: map[netip.Prefix][]waiting{}}, pending: list.New(), sources: map[netip.Prefix]*list.List{}}
 }
 
 type pending struct {
 	conn    net.Conn
+	gate    *gate
 	source  netip.Prefix
 	since   time.Time // when its time began to run; what it waited for us is added
 	stopped time.Time // since when its time stands still; zero: it runs
@@ -59,8 +75,8 @@ type pending struct {
 func Listen(ln net.Listener, confs map[string]*tls.Config, cfg Config) *Mux {
 	m := &Mux{
 		ln: ln, confs: confs, cfg: cfg.withDefaults(), out: map[string]*conns{}, done: make(chan struct{}),
-		pending: list.New(), sources: map[netip.Prefix]*list.List{}, freed: make(chan struct{}),
-		turns: turns{free: runtime.GOMAXPROCS(0)}, arrived: make(chan struct{}, 1), line: line{of: map[netip.Prefix][]waiting{}},
+		hands: newGate(), heads: newGate(), freed: make(chan struct{}),
+		turns: turns{free: runtime.GOMAXPROCS(0)}, arrived: make(chan struct{}, 1),
 	}
 	for alpn, c := range confs {
 		if alpn != "" && !slices.Contains(c.NextProtos, alpn) {
@@ -135,19 +151,19 @@ func pause(ctx context.Context, d time.Duration) bool {
 // admit finds room for the handshake of a connection that does not stand in line. When a source has used up its share, its own
 // oldest makes way if it hangs, else the newcomer is refused. When all room is used up, it waits.
 func (m *Mux) admit(ctx context.Context, conn net.Conn) *pending {
-	p := &pending{conn: conn, source: sourceOf(conn)}
+	p := &pending{conn: conn, gate: &m.hands, source: sourceOf(conn)}
 	for {
 		m.mu.Lock()
 		now := time.Now()
-		if of := m.sources[p.source]; of != nil {
+		if of := m.hands.sources[p.source]; of != nil {
 			if ok, _ := m.makeRoom(of, m.cfg.MaxHandshakesPerSource, now); !ok {
 				m.mu.Unlock()
 				return nil
 			}
 		}
-		ok, in := m.makeRoom(m.pending, m.cfg.MaxHandshakes, now)
+		ok, in := m.makeRoom(m.hands.pending, m.cfg.MaxHandshakes, now)
 		if ok {
-			m.enter(p, now)
+			p.enter(now)
 			m.mu.Unlock()
 			return p
 		}
@@ -187,15 +203,15 @@ func (m *Mux) makeRoom(l *list.List, most int, now time.Time) (ok bool, in time.
 	return false, in
 }
 
-// enter counts a handshake. m.mu is held.
-func (m *Mux) enter(p *pending, now time.Time) {
-	of := m.sources[p.source]
+// enter counts a handshake. Mux.mu is held.
+func (p *pending) enter(now time.Time) {
+	of := p.gate.sources[p.source]
 	if of == nil {
 		of = list.New()
-		m.sources[p.source] = of
+		p.gate.sources[p.source] = of
 	}
-	p.since = now
-	p.all, p.of = m.pending.PushBack(p), of.PushBack(p)
+	p.since = now.Add(-spent(p.conn))
+	p.all, p.of = p.gate.pending.PushBack(p), of.PushBack(p)
 }
 
 // stop and resume hold a handshake's time still while it waits for us.
@@ -232,11 +248,11 @@ func (m *Mux) release(p *pending) {
 	if p.all == nil {
 		return
 	}
-	m.pending.Remove(p.all)
-	of := m.sources[p.source]
+	p.gate.pending.Remove(p.all)
+	of := p.gate.sources[p.source]
 	of.Remove(p.of)
 	if of.Len() == 0 {
-		delete(m.sources, p.source)
+		delete(p.gate.sources, p.source)
 	}
 	p.all, p.of = nil, nil
 	close(m.freed)
@@ -246,11 +262,13 @@ func (m *Mux) release(p *pending) {
 func (m *Mux) abort() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for m.pending.Len() > 0 {
-		m.drop(m.pending.Front().Value.(*pending))
-	}
-	for _, conn := range m.line.all() {
-		_ = conn.Close()
+	for _, g := range []*gate{&m.heads, &m.hands} {
+		for g.pending.Len() > 0 {
+			m.drop(g.pending.Front().Value.(*pending))
+		}
+		for _, conn := range g.line.all() {
+			_ = conn.Close()
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/mtls"
@@ -95,6 +96,11 @@ type Config struct {
 	HandshakeWait          time.Duration // Mux: how long they wait at most; less than peers have patience
 	RetryAbove             int           // QUICListener: unfinished handshakes from which clients must prove their address
 
+	// ProxyProtocol is the networks of load balancers, whose connections must begin with a header of the PROXY protocol, version 2;
+	// of all others it must not. Mux only. Empty: nobody's.
+	ProxyProtocol  []netip.Prefix
+	MaxProxyHeader int // Mux: bytes of addresses and extensions in such a header
+
 	// Identify verifies the peer's chain and says who it is, once the handshake is done: (*mtls.Verifier).Identity of the verifier
 	// that made the TLS settings. nil: mtls.RelayIdentity for who dials, mtls.PeerIdentity for who is dialled.
 	Identify func(tls.ConnectionState) (mtls.Identity, *x509.Certificate, error)
@@ -114,6 +120,7 @@ func DefaultConfig() Config {
 		CloseTimeout:     30 * time.Second,
 		HandshakeTimeout: 10 * time.Second, MaxHandshakes: 1024, MaxHandshakesPerSource: 256,
 		HandshakeGrace: 2 * time.Second, HandshakesAtOnce: 64, MaxWaiting: 8192, HandshakeWait: 8 * time.Second, RetryAbove: 64,
+		MaxProxyHeader: 536,
 	}
 }
 
@@ -139,6 +146,7 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxWaiting, d.MaxWaiting)
 	set(&c.HandshakeWait, d.HandshakeWait)
 	set(&c.RetryAbove, d.RetryAbove)
+	set(&c.MaxProxyHeader, d.MaxProxyHeader)
 	c.Window = min(max(c.Window, minWindow), 16<<20)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
