@@ -91,7 +91,7 @@ func TestProxyHeader(t *testing.T) {
 				switch {
 				case c.want == "":
 					if err == nil || got.IsValid() || !strings.Contains(err.Error(), c.says) {
-						t.Errorf("%s: %s, %v", how, got, err)
+						t.Fatalf("%s: %s, %v", how, got, err)
 					}
 					if in.Len() < len(header)-16 && !errors.Is(err, io.ErrUnexpectedEOF) && !strings.Contains(err.Error(), "nobody connects") {
 						t.Errorf("%s: read %d bytes of a header that is refused by its first 16", how, len(header)-in.Len())
