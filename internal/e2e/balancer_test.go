@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,7 +30,7 @@ func fromBalancer(t *testing.T, relay string) net.Conn {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(balancerAt)}, Timeout: 10 * time.Second}
 	_, p, _ := net.SplitHostPort(relay)
 	c, err := d.Dial("tcp", net.JoinHostPort("127.0.0.1", p))
-	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+	if errors.Is(err, syscall.EADDRNOTAVAIL) && runtime.GOOS != "linux" {
 		t.Skip("this system has one loopback address alone")
 	}
 	if err != nil {
