@@ -116,7 +116,8 @@ func (w *Workspace) WithSources(s Side, prefixes []netip.Prefix, unset bool) (*W
 		}
 	}
 	next := *w
-	next.sources = maps.Clone(w.sources)
+	next.sources = map[Side]*sources{} // w is of a snapshot, which never changes
+	maps.Copy(next.sources, w.sources)
 	if unset {
 		delete(next.sources, s)
 		return &next, nil
@@ -192,7 +193,7 @@ func (w *Workspace) lockedOut(next *Workspace, s, own Side, source netip.Addr, c
 	if s == Sites && cut != nil {
 		if n := cut(func(a netip.Addr) bool { return next.Admits(Sites, a) }); n > 0 {
 			return &protocol.Error{Code: protocol.CodeConflict, Message: fmt.Sprintf("the allowlist would cut %d tunnels of agents that are connected", n),
-				Hint: "see their addresses: fairlead agents show ID; add them, or send confirm: true"}
+				Hint: "see which, and from where: fairlead allowlist set --for agents --dry-run; add their addresses, or send confirm: true"}
 		}
 	}
 	return nil
