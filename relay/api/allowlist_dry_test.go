@@ -120,6 +120,11 @@ func TestAllowlistDryRunNamesWhomTheChangeCuts(t *testing.T) {
 	g.get("DELETE", "/workspaces/default/tokens/"+revokedID, owner, "", nil)
 	_, ended := g.signInFrom("carl", plant)
 	must(t, g.dir.EndSession(ctx, "default", ended, ""))
+	g.person("dora", authz.Analyst)
+	g.signInFrom("dora", plant)
+	dora, err := g.now().FindPrincipal("dora")
+	must(t, err)
+	must(t, g.dir.SetPrincipalDisabled(ctx, "default", dora.ID, true)) // her sessions are there, and do not live
 	for name, c := range all {
 		if a := g.ask("GET", "/whoami", c.text, "", from(c.addr+":40000")); a.status != 200 {
 			t.Fatalf("%s: %d %s", name, a.status, a.body)
