@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -146,6 +147,11 @@ func TestAgentsOffTheirAllowlistAreCut(t *testing.T) {
 	elsewhere := client.SetAllowlist{For: "agents", Prefixes: []string{"203.0.113.0/24"}}
 	if _, err := w.Client.SetAllowlist(ctx, elsewhere); client.CodeOf(err) != protocol.CodeConflict || !strings.Contains(err.Error(), "would cut 1 tunnels") {
 		t.Fatalf("agents were cut unawares: %v", err)
+	}
+	try := elsewhere
+	try.DryRun = true
+	if l, err := w.Client.SetAllowlist(ctx, try); err != nil || l.Lists != nil || l.WouldCut == nil || len(l.WouldCut.Agents) != 1 || !netip.MustParseAddr(l.WouldCut.Agents[0].Address).IsLoopback() || len(l.WouldCut.Tokens) != 0 {
+		t.Fatalf("a dry run says %+v, %v", l.WouldCut, err)
 	}
 	if err := count(t, w.Client); err != nil {
 		t.Fatal(err)

@@ -2,13 +2,10 @@ package api
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"fmt"
 	"io"
 	"math"
 	"net/http"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -17,7 +14,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
-	"github.com/fairleadhq/fairlead/internal/allowlist"
 	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
@@ -334,48 +330,6 @@ func (a *API) admin() {
 	route(a, "DELETE", ws+"/tokens/{id}", authz.TokensManage, "Revoke an API token; what runs with it is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
 		return nil, a.recorded(ctx, v, a.cfg.Directory.RevokeTokenBy(ctx, v.by(), v.workspace.ID, i.ID))
 	})
-
-	route(a, "GET", ws+"/allowlist", authz.AllowlistRead, "The prefixes that callers may come from", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.Allowlist], error) {
-		return allowed(v.workspace), nil
-	})
-	route(a, "PUT", ws+"/allowlist", authz.AllowlistManage, "Replace the allowlist", 200, func(ctx context.Context, v *visit, i *in[client.SetAllowlist]) (*out[client.Allowlist], error) {
-		list, err := parsePrefixes("/prefixes", i.Body.Prefixes)
-		if err != nil {
-			return nil, err
-		}
-		side, own := directory.Side(cmp.Or(i.Body.For, string(directory.Callers))), v.snap.Side(v.principal)
-		switch {
-		case i.Body.Unset && len(list) > 0:
-			err = invalid("/unset: stands beside prefixes", "give one of the two")
-		case i.Body.Unset:
-			err = a.cfg.Directory.UnsetSources(ctx, v.workspace.ID, side, own, v.source, i.Body.Confirm)
-		default:
-			err = a.cfg.Directory.SetSources(ctx, v.workspace.ID, side, list, own, v.source, i.Body.Confirm, func(admits func(netip.Addr) bool) int {
-				return a.cfg.Hub.Outside(v.workspace.ID, admits, false)
-			})
-		}
-		if err != nil {
-			return nil, err
-		}
-		now, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
-		if err != nil {
-			return nil, err
-		}
-		return allowed(now), nil
-	})
-}
-
-func allowed(ws *directory.Workspace) *out[client.Allowlist] {
-	o := client.Allowlist{Prefixes: prefixes(ws.Prefixes), ETag: ws.AllowlistETag()}
-	for _, s := range directory.Sides {
-		if list, own := ws.Sources(s); own && s != directory.Callers {
-			if o.Lists == nil {
-				o.Lists = map[string][]string{}
-			}
-			o.Lists[string(s)] = prefixes(list)
-		}
-	}
-	return &out[client.Allowlist]{o}
 }
 
 func (a *API) oneAgent(v *visit, id string) (*out[client.Agent], error) {
@@ -472,31 +426,6 @@ func token(ws *directory.Workspace, t *directory.Token) client.Token {
 	}
 	if from := t.LastSource(); from.IsValid() {
 		o.LastUsedFrom = from.String()
-	}
-	return o
-}
-
-// parsePrefixes reads networks; the error names the places of all that are none.
-func parsePrefixes(at string, texts []string) (list []netip.Prefix, _ error) {
-	var faults []string
-	for n, s := range texts {
-		p, err := allowlist.ParsePrefix(s)
-		if err != nil { // its text names what was sent
-			faults = append(faults, fmt.Sprintf("%s/%d: not a network in its plain form", at, n))
-			continue
-		}
-		list = append(list, p)
-	}
-	if len(faults) > 0 {
-		return nil, invalid(strings.Join(faults[:min(len(faults), 20)], "; "), "nothing was changed; write 10.20.0.0/16 without host bits, or 10.20.0.5")
-	}
-	return list, nil
-}
-
-func prefixes(list []netip.Prefix) []string {
-	o := make([]string, 0, len(list))
-	for _, p := range list {
-		o = append(o, p.String())
 	}
 	return o
 }

@@ -117,6 +117,7 @@ func New(cfg Config) *API {
 	huma.NewError, huma.NewErrorWithContext = newHumaError, newHumaErrorFor
 	a.huma = humago.NewWithPrefix(a.mux, client.BasePath, hc)
 	a.admin()
+	a.allowlistRoutes()
 	a.gatewayRoutes()
 	a.budgetRoutes()
 	a.rightsRoutes()

@@ -191,6 +191,7 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	do("GET "+ws+"/allowlist", own+"/allowlist", "", 200)
 	do("PUT "+ws+"/allowlist", own+"/allowlist", `{"prefixes":["192.0.2.0/24","2001:db8::/32"]}`, 200)
 	do("PUT "+ws+"/allowlist", own+"/allowlist", `{"prefixes":["203.0.113.0/24"]}`, 409)
+	do("PUT "+ws+"/allowlist", own+"/allowlist", `{"prefixes":["203.0.113.0/24"],"dry_run":true}`, 200)
 	do("GET "+ws+"/audit/key", own+"/audit/key", "", 200)
 	do("POST "+ws+"/roles", own+"/roles", `{"name":"reader","actions":["connection.query","connections.read"]}`, 201)
 	do("POST "+ws+"/roles", own+"/roles", `{"name":"reader","actions":["connection.query"]}`, 409)

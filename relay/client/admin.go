@@ -189,7 +189,7 @@ func (c *Client) Allowlist(ctx context.Context) (Allowlist, error) {
 	return a, c.do(ctx, http.MethodGet, c.ws("allowlist"), nil, nil, &a)
 }
 
-// SetAllowlist replaces the source prefixes.
+// SetAllowlist replaces the source prefixes; of a dry run, it tells who that would cut.
 func (c *Client) SetAllowlist(ctx context.Context, s SetAllowlist) (Allowlist, error) {
 	if s.Prefixes == nil {
 		s.Prefixes = []string{}

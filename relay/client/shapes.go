@@ -280,14 +280,35 @@ type Allowlist struct {
 	// Lists of those that do not go by Prefixes: "people", "tokens", "gateways". Without one, "agents" may come from everywhere.
 	Lists map[string][]string `json:"lists,omitempty" doc:"lists of those that do not go by prefixes: people, tokens, gateways; agents, who may otherwise come from everywhere"`
 	ETag  string              `json:"etag,omitempty"` // of their state; what If-Match takes
+	// WouldCut answers SetAllowlist.DryRun: the lists and their ETag are those in force.
+	WouldCut *AllowlistCut `json:"would_cut,omitempty"`
 }
 
-// SetAllowlist replaces the allowlist. Without Confirm the relay refuses a list that would shut out the caller.
+// AllowlistCut is who is in use and admitted now, and would not be admitted any more. Each list names 1000 at most, by name, and none
+// of those that the caller may not read. Connections through gateway ports are not looked at.
+type AllowlistCut struct {
+	You      bool              `json:"you,omitempty"` // the caller's own address would be shut out
+	Sessions []AllowlistCutOff `json:"sessions"`      // of people, that live, by the address where they began
+	Tokens   []AllowlistCutOff `json:"tokens"`        // that live, by the address that they were last used from
+	Agents   []AllowlistCutOff `json:"agents"`        // that are connected, once for each of their addresses
+	More     map[string]int    `json:"more,omitempty" doc:"how many sessions, tokens and agents the lists do not name: what is beyond 1000, or not for the caller to read"`
+}
+
+// AllowlistCutOff is a session (named by its user), a token or an agent that would be cut off.
+type AllowlistCutOff struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Address string `json:"address,omitempty"` // empty: not known
+}
+
+// SetAllowlist replaces the allowlist. Without Confirm the relay refuses a list that would shut out the caller. With DryRun it
+// changes nothing, and tells in WouldCut who would be cut.
 type SetAllowlist struct {
 	Prefixes []string `json:"prefixes"`
 	For      string   `json:"for,omitempty" doc:"whose list: callers (as when empty), people, tokens, agents or gateways"`
 	Unset    bool     `json:"unset,omitempty" doc:"take the list of that name away: people, tokens and gateways go by that of callers again, agents by none"`
 	Confirm  bool     `json:"confirm,omitempty" doc:"set it even if it shuts out the caller's own address, or cuts agents that are connected"`
+	DryRun   bool     `json:"dry_run,omitempty" doc:"change nothing and tell who would be cut; wants no confirm"`
 }
 
 // QueryRequest is the body of query and exec. MaxRows can only narrow the site's cap; 0 asks for no further cap.

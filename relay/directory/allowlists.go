@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -97,6 +98,40 @@ func (s *Snapshot) Side(p authz.Principal) Side {
 	return Programs
 }
 
+// WithSources gives the workspace as it would be with another list of one side, or, with unset, without the one that the side has:
+// Admits and Rule of what it gives are those that would decide. What no change could make is refused (invalid, too_large).
+// Nothing is changed.
+func (w *Workspace) WithSources(s Side, prefixes []netip.Prefix, unset bool) (*Workspace, error) {
+	switch {
+	case !slices.Contains(Sides, s):
+		return nil, invalid("there is no such allowlist", "callers, people, tokens, agents or gateways")
+	case unset && s == Callers:
+		return nil, invalid("callers always have a list", "set another one, which may be empty")
+	case len(prefixes) > MaxAllowlist:
+		return nil, &protocol.Error{Code: protocol.CodeTooLarge, Message: "the allowlist is too long", Hint: fmt.Sprintf("give at most %d prefixes", MaxAllowlist)}
+	}
+	for _, p := range prefixes {
+		if !plainPrefix(p) {
+			return nil, invalid("a prefix is not in its plain form", "give prefixes like 10.0.0.0/8 or 2001:db8::/32, without host bits")
+		}
+	}
+	next := *w
+	next.sources = map[Side]*sources{} // w is of a snapshot, which never changes
+	maps.Copy(next.sources, w.sources)
+	if unset {
+		delete(next.sources, s)
+		return &next, nil
+	}
+	list := &sources{prefixes: sortedPrefixes(prefixes)}
+	list.list = allowlist.NewList(list.prefixes)
+	if s == Callers {
+		next.Prefixes, next.Allowlist = list.prefixes, list.list
+	} else {
+		next.sources[s] = list
+	}
+	return &next, nil
+}
+
 // SetSources is SetAllowlist for the list of one side. own is the side that who asks is on. Of Sites, cut is called with what the
 // list would admit, and gives how many tunnels it would cut: without confirm that is refused (conflict), too.
 func (d *Directory) SetSources(ctx context.Context, workspace string, s Side, prefixes []netip.Prefix, own Side, source netip.Addr, confirm bool, cut func(func(netip.Addr) bool) int) error {
@@ -104,24 +139,15 @@ func (d *Directory) SetSources(ctx context.Context, workspace string, s Side, pr
 	if err != nil {
 		return err
 	}
-	switch {
-	case !slices.Contains(Sides, s):
-		return noSide()
-	case len(prefixes) > MaxAllowlist:
-		return &protocol.Error{Code: protocol.CodeTooLarge, Message: "the allowlist is too long", Hint: fmt.Sprintf("give at most %d prefixes", MaxAllowlist)}
+	next, err := w.WithSources(s, prefixes, false)
+	if err == nil && !confirm {
+		err = w.lockedOut(next, s, own, source, cut)
 	}
-	for _, p := range prefixes {
-		if !plainPrefix(p) {
-			return invalid("a prefix is not in its plain form", "give prefixes like 10.0.0.0/8 or 2001:db8::/32, without host bits")
-		}
+	if err != nil {
+		return err
 	}
-	list := allowlist.NewList(prefixes)
-	if !confirm {
-		if err := w.lockedOut(s, own, source, cut, list.Contains); err != nil {
-			return err
-		}
-	}
-	return d.changeLists(ctx, w.ID, func(lists map[Side][]netip.Prefix) { lists[s] = sortedPrefixes(prefixes) })
+	list, _ := next.Sources(s)
+	return d.changeLists(ctx, w.ID, func(lists map[Side][]netip.Prefix) { lists[s] = list })
 }
 
 func sortedPrefixes(prefixes []netip.Prefix) []netip.Prefix {
@@ -136,16 +162,12 @@ func (d *Directory) UnsetSources(ctx context.Context, workspace string, s Side, 
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(Sides, s) {
-		return noSide()
+	next, err := w.WithSources(s, nil, true)
+	if err == nil && !confirm {
+		err = w.lockedOut(next, s, own, source, nil)
 	}
-	if s == Callers {
-		return invalid("callers always have a list", "set another one, which may be empty")
-	}
-	if !confirm && s != Sites {
-		if err := w.lockedOut(s, own, source, nil, w.Allowlist.Contains); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	return d.changeLists(ctx, w.ID, func(lists map[Side][]netip.Prefix) { delete(lists, s) })
 }
@@ -162,16 +184,16 @@ func (d *Directory) changeLists(ctx context.Context, workspace string, f func(ma
 	})
 }
 
-// lockedOut refuses what would shut out who asks, or cut agents.
-func (w *Workspace) lockedOut(s, own Side, source netip.Addr, cut func(func(netip.Addr) bool) int, admits func(netip.Addr) bool) error {
-	if (s == own || s == Callers && w.sources[own] == nil) && !admits(source.Unmap()) {
+// lockedOut refuses a list of s, in force in next, that would shut out who asks, or cut agents.
+func (w *Workspace) lockedOut(next *Workspace, s, own Side, source netip.Addr, cut func(func(netip.Addr) bool) int) error {
+	if (s == own || s == Callers && w.sources[own] == nil) && !next.Admits(own, source) {
 		return &protocol.Error{Code: protocol.CodeConflict, Message: "the allowlist would lock out the address that you come from",
 			Hint: "add your own address, or send confirm: true"}
 	}
 	if s == Sites && cut != nil {
-		if n := cut(admits); n > 0 {
+		if n := cut(func(a netip.Addr) bool { return next.Admits(Sites, a) }); n > 0 {
 			return &protocol.Error{Code: protocol.CodeConflict, Message: fmt.Sprintf("the allowlist would cut %d tunnels of agents that are connected", n),
-				Hint: "see their addresses: fairlead agents show ID; add them, or send confirm: true"}
+				Hint: "see which, and from where: fairlead allowlist set --for agents --dry-run; add their addresses, or send confirm: true"}
 		}
 	}
 	return nil
@@ -180,10 +202,6 @@ func (w *Workspace) lockedOut(s, own Side, source netip.Addr, cut func(func(neti
 func outside(w *Workspace, a netip.Addr) error {
 	return &protocol.Error{Code: protocol.CodeDenied, Rule: w.Rule(Sites), Message: "the address " + a.String() + " is not one that agents of the workspace may come from",
 		Hint: "an admin can add it: `fairlead allowlist set --for agents`"}
-}
-
-func noSide() error {
-	return invalid("there is no such allowlist", "callers, people, tokens, agents or gateways")
 }
 
 // writeLists puts all lists of a workspace into one row: whoever can write the database and lacks the key can take all of them away,

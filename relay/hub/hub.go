@@ -159,16 +159,7 @@ func (h *Hub) Kick(agent, reason string) int {
 // Outside counts the tunnels of a workspace that come, or have lanes that come, from an address that admits refuses; with cut it closes
 // them.
 func (h *Hub) Outside(workspace string, admits func(netip.Addr) bool, cut bool) (n int) {
-	h.mu.Lock()
-	var lives []*Live
-	for _, ls := range h.byAgent {
-		for _, l := range ls {
-			if l.tunnel.Peer().Workspace == workspace && !l.from(admits) {
-				lives = append(lives, l)
-			}
-		}
-	}
-	h.mu.Unlock()
+	lives := h.outside(workspace, admits)
 	if cut {
 		for _, l := range lives {
 			h.cfg.Logger.Info("tunnel cut", "agent", l.agent, "reason", "its address is not on the allowlist of agents")
@@ -179,12 +170,47 @@ func (h *Hub) Outside(workspace string, admits func(netip.Addr) bool, cut bool) 
 	return len(lives)
 }
 
-// from reports whether the tunnel and all of its lanes come from where admits lets them.
-func (l *Live) from(admits func(netip.Addr) bool) bool {
+// OutsideFrom tells of the tunnels that Outside counts: by agent, from which addresses they and their lanes come that admits refuses,
+// each once, in order.
+func (h *Hub) OutsideFrom(workspace string, admits func(netip.Addr) bool) map[string][]netip.Addr {
+	by := map[string][]netip.Addr{}
+	for _, l := range h.outside(workspace, admits) {
+		by[l.agent] = append(by[l.agent], l.refused(admits)...)
+	}
+	for agent, from := range by {
+		slices.SortFunc(from, netip.Addr.Compare)
+		by[agent] = slices.Compact(from)
+	}
+	return by
+}
+
+func (h *Hub) outside(workspace string, admits func(netip.Addr) bool) (lives []*Live) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, ls := range h.byAgent {
+		for _, l := range ls {
+			if l.tunnel.Peer().Workspace == workspace && len(l.refused(admits)) > 0 {
+				lives = append(lives, l)
+			}
+		}
+	}
+	return lives
+}
+
+// refused gives the addresses of the tunnel and its lanes that admits does not let in.
+func (l *Live) refused(admits func(netip.Addr) bool) (from []netip.Addr) {
 	l.lanes.mu.Lock()
 	all := slices.Clone(l.lanes.all)
 	l.lanes.mu.Unlock()
-	return admits(AddrOf(l.tunnel.RemoteAddr())) && !slices.ContainsFunc(all, func(lane *tunnel.Lane) bool { return !admits(AddrOf(lane.RemoteAddr())) })
+	if a := AddrOf(l.tunnel.RemoteAddr()); !admits(a) {
+		from = append(from, a)
+	}
+	for _, lane := range all {
+		if a := AddrOf(lane.RemoteAddr()); !admits(a) {
+			from = append(from, a)
+		}
+	}
+	return from
 }
 
 // AddrOf is the address without its port, unmapped; invalid for what has none.

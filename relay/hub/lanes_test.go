@@ -6,9 +6,11 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -160,6 +162,31 @@ func TestLaneWithoutItsTicketIsRefused(t *testing.T) {
 	}
 	if n := lanesOf(s); n != 1 {
 		t.Errorf("%d lanes", n)
+	}
+}
+
+// Who would be outside is told with the addresses of lanes, too, each once.
+func TestOutsideFromTellsOfLanes(t *testing.T) {
+	s := newLaneSite(t, 2)
+	if _, err := s.dial(mtlstest.Agent, s.want()); err != nil {
+		t.Fatal(err)
+	}
+	site, relay := tunnel.Memory(mtlstest.Agent, mtlstest.Relay, tunnel.DefaultConfig())
+	second := s.hub.Add(relay, protocol.Hello{Version: 1})
+	t.Cleanup(func() { site.Close(); relay.Close(); s.hub.Remove(second) })
+	here := netip.MustParseAddr("127.0.0.1")
+	from := func(workspace string, admits func(netip.Addr) bool) string {
+		return fmt.Sprint(s.hub.OutsideFrom(workspace, admits))
+	}
+	own := mtlstest.Agent.Workspace
+	if got, want := from(own, func(a netip.Addr) bool { return a != here }), fmt.Sprint(map[string][]netip.Addr{mtlstest.Agent.ID: {here}}); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if got, want := from(own, func(netip.Addr) bool { return false }), fmt.Sprint(map[string][]netip.Addr{mtlstest.Agent.ID: {{}, here}}); got != want { // tunnels in memory have no address
+		t.Errorf("%s, want %s", got, want)
+	}
+	if got := from(own, func(netip.Addr) bool { return true }) + from("ws_other", func(netip.Addr) bool { return false }); got != "map[]map[]" {
+		t.Error(got)
 	}
 }
 

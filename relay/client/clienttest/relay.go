@@ -352,6 +352,17 @@ func (r *Relay) routes(mux *http.ServeMux) {
 	handle("PUT /allowlist", func(w http.ResponseWriter, q *http.Request) {
 		var s client.SetAllowlist
 		_ = json.NewDecoder(q.Body).Decode(&s)
+		if s.DryRun {
+			cut := client.AllowlistCut{You: !slices.Contains(s.Prefixes, "127.0.0.0/8"), Sessions: []client.AllowlistCutOff{}, Tokens: []client.AllowlistCutOff{}, Agents: []client.AllowlistCutOff{}}
+			if cut.You {
+				cut.Sessions = append(cut.Sessions, client.AllowlistCutOff{ID: "ses_1", Name: "evil\x1b[2Jname", Address: "127.0.0.9"})
+				cut.Tokens = append(cut.Tokens, client.AllowlistCutOff{ID: "tok_1", Name: "admin", Address: "127.0.0.1"})
+				cut.Agents = append(cut.Agents, client.AllowlistCutOff{ID: "agt_1", Name: "plant"})
+				cut.More = map[string]int{"tokens": 7}
+			}
+			answer(w, 200, client.Allowlist{Prefixes: r.Allowlist, WouldCut: &cut})
+			return
+		}
 		if !s.Confirm && !slices.Contains(s.Prefixes, "127.0.0.0/8") {
 			Fail(w, &protocol.Error{Code: protocol.CodeConflict, Message: "this list would shut you out (127.0.0.1)", Origin: protocol.OriginRelay, Hint: "add your address, or confirm"})
 			return

@@ -272,12 +272,14 @@ type allowlistSet struct {
 	None     bool     `help:"Set the empty list, which admits nobody."`
 	Unset    bool     `help:"Take the list that --for names away."`
 	Confirm  bool     `help:"Set it even if it shuts out your own address, or cuts agents that are connected."`
+	DryRun   bool     `help:"Change nothing; show which sessions, tokens and agents would be cut."`
 	allowlistShow
 	ifMatch
 }
 
 func (*allowlistSet) Examples() []string {
-	return []string{"fairlead allowlist set 192.0.2.0/24 2001:db8::/32", "fairlead allowlist set --for agents 198.51.100.0/24", "fairlead allowlist set --for people --unset"}
+	return []string{"fairlead allowlist set 192.0.2.0/24 2001:db8::/32", "fairlead allowlist set --for agents 198.51.100.0/24", "fairlead allowlist set --for people --unset",
+		"fairlead allowlist set --dry-run 192.0.2.0/24"}
 }
 
 func (k *allowlistSet) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
@@ -298,15 +300,53 @@ func (k *allowlistSet) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	if whose == "callers" { // as when nothing is said
 		whose = ""
 	}
-	a, err := k.on(c).SetAllowlist(ctx, client.SetAllowlist{Prefixes: k.Prefixes, For: whose, Unset: k.Unset, Confirm: k.Confirm})
+	a, err := k.on(c).SetAllowlist(ctx, client.SetAllowlist{Prefixes: k.Prefixes, For: whose, Unset: k.Unset, Confirm: k.Confirm, DryRun: k.DryRun})
 	var lockout *protocol.Error
 	if errors.As(err, &lockout) && lockout.Code == protocol.CodeConflict && !k.Confirm {
 		said := *lockout
-		said.Hint = "nothing was changed; add what is missing (fairlead whoami shows your own address), or --confirm"
+		said.Hint = "nothing was changed; add what is missing (fairlead whoami shows your own address, --dry-run who would be cut), or --confirm"
 		return &said
 	}
 	if err != nil {
 		return err
 	}
+	if k.DryRun {
+		return k.printCut(t, a)
+	}
 	return k.print(t, a)
+}
+
+// printCut shows who would be cut. The table is there without a row, too: that nobody would be cut is an answer.
+func (k *allowlistSet) printCut(t *cli.Term, a client.Allowlist) error {
+	if a.WouldCut == nil {
+		return &protocol.Error{Code: protocol.CodeInternal, Message: "the relay did not answer the dry run", Hint: "see with `fairlead allowlist show` whether it changed the list"}
+	}
+	if k.JSON() {
+		t.Notef("nothing was changed\n")
+		return t.JSON(a)
+	}
+	cut := a.WouldCut
+	var rows [][]string
+	for _, kind := range []struct {
+		name string
+		all  []client.AllowlistCutOff
+	}{{"session", cut.Sessions}, {"token", cut.Tokens}, {"agent", cut.Agents}} {
+		for _, one := range kind.all {
+			rows = append(rows, []string{kind.name, one.ID, one.Name, one.Address})
+		}
+	}
+	if err := t.Table([]string{"would cut", "id", "name", "address"}, rows); err != nil {
+		return err
+	}
+	for _, what := range slices.Sorted(maps.Keys(cut.More)) {
+		t.Notef("and %d %s more, that are not named\n", cut.More[what], cli.Clean(what))
+	}
+	if cut.You {
+		t.Notef("your own address would be shut out\n")
+	}
+	if k.For == "callers" || k.For == "gateways" {
+		t.Notef("connections through gateway ports are not looked at\n")
+	}
+	t.Notef("nothing was changed\n")
+	return nil
 }

@@ -362,6 +362,20 @@ func TestTokensAndAllowlist(t *testing.T) {
 
 	run("allowlist", "show").want(t, 0, "127.0.0.0/8\n", "")
 	run("allowlist", "set", "192.0.2.0/24").want(t, 73, "", "shut you out")
+	dry := run("allowlist", "set", "--dry-run", "192.0.2.0/24")
+	dry.want(t, 0, `session    ses_1  evil\x1b[2Jname  127.0.0.9`+"\n", "your own address would be shut out")
+	dry.want(t, 0, "token      tok_1  admin            127.0.0.1\n", "and 7 tokens more")
+	dry.want(t, 0, "agent      agt_1  plant", "nothing was changed")
+	dry.want(t, 0, "WOULD CUT", "gateway ports")
+	if body := r.LastBody(); body != `{"prefixes":["192.0.2.0/24"],"dry_run":true}` {
+		t.Error(body)
+	}
+	run("allowlist", "set", "--dry-run", "192.0.2.0/24", "-o", "json").want(t, 0, `"would_cut": {`, "nothing was changed")
+	if res := run("allowlist", "set", "--dry-run", "--for", "people", "127.0.0.0/8"); res.status != 0 || strings.Count(res.out, "\n") != 1 || strings.Contains(res.errs, "shut out") || strings.Contains(res.errs, "gateway") {
+		t.Errorf("nobody would be cut: %+v", res)
+	}
+	run("allowlist", "set", "--dry-run").want(t, 64, "", "--none")
+	run("allowlist", "show").want(t, 0, "127.0.0.0/8\n", "")
 	run("allowlist", "set", "192.0.2.0/24", "127.0.0.0/8").want(t, 0, "192.0.2.0/24\n127.0.0.0/8\n", "")
 	run("allowlist", "set").want(t, 64, "", "--none")
 	run("allowlist", "set", "::/0", "--none").want(t, 64, "", "--none")
