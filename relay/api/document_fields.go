@@ -204,7 +204,7 @@ var fieldDocs = map[string]field{
 	"NewToken.only":                       {leftOut, "what it shall be limited to"},
 	"Domain.name":                         {`"data.example.com"`, "whole name of a host"},
 	"NewDomain.name":                      {`"data.example.com"`, "whole name of a host that leads to the relay, and that its operator lets workspaces take"},
-	"of":                                  {`"agents"`, "agents, connections, users, service_accounts or tokens (live ones)"},
+	"Quota.name":                          {`"agents"`, "agents, connections, users, service_accounts or tokens (live ones)"},
 	"used":                                {`12`, "how many there are"},
 	"most":                                {`50`, "how many there may be; 0: no bound"},
 	"certificate_ends_at":                 {`"2027-02-26T09:30:00Z"`, "when the certificate for the name ends; left out: callers are shown the relay's own"},

@@ -225,7 +225,7 @@ type NewPersonalToken struct {
 
 // Quota is how much a workspace has of something that the relay's operator bounds.
 type Quota struct {
-	Of   string `json:"of"` // agents, connections, users, service_accounts, tokens
+	Name string `json:"name"` // agents, connections, users, service_accounts, tokens
 	Used int    `json:"used"`
 	Most int    `json:"most,omitempty"` // 0: no bound
 }

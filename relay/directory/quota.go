@@ -22,8 +22,8 @@ const (
 	QuotaTokens      = "tokens" // that are neither revoked nor expired
 )
 
-// Quotas lists what there are quotas of.
-var Quotas = []string{QuotaAgents, QuotaConnections, QuotaUsers, QuotaServices, QuotaTokens}
+// Quotas lists what there are quotas of, in the order of their names.
+var Quotas = []string{QuotaAgents, QuotaConnections, QuotaServices, QuotaTokens, QuotaUsers}
 
 // Of gives the bound of a kind; 0 for none.
 func (q Quota) Of(kind string) int {

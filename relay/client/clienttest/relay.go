@@ -316,7 +316,7 @@ func (r *Relay) routes(mux *http.ServeMux) {
 		drop(w, &r.Tokens, "token", func(t client.Token) bool { return t.ID == q.PathValue("id") })
 	})
 	handle("GET /quota", func(w http.ResponseWriter, q *http.Request) {
-		page(r, w, q, []client.Quota{{Of: "agents", Used: 3, Most: 10}, {Of: "tokens", Used: 2}})
+		page(r, w, q, []client.Quota{{Name: "agents", Used: 3, Most: 10}, {Name: "tokens", Used: 2}})
 	})
 	var domains []client.Domain
 	handle("GET /domains", func(w http.ResponseWriter, q *http.Request) { page(r, w, q, domains) })

@@ -27,6 +27,6 @@ func (k *quotaCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 		if q.Most > 0 {
 			most = strconv.Itoa(q.Most)
 		}
-		return []string{q.Of, strconv.Itoa(q.Used), most}
+		return []string{q.Name, strconv.Itoa(q.Used), most}
 	})
 }
