@@ -23,6 +23,9 @@ func (a *API) misdirected(r *http.Request) bool {
 		return false
 	}
 	s := a.cfg.Directory.Snapshot()
+	if !s.HasDomains() {
+		return false
+	}
 	asked, said := directory.DomainName(r.TLS.ServerName), directory.DomainName(r.Host)
 	return asked != said && (s.DomainOf(asked) != nil || s.DomainOf(said) != nil) && !a.throughProxy(r)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/plan"
 )
 
@@ -79,7 +80,7 @@ func TestApplyThenPlanAndExportThenPlanAreEmpty(t *testing.T) {
 	p := made(t, c, false, file)
 	for _, want := range []string{"create group plant-north", "create role report-reader", "create user anna", "create user carla", "create team night-shift", "create connection sales", "create connection erp",
 		"create grant report-reader to bob on connection sales", "create grant operator to team night-shift on environment production until 2199-12-31T18:00:00Z from 192.0.2.0/24",
-		"change budget of the workspace", "change allowlist of the workspace", "change sign-in policy of the workspace"} {
+		"change budget of the workspace", "change allowlist of the workspace", "change allowlist of agents", "change sign-in policy of the workspace"} {
 		if !slices.Contains(steps(p), want) {
 			t.Errorf("the plan lacks %q: %q", want, steps(p))
 		}
@@ -104,6 +105,28 @@ func TestApplyThenPlanAndExportThenPlanAreEmpty(t *testing.T) {
 	if pr, _ := now.User("carla"); pr == nil || !pr.Disabled {
 		t.Error("carla is let in")
 	}
+	// Lists of sides: one is set, one made empty, one taken away, in one run.
+	lists := written(t, "version: 1\nallowlist: [192.0.2.0/24, \"2001:db8::/32\", 203.0.113.0/24]\nallowlists: {people: [192.0.2.0/24], gateways: []}\n")
+	p = made(t, c, false, lists)
+	if want := []string{"change allowlist of the workspace", "change allowlist of people", "change allowlist of gateways", "change allowlist of agents"}; !slices.Equal(steps(p), want) {
+		t.Errorf("%q, want %q", steps(p), want)
+	}
+	applied(t, c, p)
+	now, err = g.dir.Snapshot().Workspace("default")
+	must(t, err)
+	if people, own := now.Sources(directory.People); !own || len(people) != 1 {
+		t.Errorf("people: %v", people)
+	}
+	if ports, own := now.Sources(directory.Ports); !own || len(ports) != 0 {
+		t.Errorf("gateways: %v", ports)
+	}
+	if _, own := now.Sources(directory.Sites); own || len(now.Prefixes) != 3 {
+		t.Errorf("agents have a list, or callers have %v", now.Prefixes)
+	}
+	if p := made(t, c, false, lists); len(p.Steps) != 0 {
+		t.Errorf("there is something left to do: %q", steps(p))
+	}
+	applied(t, c, made(t, c, false, file))
 	// Export is whole: with prune there is nothing to do either.
 	out, err := plan.Export(t.Context(), c)
 	must(t, err)

@@ -42,6 +42,9 @@ func DomainName(host string) string {
 	return host
 }
 
+// HasDomains tells whether any workspace has a name of its own.
+func (s *Snapshot) HasDomains() bool { return len(s.domains) > 0 }
+
 // DomainOf finds whose name a host is; nil for one that is no workspace's own.
 func (s *Snapshot) DomainOf(host string) *Workspace {
 	if len(s.domains) == 0 {

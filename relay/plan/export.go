@@ -144,6 +144,14 @@ func (o *writer) section(name string, s *state) {
 				o.line(1, "- %s", text(p))
 			}
 		}
+	case "allowlists":
+		if head(len(s.allowlist.Lists), "{} # all go by that of callers; agents may come from everywhere") {
+			for _, side := range sides {
+				if list, ok := s.allowlist.Lists[side]; ok {
+					o.line(1, "%s: %s", side, flow(list))
+				}
+			}
+		}
 	case "sign_in_policy":
 		o.line(0, "sign_in_policy:")
 		for _, l := range policyLines(s.signIn) {

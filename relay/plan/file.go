@@ -28,6 +28,7 @@ type file struct {
 	Grants      []grant               `yaml:"grants"`
 	Budget      *limits               `yaml:"budget"`
 	Allowlist   []string              `yaml:"allowlist"`
+	Allowlists  map[string][]string   `yaml:"allowlists"`
 	SignIn      *policy               `yaml:"sign_in_policy"`
 }
 
@@ -116,6 +117,7 @@ type Wanted struct {
 	grants      []wanted[grant]
 	budget      wanted[limits]
 	allowlist   []string
+	allowlists  map[string][]string // of people, tokens, agents, gateways
 	signIn      wanted[policy]
 
 	faults config.Faults
@@ -179,11 +181,11 @@ func (w *Wanted) add(doc *config.Document, f file) {
 		}
 		w.Workspace = f.Workspace
 	}
-	for _, section := range []string{"groups", "roles", "users", "teams", "connections", "grants", "budget", "allowlist", "sign_in_policy"} {
+	for _, section := range []string{"groups", "roles", "users", "teams", "connections", "grants", "budget", "allowlist", "allowlists", "sign_in_policy"} {
 		if !doc.Has(section) {
 			continue
 		}
-		if was, ok := w.has[section]; ok && slices.Contains([]string{"budget", "allowlist", "sign_in_policy"}, section) {
+		if was, ok := w.has[section]; ok && slices.Contains([]string{"budget", "allowlist", "allowlists", "sign_in_policy"}, section) {
 			w.fault(top.at(section).fault("stands in "+was.doc.File()+", too", "keep it in one file"))
 		}
 		w.has[section] = top.at(section)
@@ -205,6 +207,17 @@ func (w *Wanted) add(doc *config.Document, f file) {
 	if doc.Has("allowlist") {
 		w.allowlist = w.prefixes(f.Allowlist, top.at("allowlist"))
 	}
+	if doc.Has("allowlists") {
+		w.allowlists = map[string][]string{}
+		for side, list := range f.Allowlists {
+			at := top.at("allowlists").at(side)
+			if !slices.Contains(sides, side) {
+				w.fault(at.fault("there is no such allowlist", "people, tokens, agents or gateways; that of callers is allowlist"))
+				continue
+			}
+			w.allowlists[side] = w.prefixes(list, at)
+		}
+	}
 }
 
 func gather[T any](w *Wanted, into map[string]wanted[T], from map[string]T, top where) {
@@ -216,6 +229,9 @@ func gather[T any](w *Wanted, into map[string]wanted[T], from map[string]T, top 
 		into[name] = wanted[T]{is, at}
 	}
 }
+
+// sides are those that can have an allowlist of their own.
+var sides = []string{"people", "tokens", "gateways", "agents"}
 
 // prefixes brings networks into the one form that the relay keeps.
 func (w *Wanted) prefixes(texts []string, at where) []string {

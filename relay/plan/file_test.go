@@ -75,10 +75,11 @@ func TestFaultsHaveTheirPlace(t *testing.T) {
 			`grants[0]: the grant gives no role`, `grants[1]: want to or to_team`, `grants[2]: want to or to_team`, `grants[3]: want environment or connection`, `:7:`, `grants[4].from[0]`},
 		v + "users: {anna: {roles: [analyst]}}\ngrants:\n  - {role: analyst, to: anna}\n  - {role: r, to: b, from: [10.0.0.2, 10.0.0.1]}\n  - {role: r, to: b, from: [10.0.0.1, 10.0.0.2]}\n": {
 			`users.anna.roles[0]: is the same as grants[0]`, `grants[2]: is the same as grants[1]`},
-		v + "allowlist: [10.0.0.1/8, x]\n": {`allowlist[0]`, `allowlist[1]`},
-		v + "budget: {egress: much}\n":     {`budget.egress`},
-		v + "sign_in_policy: {idle: 30}\n": {`sign_in_policy.idle`, `did you mean "30s"?`},
-		v + "teams: &a {x: {members: []}}": {`:2:`},
+		v + "allowlists: {agents: [x], callers: []}\n": {`allowlists.agents[0]`, `allowlists.callers`, "that of callers is allowlist"},
+		v + "allowlist: [10.0.0.1/8, x]\n":             {`allowlist[0]`, `allowlist[1]`},
+		v + "budget: {egress: much}\n":                 {`budget.egress`},
+		v + "sign_in_policy: {idle: 30}\n":             {`sign_in_policy.idle`, `did you mean "30s"?`},
+		v + "teams: &a {x: {members: []}}":             {`:2:`},
 	} {
 		name := written(t, text)[0]
 		_, err := plan.Load(name)
@@ -97,7 +98,7 @@ func TestFaultsHaveTheirPlace(t *testing.T) {
 
 // What two files name is a fault that names both.
 func TestTwoFilesAreOneWhole(t *testing.T) {
-	a := "version: 1\nworkspace: w\ngroups: {g: {}}\nroles: {r: {actions: [connection.query]}}\nbudget: {rate: 1}\nallowlist: [10.0.0.1]\nsign_in_policy: {}\n"
+	a := "version: 1\nworkspace: w\ngroups: {g: {}}\nroles: {r: {actions: [connection.query]}}\nbudget: {rate: 1}\nallowlist: [10.0.0.1]\nallowlists: {}\nsign_in_policy: {}\n"
 	if _, err := plan.Load(written(t, a, "version: 1\ngroups: {h: {}}\nroles: {s: {actions: [connection.query]}}\nusers: {}\n")...); err != nil {
 		t.Error(err)
 	}
@@ -106,12 +107,12 @@ func TestTwoFilesAreOneWhole(t *testing.T) {
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, s := range []string{"groups.g", "roles.r", "budget", "allowlist", "sign_in_policy", "workspace: another file is of another workspace"} {
+	for _, s := range []string{"groups.g", "roles.r", "budget", "allowlist", "allowlists", "sign_in_policy", "workspace: another file is of another workspace"} {
 		if !strings.Contains(err.Error(), s) {
 			t.Errorf("%q is not in\n%v", s, err)
 		}
 	}
-	if strings.Count(err.Error(), "stands in "+names[0]) != 5 {
+	if strings.Count(err.Error(), "stands in "+names[0]) != 6 {
 		t.Error(err)
 	}
 	if _, err := plan.Load("gone.yaml"); !errors.Is(err, os.ErrNotExist) {

@@ -9,7 +9,7 @@ import (
 )
 
 // Sections of a workspace, in the order in which a file is written.
-var sections = []string{"groups", "roles", "users", "teams", "connections", "grants", "budget", "allowlist", "sign_in_policy"}
+var sections = []string{"groups", "roles", "users", "teams", "connections", "grants", "budget", "allowlist", "allowlists", "sign_in_policy"}
 
 // state is what the relay has of the sections that were asked for.
 type state struct {
@@ -56,7 +56,7 @@ func look(ctx context.Context, c *client.Client, has func(section string) bool, 
 	for _, k := range s.connections {
 		do(has("connections") && budgetOf(k.Name), func() (err error) { s.budgets[k.Name], err = c.Budget(ctx, k.Name); return err })
 	}
-	do(has("allowlist"), func() error { s.allowlist, err = c.Allowlist(ctx); return err })
+	do(has("allowlist") || has("allowlists"), func() error { s.allowlist, err = c.Allowlist(ctx); return err })
 	do(has("sign_in_policy"), func() error { s.signIn, err = c.SignInPolicy(ctx); return err })
 	return s, err
 }

@@ -237,13 +237,20 @@ func (m *maker) settings() {
 		m.setBudget("", "", m.s.budgets[""], m.w.budget.is)
 	}
 	if m.has("allowlist") {
-		if diff := difference(m.s.allowlist.Prefixes, m.w.allowlist); len(diff) == 0 {
-			m.Unchanged++
-		} else {
-			m.step(Change, "allowlist", "of the workspace", diff, func(ctx context.Context, r *run) error {
-				_, err := r.c.If(m.s.allowlist.ETag).SetAllowlist(ctx, client.SetAllowlist{Prefixes: m.w.allowlist})
-				return err
-			})
+		m.setAllowlist("of the workspace", m.s.allowlist.Prefixes, client.SetAllowlist{Prefixes: m.w.allowlist})
+	}
+	for _, side := range sides {
+		if !m.has("allowlists") {
+			break
+		}
+		is, set := m.s.allowlist.Lists[side]
+		if want, ok := m.w.allowlists[side]; ok {
+			if !set { // an empty list is another thing than none
+				is = []string{"none of their own"}
+			}
+			m.setAllowlist("of "+side, is, client.SetAllowlist{Prefixes: want, For: side})
+		} else if set {
+			m.setAllowlist("of "+side, is, client.SetAllowlist{For: side, Unset: true})
 		}
 	}
 	if !m.has("sign_in_policy") {
@@ -257,6 +264,26 @@ func (m *maker) settings() {
 	}
 	m.step(Change, "sign-in policy", "of the workspace", difference(policyLines(is), policyLines(want)), func(ctx context.Context, r *run) error {
 		_, err := r.c.If(tag).SetSignInPolicy(ctx, want)
+		return err
+	})
+}
+
+// setAllowlist replaces one of the lists, which have one state together: what the step before made of it is what the next one changes.
+func (m *maker) setAllowlist(name string, is []string, set client.SetAllowlist) {
+	want := set.Prefixes
+	if set.Unset {
+		want = []string{"none of their own"}
+	}
+	diff := difference(is, want)
+	if len(diff) == 0 {
+		m.Unchanged++
+		return
+	}
+	m.step(Change, "allowlist", name, diff, func(ctx context.Context, r *run) error {
+		a, err := r.c.If(m.s.allowlist.ETag).SetAllowlist(ctx, set)
+		if err == nil {
+			m.s.allowlist.ETag = a.ETag
+		}
 		return err
 	})
 }
