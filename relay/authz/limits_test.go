@@ -138,6 +138,24 @@ func TestLimitsFailClosed(t *testing.T) {
 		Decide(placed, Query, con("con_2"), at).Allow || !Decide(placed, Query, con("con_1"), at).Allow {
 		t.Error("limits of place")
 	}
+	if Decide(placed, AgentsRead, con("con_1"), at).Allow {
+		t.Error("what is about the workspace is done on a connection")
+	}
+	if Decide(p.Limited(Limits{From: prefixes("::/0")}), Query, con("con_1"), At{Time: now, Source: netip.MustParseAddr("::ffff:192.0.2.7")}).Allow {
+		t.Error("an address of IPv4 is within all of IPv6")
+	}
+	query := Limits{ByAction: true, Actions: set(t, Query)}
+	for _, twice := range []Principal{p.Limited(query).Limited(Limits{From: prefixes("192.0.2.0/24")}), p.Limited(Limits{From: prefixes("192.0.2.0/24")}).Limited(query)} {
+		if Decide(twice, Exec, con("con_1"), at).Allow || Decide(twice, Query, con("con_1"), At{Time: now, Source: netip.MustParseAddr("198.51.100.7")}).Allow || !Decide(twice, Query, con("con_1"), at).Allow {
+			t.Error("a limit went with the next one")
+		}
+	}
+	for from, may := range map[string]bool{"192.0.2.0/24": true, "192.0.2.128/25": true, "192.0.2.0/23": false, "198.51.100.0/24": false} {
+		g := Grant{Role: Analyst, Workspace: ws, From: prefixes(from)}
+		if MayGive(inside, g, Scope{Workspace: ws}, GrantsManage, at) != may {
+			t.Errorf("giving to %s from within 192.0.2.0/24: want %v", from, may)
+		}
+	}
 	if MayGive(placed, Grant{Role: Analyst, Workspace: ws}, Scope{Workspace: ws}, GrantsManage, at) || !MayGive(placed, Grant{Role: Analyst, Workspace: ws, Connection: "con_1"}, con("con_1"), GrantsManage, at) {
 		t.Error("giving from a limited place")
 	}

@@ -120,6 +120,12 @@ func TestTokensAreLimited(t *testing.T) {
 	want(t, err, protocol.CodeDenied)
 	_, err = d.CreateGrant(ctx, directory.By{ID: in.Principal, Token: "tok_gone"}, "default", directory.NewGrant{Principal: in.Principal, Role: "analyst"})
 	want(t, err, protocol.CodeDenied)
+	// Nor when it is revoked while its request is under way.
+	spent, _, err := d.CreateToken(ctx, owner, "default", directory.NewToken{Name: "spent", Principal: in.Principal})
+	must(t, err)
+	must(t, d.RevokeToken(ctx, "default", spent.ID))
+	_, err = d.CreateGrant(ctx, directory.By{ID: in.Principal, Token: spent.ID, At: by.At}, "default", directory.NewGrant{Principal: in.Principal, Role: "analyst"})
+	want(t, err, protocol.CodeDenied)
 	// Nor does a workspace rest on it.
 	want(t, d.RevokeToken(ctx, "default", in.TokenID), protocol.CodeConflict)
 	// With its connection the limit does not go.
