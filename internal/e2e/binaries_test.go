@@ -99,7 +99,7 @@ func TestProgramsAsAUserRunsThem(t *testing.T) {
 	i.fails(69, nil, "query", "shop", "select 1")
 	i.term(i.relay, 10*time.Second)
 	for _, name := range []string{"relay.log", "agent.log"} {
-		if b, _ := os.ReadFile(i.path(name)); strings.Contains(string(b), "panic") || strings.Contains(string(b), "level=ERROR") {
+		if b, _ := os.ReadFile(i.path(name)); testenv.Panicked(string(b)) != "" || strings.Contains(string(b), "level=ERROR") {
 			t.Errorf("%s has an error:\n%s", name, b)
 		}
 	}

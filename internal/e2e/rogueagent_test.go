@@ -169,7 +169,7 @@ func TestRogueAgentGetsNoFurtherThanItself(t *testing.T) {
 				}
 			}
 		}
-		if strings.Contains(w.Log.String(), "panic") {
+		if testenv.Panicked(w.Log.String()) != "" {
 			t.Error("something panicked")
 		}
 	})

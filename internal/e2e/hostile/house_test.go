@@ -280,8 +280,8 @@ func (h *house) healthy(t testing.TB) {
 		t.Errorf("the relay holds %d MiB", rss>>20)
 	}
 	for _, log := range []*testenv.Log{h.log, h.agentLog} {
-		if strings.Contains(log.String(), "panic") {
-			t.Error("something panicked")
+		if line := testenv.Panicked(log.String()); line != "" {
+			t.Errorf("something panicked: %s", line)
 		}
 	}
 }

@@ -351,7 +351,7 @@ func (s *site) healthy(t testing.TB) {
 	if l := s.listening(t); len(l) > 0 {
 		t.Errorf("P17: the agent listens: %v", l)
 	}
-	if strings.Contains(s.log.String(), "panic") {
+	if testenv.Panicked(s.log.String()) != "" {
 		t.Errorf("the agent panicked:\n%s", s.log)
 	}
 }
