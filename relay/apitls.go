@@ -3,18 +3,14 @@ package relay
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/certificate"
-	"github.com/fairleadhq/fairlead/relay/client"
 )
 
 // API holds what concerns the listener that people and programs call. Agents' tunnels are always mutual TLS 1.3, with the relay's
@@ -209,24 +205,4 @@ func (s *supplied) of(name string) *x509.Certificate {
 		return s.acme.Leaf(name)
 	}
 	return nil
-}
-
-// modern refuses HTTP/1.0 (RFC 9110, 15.6.6).
-func modern(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoAtLeast(1, 1) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		p := client.NewProblem(&protocol.Error{Code: protocol.CodeUnsupported, Origin: protocol.OriginRelay, Rule: "api.min_http", Message: "this relay takes HTTP/1.1 and HTTP/2",
-			Hint: "use HTTP/1.1 or newer, or ask the relay's operator"})
-		p.Status, p.Title = http.StatusHTTPVersionNotSupported, http.StatusText(http.StatusHTTPVersionNotSupported)
-		b, err := json.Marshal(p)
-		if err != nil { // it is of texts alone
-			b = []byte("{}")
-		}
-		w.Header().Set("Content-Type", client.ContentProblem)
-		w.WriteHeader(p.Status)
-		_, _ = w.Write(append(b, '\n'))
-	})
 }

@@ -153,7 +153,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	conf := api.Config{Domains: o.Config.API.Domains, DomainHTTP10: o.Config.API.DomainMinHTTP == "1.0", Certificate: certs.of, Directory: dir, Authn: authenticator, People: signIn, Hub: r.hub, Dispatch: r.dispatch, Gateways: r.gateways, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
+	conf := api.Config{Domains: o.Config.API.Domains, HTTP10: o.Config.API.MinHTTP == "1.0", DomainHTTP10: o.Config.API.DomainMinHTTP == "1.0", Certificate: certs.of, Directory: dir, Authn: authenticator, People: signIn, Hub: r.hub, Dispatch: r.dispatch, Gateways: r.gateways, Log: r.logs.Get, LogKey: key.Public().(ed25519.PublicKey),
 		JoinToken: r.joinToken, TrustedProxies: prefixes(o.Config.TrustedProxies), Version: o.Version, Logger: o.Logger}
 	if o.Config.Agents.WebSocket {
 		conf.Tunnel = r.serveWebSocket
@@ -227,11 +227,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	defer end(nil) // before Wait
 
 	errorLog := slog.NewLogLogger(r.opt.Logger.Handler(), slog.LevelDebug)
-	handler := http.Handler(r.api)
-	if r.opt.Config.API.MinHTTP == "1.1" {
-		handler = modern(handler)
-	}
-	people := &http.Server{Handler: r.instrument(handler), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+	people := &http.Server{Handler: r.instrument(r.api), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: errorLog, // operations that stream set deadlines of their own
 
 		BaseContext: func(net.Listener) context.Context { return inner }}

@@ -55,8 +55,8 @@ type Config struct {
 	Tunnel func(w http.ResponseWriter, r *http.Request, source netip.Addr) error
 	// Domains are the names that workspaces may make their own: each a host, or "*." and what it must end with. Empty: none.
 	Domains []string
-	// DomainHTTP10 lets HTTP/1.0 in under workspaces' own names.
-	DomainHTTP10 bool
+	// HTTP10 lets HTTP/1.0 in, and DomainHTTP10 under workspaces' own names, too.
+	HTTP10, DomainHTTP10 bool
 	// Certificate finds the certificate that callers of a name are shown, if it is for that name; nil: there are none.
 	Certificate func(name string) *x509.Certificate
 	Version     string

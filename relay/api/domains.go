@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -36,29 +35,20 @@ func (a *API) throughProxy(r *http.Request) bool {
 	return err == nil && trusted(a.cfg.TrustedProxies, peer.Addr().Unmap().WithZone(""))
 }
 
-// plain answers what no handler of ours could judge yet, with a status that no code stands for.
-func (a *API) plain(w http.ResponseWriter, r *http.Request, status int, e *protocol.Error) {
-	e.Origin, e.Rule, e.RequestID = protocol.OriginRelay, ruleDomain, requestID(r.Context())
-	p := client.NewProblem(e)
-	p.Status, p.Title = status, http.StatusText(status)
-	b, err := json.Marshal(p)
-	if err != nil { // it is of texts alone
-		b = []byte("{}")
-	}
-	w.Header().Set("Content-Type", client.ContentProblem)
-	w.WriteHeader(status)
-	_, _ = w.Write(append(b, '\n'))
-}
-
-// named judges a request by the names that it came under, and answers one that it refuses.
+// named judges a request by its version of HTTP (RFC 9110, 15.6.6) and the names that it came under, and answers one that it refuses.
 func (a *API) named(w http.ResponseWriter, r *http.Request) bool {
-	switch {
+	refuse := func(status int, code protocol.Code, rule, message, hint string) bool {
+		a.failAs(w, r, status, &protocol.Error{Code: code, Origin: protocol.OriginRelay, Rule: rule, Message: message, Hint: hint})
+		return false
+	}
+	const newer = "use HTTP/1.1 or newer, or ask the relay's operator"
+	switch old := !r.ProtoAtLeast(1, 1); {
+	case old && !a.cfg.HTTP10:
+		return refuse(http.StatusHTTPVersionNotSupported, protocol.CodeUnsupported, "api.min_http", "this relay takes HTTP/1.1 and HTTP/2", newer)
 	case a.misdirected(r):
-		a.plain(w, r, http.StatusMisdirectedRequest, &protocol.Error{Code: protocol.CodeDenied, Message: "this connection was opened for another name", Hint: "open one for the host that the request names"})
-		return false
-	case !a.cfg.DomainHTTP10 && !r.ProtoAtLeast(1, 1) && a.cfg.Directory.Snapshot().DomainOf(r.Host) != nil:
-		a.plain(w, r, http.StatusHTTPVersionNotSupported, &protocol.Error{Code: protocol.CodeUnsupported, Message: "under this name the relay takes HTTP/1.1 and HTTP/2", Hint: "use HTTP/1.1 or newer, or ask the relay's operator"})
-		return false
+		return refuse(http.StatusMisdirectedRequest, protocol.CodeDenied, ruleDomain, "this connection was opened for another name", "open one for the host that the request names")
+	case old && !a.cfg.DomainHTTP10 && a.cfg.Directory.Snapshot().DomainOf(r.Host) != nil:
+		return refuse(http.StatusHTTPVersionNotSupported, protocol.CodeUnsupported, ruleDomain, "under this name the relay takes HTTP/1.1 and HTTP/2", newer)
 	}
 	return true
 }

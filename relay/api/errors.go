@@ -18,15 +18,18 @@ func invalid(message, hint string) *protocol.Error {
 }
 
 // fail answers an error as problem+json. It must not be called after the first byte of an answer.
-func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) { a.failAs(w, r, 0, err) }
+
+// failAs is fail with a status that no code stands for; 0: the code's own.
+func (a *API) failAs(w http.ResponseWriter, r *http.Request, as int, err error) {
 	w.Header().Del("Content-Length")
-	status, body := a.problem(w.Header(), r, err)
+	status, body := a.problem(w.Header(), r, as, err)
 	w.WriteHeader(status)
 	_, _ = w.Write(body)
 }
 
 // problem makes the answer for an error, and logs what the caller must not see of it.
-func (a *API) problem(h http.Header, r *http.Request, err error) (status int, body []byte) {
+func (a *API) problem(h http.Header, r *http.Request, as int, err error) (status int, body []byte) {
 	e := *protocol.AsError(err)
 	if e.Origin == "" {
 		e.Origin = protocol.OriginRelay
@@ -37,7 +40,11 @@ func (a *API) problem(h http.Header, r *http.Request, err error) (status int, bo
 	if e.Code == protocol.CodeInternal {
 		a.cfg.Logger.Error("request failed", "request_id", e.RequestID, "error", e.Unwrap())
 	}
-	b, merr := json.Marshal(client.NewProblem(&e))
+	p := client.NewProblem(&e)
+	if as != 0 {
+		p.Status, p.Title = as, http.StatusText(as)
+	}
+	b, merr := json.Marshal(p)
 	if merr != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -49,7 +56,7 @@ func (a *API) problem(h http.Header, r *http.Request, err error) (status int, bo
 	if e.RetryAfterMs > 0 {
 		h.Set("Retry-After", strconv.FormatInt((e.RetryAfterMs+999)/1000, 10))
 	}
-	return e.Code.Status(), append(b, '\n')
+	return p.Status, append(b, '\n')
 }
 
 // humaError is a problem in the shape that huma wants of its errors.

@@ -103,13 +103,7 @@ func (a *API) again(w http.ResponseWriter, r *http.Request, k *directory.Repeat,
 	switch at := was.At.UTC().Format(time.RFC3339); {
 	case !was.Same(k):
 		e.Code, e.Message, e.Hint = protocol.CodeInvalid, "another request was made with this idempotency key at "+at, "take a new key for what is new"
-		h := w.Header()
-		_, _ = a.problem(h, r, e)
-		p := client.NewProblem(e)
-		p.Status, p.Title, p.RequestID = http.StatusUnprocessableEntity, http.StatusText(http.StatusUnprocessableEntity), requestID(r.Context())
-		b, _ := json.Marshal(p) // of texts alone
-		w.WriteHeader(p.Status)
-		_, _ = w.Write(append(b, '\n'))
+		a.failAs(w, r, http.StatusUnprocessableEntity, e)
 		return
 	case len(was.Body) > 0:
 		w.Header().Set("Content-Type", "application/json")

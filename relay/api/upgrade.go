@@ -57,7 +57,7 @@ func (u *upgrading) refuse(a *API, r *http.Request, err error) {
 		return
 	}
 	resp := http.Response{ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Close: true}
-	status, body := a.problem(resp.Header, r, err)
+	status, body := a.problem(resp.Header, r, 0, err)
 	resp.StatusCode, resp.ContentLength, resp.Body = status, int64(len(body)), io.NopCloser(bytes.NewReader(body))
 	_ = u.conn.SetDeadline(time.Now().Add(problemTime))
 	if err := resp.Write(u.conn); err != nil {

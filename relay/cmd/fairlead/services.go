@@ -73,16 +73,7 @@ type serviceArg struct {
 }
 
 func (k serviceArg) change(ctx context.Context, t *cli.Term, r *relayFlags, only ifMatch, done string, do func(*client.Client, context.Context, string) error) error {
-	c, err := r.open(t)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := do(only.on(c), ctx, k.Name); err != nil {
-		return about(k.Name, err)
-	}
-	t.Notef("service account %s %s\n", cli.Clean(k.Name), done)
-	return nil
+	return r.change(ctx, t, only, "service account", k.Name, done, do)
 }
 
 type servicesDisable struct {

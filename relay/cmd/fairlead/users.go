@@ -126,16 +126,7 @@ type userArg struct {
 }
 
 func (k userArg) change(ctx context.Context, t *cli.Term, r *relayFlags, only ifMatch, done string, do func(*client.Client, context.Context, string) error) error {
-	c, err := r.open(t)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := do(only.on(c), ctx, k.Name); err != nil {
-		return about(k.Name, err)
-	}
-	t.Notef("user %s %s\n", cli.Clean(k.Name), done)
-	return nil
+	return r.change(ctx, t, only, "user", k.Name, done, do)
 }
 
 type usersDisable struct {
