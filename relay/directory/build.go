@@ -80,7 +80,7 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 		s.Relays = append(s.Relays, out)
 	}
 	for _, step := range []func(*vault.Vault, *store.State, *Snapshot) error{
-		s.addGroups, s.addConnections, s.addGateways, s.addBudgets, s.addAgents, s.addRoles, s.addPrincipals, s.addTokens, s.addPeople, s.addAllowlists, s.addDomains,
+		s.addGroups, s.addConnections, s.addGateways, s.addBudgets, s.addAgents, s.addJoinTokens, s.addRoles, s.addPrincipals, s.addTokens, s.addPeople, s.addAllowlists, s.addDomains,
 	} {
 		if err := step(v, st, prev); err != nil {
 			return nil, err
@@ -91,10 +91,8 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 		w.sortRights()
 		slices.SortFunc(w.Groups, func(a, b *Group) int { return cmp.Compare(a.Name, b.Name) })
 		slices.SortFunc(w.Connections, func(a, b *Connection) int { return cmp.Compare(a.Name, b.Name) })
-		slices.SortFunc(w.Agents, func(a, b *Agent) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 		slices.SortFunc(w.Principals, func(a, b *Principal) int { return cmp.Compare(a.Name, b.Name) })
 		slices.SortFunc(w.Tokens, func(a, b *Token) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
-		slices.SortFunc(w.JoinTokens, func(a, b JoinToken) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
 	}
 	return s, nil
 }
@@ -177,6 +175,16 @@ func (s *Snapshot) addGroups(v *vault.Vault, st *store.State, prev *Snapshot) er
 		w.Groups = append(w.Groups, g)
 		w.groups[g.ID], w.groups[g.Name] = g, g
 	}
+	return nil
+}
+
+func (s *Snapshot) addJoinTokens(_ *vault.Vault, st *store.State, prev *Snapshot) error {
+	if prev != nil && st.Same("join_tokens") {
+		for _, w := range s.workspaces {
+			w.JoinTokens = prev.before(w.ID).JoinTokens
+		}
+		return nil
+	}
 	for _, r := range st.JoinTokens {
 		w, err := s.in("join token", r.ID, r.Workspace)
 		if err != nil {
@@ -184,6 +192,9 @@ func (s *Snapshot) addGroups(v *vault.Vault, st *store.State, prev *Snapshot) er
 		}
 		w.JoinTokens = append(w.JoinTokens, JoinToken{ID: r.ID, Workspace: r.Workspace, Group: r.Group, Created: fromMs(r.Created),
 			CreatedBy: r.CreatedBy, Expires: fromMs(r.Expires), UsedAt: fromMs(r.UsedAt), UsedBy: r.UsedBy})
+	}
+	for _, w := range s.workspaces {
+		slices.SortFunc(w.JoinTokens, func(a, b JoinToken) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
 	}
 	return nil
 }
@@ -213,6 +224,15 @@ func (s *Snapshot) addConnections(v *vault.Vault, st *store.State, prev *Snapsho
 }
 
 func (s *Snapshot) addAgents(v *vault.Vault, st *store.State, prev *Snapshot) error {
+	if prev != nil && st.Same("agents", "certificates") {
+		s.agents = prev.agents
+		for _, w := range s.workspaces {
+			if old := prev.byID[w.ID]; old != nil {
+				w.Agents, w.agents, w.members = old.Agents, old.agents, old.members
+			}
+		}
+		return nil
+	}
 	certs := map[string][]Certificate{}
 	for _, r := range st.Certificates {
 		certs[r.Agent] = append(certs[r.Agent], Certificate{Serial: r.Serial, SPKI: r.SPKI, Issued: fromMs(r.Issued),
@@ -246,6 +266,9 @@ func (s *Snapshot) addAgents(v *vault.Vault, st *store.State, prev *Snapshot) er
 		s.agents[a.ID], w.agents[a.ID] = a, a
 		w.Agents = append(w.Agents, a)
 		w.members[a.Group] = append(w.members[a.Group], a)
+	}
+	for _, w := range s.workspaces {
+		slices.SortFunc(w.Agents, func(a, b *Agent) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	}
 	return nil
 }

@@ -64,9 +64,10 @@ type Directory struct {
 
 	snap atomic.Pointer[Snapshot]
 
-	reloading sync.Mutex // guards the following
-	last      *Snapshot  // the last good one; snap is another while stale
-	read      time.Time  // when the state was last known to be current
+	reloading sync.Mutex   // guards the following
+	last      *Snapshot    // the last good one; snap is another while stale
+	state     *store.State // that it was built of
+	read      time.Time    // when the state was last known to be current
 
 	gateways sync.Mutex // held from the look at the addresses of all gateways until a new one is in force
 
@@ -166,6 +167,9 @@ func (d *Directory) Health(ctx context.Context) error {
 	return d.vault.Health(ctx)
 }
 
+// loaded lets tests hold a state that was read in part against the whole of it.
+var loaded = func(*store.Tx, *store.State) error { return nil }
+
 func (d *Directory) publish(s *Snapshot) {
 	d.snap.Store(s)
 	d.waiting.Lock()
@@ -183,7 +187,9 @@ func (d *Directory) reload(ctx context.Context, generation int64) error {
 	}
 	var st *store.State
 	err := d.store.Read(ctx, func(tx *store.Tx) (err error) {
-		st, err = tx.Load()
+		if st, err = tx.Load(d.state); err == nil {
+			err = loaded(tx, st)
+		}
 		return err
 	})
 	if errors.Is(err, store.ErrNotFound) {
@@ -203,7 +209,7 @@ func (d *Directory) reload(ctx context.Context, generation int64) error {
 			}
 		}
 	}
-	d.last, d.read = s, time.Now()
+	d.last, d.state, d.read = s, st, time.Now()
 	d.publish(s)
 	return nil
 }

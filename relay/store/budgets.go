@@ -17,19 +17,15 @@ func (b Budget) Scope() string {
 	return b.Workspace
 }
 
-const budgetColumns = "SELECT workspace, COALESCE(connection, ''), version, sealed FROM budgets"
+const budgetColumns = "workspace, COALESCE(connection, ''), version, sealed"
 
 func scanBudget(r *sql.Rows, v *Budget) error {
 	return r.Scan(&v.Workspace, &v.Connection, &v.Version, &v.Sealed)
 }
 
-func (t *Tx) budgets() ([]Budget, error) {
-	return list(t, scanBudget, budgetColumns+" ORDER BY scope")
-}
-
 // Budget reads the limits of a workspace, or of a connection of it.
 func (t *Tx) Budget(workspace, connection string) (Budget, error) {
-	return one(list(t, scanBudget, budgetColumns+" WHERE scope = ? AND workspace = ?", Budget{Workspace: workspace, Connection: connection}.Scope(), workspace))
+	return one(list(t, scanBudget, "SELECT "+budgetColumns+" FROM budgets WHERE scope = ? AND workspace = ?", Budget{Workspace: workspace, Connection: connection}.Scope(), workspace))
 }
 
 // PutBudget writes limits, or the next version of them. ErrReferenced: there is no such workspace or connection.

@@ -46,7 +46,7 @@ func (t *Tx) SetWorkspaceKey(id, kek string, wrapped []byte) error {
 // DeleteWorkspace removes a workspace, its wrapped key, and every row that belongs to it. People whose home it is go from the
 // other workspaces, too.
 func (t *Tx) DeleteWorkspace(id string) error {
-	people, err := list(t, scanPerson, personColumns+" WHERE home = ?", id)
+	people, err := list(t, scanPerson, "SELECT "+personColumns+" FROM people WHERE home = ?", id)
 	if err != nil {
 		return err
 	}
@@ -86,80 +86,81 @@ func (t *Tx) DeleteGroup(workspace, id string) error {
 
 // InsertAgent adds an agent.
 func (t *Tx) InsertAgent(v Agent) error {
-	return t.exec(`INSERT INTO agents (id, workspace, group_id, state, created, first_seen, last_seen, version, sealed)
+	return t.touch("agents", v.ID).exec(`INSERT INTO agents (id, workspace, group_id, state, created, first_seen, last_seen, version, sealed)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		v.ID, v.Workspace, v.Group, v.State, v.Created, v.FirstSeen, v.LastSeen, v.Version, v.Sealed)
 }
 
 // UpdateAgent writes an agent's state, times and body; v.Version must be the next one, else ErrNotFound.
 func (t *Tx) UpdateAgent(v Agent) error {
-	return t.exec(`UPDATE agents SET state = ?, first_seen = ?, last_seen = ?, version = ?, sealed = ?
+	return t.touch("agents", v.ID).exec(`UPDATE agents SET state = ?, first_seen = ?, last_seen = ?, version = ?, sealed = ?
 		WHERE workspace = ? AND id = ? AND version = ?`,
 		v.State, v.FirstSeen, v.LastSeen, v.Version, v.Sealed, v.Workspace, v.ID, v.Version-1)
 }
 
 // SeenAgent moves an agent's last-seen time forward.
 func (t *Tx) SeenAgent(id string, at int64) error {
-	_, err := t.count("UPDATE agents SET last_seen = ? WHERE id = ? AND last_seen < ?", at, id, at)
+	_, err := t.silent().count("UPDATE agents SET last_seen = ? WHERE id = ? AND last_seen < ?", at, id, at)
 	return err
 }
 
 // DeleteAgent removes an agent with its certificates and cursor.
 func (t *Tx) DeleteAgent(workspace, id string) error {
-	return t.exec("DELETE FROM agents WHERE workspace = ? AND id = ?", workspace, id)
+	return t.touch("agents", id).touch("certificates", id).exec("DELETE FROM agents WHERE workspace = ? AND id = ?", workspace, id)
 }
 
 // InsertCertificate records a certificate that was issued.
 func (t *Tx) InsertCertificate(v Certificate) error {
-	return t.exec("INSERT INTO certificates (agent, serial, spki, issued, not_after, proven) VALUES (?, ?, ?, ?, ?, ?)",
+	return t.touch("certificates", v.Agent).exec("INSERT INTO certificates (agent, serial, spki, issued, not_after, proven) VALUES (?, ?, ?, ?, ?, ?)",
 		v.Agent, v.Serial, v.SPKI, v.Issued, v.NotAfter, v.Proven)
 }
 
 // ProveCertificate marks a certificate as used by its agent.
 func (t *Tx) ProveCertificate(agent, serial string, at int64) error {
-	return t.exec("UPDATE certificates SET proven = ? WHERE agent = ? AND serial = ?", at, agent, serial)
+	return t.touch("certificates", agent).exec("UPDATE certificates SET proven = ? WHERE agent = ? AND serial = ?", at, agent, serial)
 }
 
 // DeleteCertificate removes one.
 func (t *Tx) DeleteCertificate(agent, serial string) error {
-	return t.exec("DELETE FROM certificates WHERE agent = ? AND serial = ?", agent, serial)
+	return t.touch("certificates", agent).exec("DELETE FROM certificates WHERE agent = ? AND serial = ?", agent, serial)
 }
 
 // SetAuditCursor moves an agent's cursor forward, never back: ErrNotFound when the agent is gone or holds more already.
 func (t *Tx) SetAuditCursor(agent string, seq uint64, hash string) error {
-	return gone(t.exec(`INSERT INTO audit_cursors (agent, seq, hash) VALUES (?, ?, ?)
+	return gone(t.silent().exec(`INSERT INTO audit_cursors (agent, seq, hash) VALUES (?, ?, ?)
 		ON CONFLICT (agent) DO UPDATE SET seq = excluded.seq, hash = excluded.hash WHERE audit_cursors.seq < excluded.seq`,
 		agent, int64(seq), hash))
 }
 
 // InsertPrincipal adds a principal.
 func (t *Tx) InsertPrincipal(v Principal) error {
-	return t.exec(`INSERT INTO principals (id, workspace, kind, state, created, version, name_digest, sealed)
+	return t.touch("principals", v.ID).exec(`INSERT INTO principals (id, workspace, kind, state, created, version, name_digest, sealed)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, v.ID, v.Workspace, v.Kind, v.State, v.Created, v.Version, v.NameDigest, v.Sealed)
 }
 
 // SetPrincipalState enables or disables a principal.
 func (t *Tx) SetPrincipalState(workspace, id, state string) error {
-	return t.exec("UPDATE principals SET state = ? WHERE workspace = ? AND id = ?", state, workspace, id)
+	return t.touch("principals", id).exec("UPDATE principals SET state = ? WHERE workspace = ? AND id = ?", state, workspace, id)
 }
 
 // InsertJoinToken adds a join token.
 func (t *Tx) InsertJoinToken(v JoinToken) error {
-	return t.exec(`INSERT INTO join_tokens (id, workspace, group_id, digest, created, created_by, expires)
+	return t.touch("join_tokens", v.ID).exec(`INSERT INTO join_tokens (id, workspace, group_id, digest, created, created_by, expires)
 		VALUES (?, ?, ?, ?, ?, ?, ?)`, v.ID, v.Workspace, v.Group, v.Digest, v.Created, v.CreatedBy, v.Expires)
 }
 
 // ConsumeJoinToken takes the token for an agent: of any number of callers, one wins, the others get ErrNotFound.
 func (t *Tx) ConsumeJoinToken(digest []byte, agent string, now int64) (v JoinToken, err error) {
-	err = t.row(`UPDATE join_tokens SET used_at = ?, used_by = ? WHERE digest = ? AND used_at IS NULL AND expires > ?
+	err = t.silent().row(`UPDATE join_tokens SET used_at = ?, used_by = ? WHERE digest = ? AND used_at IS NULL AND expires > ?
 		RETURNING id, workspace, group_id, digest, created, created_by, expires, used_at, used_by`, now, agent, digest, now).
 		Scan(&v.ID, &v.Workspace, &v.Group, &v.Digest, &v.Created, &v.CreatedBy, &v.Expires, &v.UsedAt, &v.UsedBy)
+	t.touch("join_tokens", v.ID)
 	return v, wrap(err)
 }
 
 // DeleteJoinToken removes a join token.
 func (t *Tx) DeleteJoinToken(workspace, id string) error {
-	return t.exec("DELETE FROM join_tokens WHERE workspace = ? AND id = ?", workspace, id)
+	return t.touch("join_tokens", id).exec("DELETE FROM join_tokens WHERE workspace = ? AND id = ?", workspace, id)
 }
 
 // DeleteOldJoinTokens removes those that expired before a time.
@@ -170,7 +171,7 @@ func (t *Tx) DeleteOldJoinTokens(before int64) error {
 
 // InsertAPIToken adds an API token.
 func (t *Tx) InsertAPIToken(v APIToken) error {
-	return t.exec(`INSERT INTO api_tokens (id, workspace, principal, digest, verifier, created, expires, revoked, last_used,
+	return t.touch("api_tokens", v.ID).exec(`INSERT INTO api_tokens (id, workspace, principal, digest, verifier, created, expires, revoked, last_used,
 		version, sealed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, v.ID, v.Workspace, v.Principal, v.Digest, v.Verifier,
 		v.Created, v.Expires, v.Revoked, v.LastUsed, v.Version, v.Sealed)
 }
@@ -182,19 +183,19 @@ func (t *Tx) DeleteService(workspace, id string) error {
 
 // RevokeAPIToken marks a token as revoked; one that is already keeps its time.
 func (t *Tx) RevokeAPIToken(workspace, id string, at int64) error {
-	return t.exec("UPDATE api_tokens SET revoked = CASE WHEN revoked = 0 THEN ? ELSE revoked END WHERE workspace = ? AND id = ?",
+	return t.touch("api_tokens", id).exec("UPDATE api_tokens SET revoked = CASE WHEN revoked = 0 THEN ? ELSE revoked END WHERE workspace = ? AND id = ?",
 		at, workspace, id)
 }
 
 // UsedAPIToken moves a token's time of last use forward, with where it came from.
 func (t *Tx) UsedAPIToken(id string, at int64, source []byte) error {
-	_, err := t.count("UPDATE api_tokens SET last_used = ?, last_source = ? WHERE id = ? AND last_used < ?", at, source, id, at)
+	_, err := t.silent().count("UPDATE api_tokens SET last_used = ?, last_source = ? WHERE id = ? AND last_used < ?", at, source, id, at)
 	return err
 }
 
 // InsertConnection adds a connection.
 func (t *Tx) InsertConnection(v Connection) error {
-	return t.exec(`INSERT INTO connections (id, workspace, group_id, created, version, name_digest, sealed)
+	return t.touch("connections", v.ID).exec(`INSERT INTO connections (id, workspace, group_id, created, version, name_digest, sealed)
 		VALUES (?, ?, ?, ?, ?, ?, ?)`, v.ID, v.Workspace, v.Group, v.Created, v.Version, v.NameDigest, v.Sealed)
 }
 

@@ -1,19 +1,11 @@
 package store
 
-import "database/sql"
-
 // Domain is a name of a workspace's own that callers reach the relay by.
 type Domain struct {
 	ID, Workspace string
 	Created       int64
 	NameDigest    []byte
 	Sealed        []byte
-}
-
-func (t *Tx) domains() ([]Domain, error) {
-	return list(t, func(r *sql.Rows, v *Domain) error {
-		return r.Scan(&v.ID, &v.Workspace, &v.Created, &v.NameDigest, &v.Sealed)
-	}, "SELECT id, workspace, created, name_digest, sealed FROM domains ORDER BY id")
 }
 
 // InsertDomain adds a domain. ErrExists: a workspace has it, maybe another one.

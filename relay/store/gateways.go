@@ -10,19 +10,15 @@ type Gateway struct {
 	Sealed                    []byte
 }
 
-const gatewayColumns = "SELECT id, workspace, connection, version, address_digest, sealed FROM gateways"
+const gatewayColumns = "id, workspace, connection, version, address_digest, sealed"
 
 func scanGateway(r *sql.Rows, v *Gateway) error {
 	return r.Scan(&v.ID, &v.Workspace, &v.Connection, &v.Version, &v.AddressDigest, &v.Sealed)
 }
 
-func (t *Tx) gateways() ([]Gateway, error) {
-	return list(t, scanGateway, gatewayColumns+" ORDER BY id")
-}
-
 // Gateway reads the gateway of a connection.
 func (t *Tx) Gateway(workspace, connection string) (Gateway, error) {
-	return one(list(t, scanGateway, gatewayColumns+" WHERE workspace = ? AND connection = ?", workspace, connection))
+	return one(list(t, scanGateway, "SELECT "+gatewayColumns+" FROM gateways WHERE workspace = ? AND connection = ?", workspace, connection))
 }
 
 // PutGateway writes the gateway of a connection, or the next version of it. ErrExists: another has its address.

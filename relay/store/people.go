@@ -32,47 +32,41 @@ type SignInPolicy struct {
 	Sealed    []byte
 }
 
-const personColumns = "SELECT id, home, created, version, sealed FROM people"
+const personColumns = "id, home, created, version, sealed"
 
 func scanPerson(r *sql.Rows, v *Person) error {
 	return r.Scan(&v.ID, &v.Home, &v.Created, &v.Version, &v.Sealed)
 }
 
-func (t *Tx) loadPeople(s *State) (err error) {
-	if s.People, err = list(t, scanPerson, personColumns+" ORDER BY id"); err != nil {
-		return err
-	}
-	if s.Users, err = list(t, func(r *sql.Rows, v *User) error { return r.Scan(&v.Principal, &v.Workspace, &v.Person, &v.Tag) },
-		"SELECT principal, workspace, person, tag FROM users ORDER BY principal"); err != nil {
-		return err
-	}
-	if s.Sessions, err = list(t, func(r *sql.Rows, v *Session) error {
-		return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Digest, &v.Created, &v.Expires, &v.LastUsed, &v.Version, &v.Sealed)
-	}, "SELECT id, workspace, principal, digest, created, expires, last_used, version, sealed FROM sessions ORDER BY id"); err != nil {
-		return err
-	}
-	s.SignInPolicies, err = list(t, scanPolicy, policyColumns+" ORDER BY workspace")
-	return err
+func (l *loader) people() {
+	part(l, "people", personColumns, "id", func(s *State) *[]Person { return &s.People }, scanPerson, func(v *Person) string { return v.ID })
+	part(l, "users", "principal, workspace, person, tag", "principal", func(s *State) *[]User { return &s.Users },
+		func(r *sql.Rows, v *User) error { return r.Scan(&v.Principal, &v.Workspace, &v.Person, &v.Tag) }, func(v *User) string { return v.Principal })
+	part(l, "sessions", "id, workspace, principal, digest, created, expires, last_used, version, sealed", "id", func(s *State) *[]Session { return &s.Sessions },
+		func(r *sql.Rows, v *Session) error {
+			return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Digest, &v.Created, &v.Expires, &v.LastUsed, &v.Version, &v.Sealed)
+		}, func(v *Session) string { return v.ID })
+	part(l, "sign_in_policies", policyColumns, "workspace", func(s *State) *[]SignInPolicy { return &s.SignInPolicies }, scanPolicy, nil)
 }
 
 // Person reads one.
 func (t *Tx) Person(id string) (Person, error) {
-	return one(list(t, scanPerson, personColumns+" WHERE id = ?", id))
+	return one(list(t, scanPerson, "SELECT "+personColumns+" FROM people WHERE id = ?", id))
 }
 
 // InsertPerson adds a person.
 func (t *Tx) InsertPerson(v Person) error {
-	return t.exec("INSERT INTO people (id, home, created, version, sealed) VALUES (?, ?, ?, ?, ?)", v.ID, v.Home, v.Created, v.Version, v.Sealed)
+	return t.touch("people", v.ID).exec("INSERT INTO people (id, home, created, version, sealed) VALUES (?, ?, ?, ?, ?)", v.ID, v.Home, v.Created, v.Version, v.Sealed)
 }
 
 // UpdatePerson writes a person's body; v.Version must be the next one, else ErrNotFound.
 func (t *Tx) UpdatePerson(v Person) error {
-	return t.exec("UPDATE people SET version = ?, sealed = ? WHERE id = ? AND version = ?", v.Version, v.Sealed, v.ID, v.Version-1)
+	return t.touch("people", v.ID).exec("UPDATE people SET version = ?, sealed = ? WHERE id = ? AND version = ?", v.Version, v.Sealed, v.ID, v.Version-1)
 }
 
 // InsertUser makes a principal a person's.
 func (t *Tx) InsertUser(v User) error {
-	return t.exec("INSERT INTO users (principal, workspace, person, tag) VALUES (?, ?, ?, ?)", v.Principal, v.Workspace, v.Person, v.Tag)
+	return t.touch("users", v.Principal).exec("INSERT INTO users (principal, workspace, person, tag) VALUES (?, ?, ?, ?)", v.Principal, v.Workspace, v.Person, v.Tag)
 }
 
 // deletePerson removes a person with all that it is in any workspace.
@@ -99,19 +93,19 @@ func (t *Tx) DeleteUser(workspace, principal string) error {
 
 // InsertSession adds a session.
 func (t *Tx) InsertSession(v Session) error {
-	return t.exec(`INSERT INTO sessions (id, workspace, principal, digest, created, expires, last_used, version, sealed)
+	return t.touch("sessions", v.ID).exec(`INSERT INTO sessions (id, workspace, principal, digest, created, expires, last_used, version, sealed)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, v.ID, v.Workspace, v.Principal, v.Digest, v.Created, v.Expires, v.LastUsed, v.Version, v.Sealed)
 }
 
 // UsedSession moves a session's time of last use forward.
 func (t *Tx) UsedSession(id string, at int64) error {
-	_, err := t.count("UPDATE sessions SET last_used = ? WHERE id = ? AND last_used < ?", at, id, at)
+	_, err := t.silent().count("UPDATE sessions SET last_used = ? WHERE id = ? AND last_used < ?", at, id, at)
 	return err
 }
 
 // DeleteSession ends one session.
 func (t *Tx) DeleteSession(workspace, id string) error {
-	return t.exec("DELETE FROM sessions WHERE workspace = ? AND id = ?", workspace, id)
+	return t.touch("sessions", id).exec("DELETE FROM sessions WHERE workspace = ? AND id = ?", workspace, id)
 }
 
 // DeleteSessionsOf ends all sessions of a person, in all workspaces, but one; "" ends all. It counts them.
@@ -129,7 +123,7 @@ func (t *Tx) TrimSessions(principal string, keep int, before int64) error {
 	return err
 }
 
-const policyColumns = "SELECT workspace, version, sealed FROM sign_in_policies"
+const policyColumns = "workspace, version, sealed"
 
 func scanPolicy(r *sql.Rows, v *SignInPolicy) error {
 	return r.Scan(&v.Workspace, &v.Version, &v.Sealed)
@@ -137,7 +131,7 @@ func scanPolicy(r *sql.Rows, v *SignInPolicy) error {
 
 // SignInPolicy reads a workspace's; ErrNotFound when none was set.
 func (t *Tx) SignInPolicy(workspace string) (SignInPolicy, error) {
-	return one(list(t, scanPolicy, policyColumns+" WHERE workspace = ?", workspace))
+	return one(list(t, scanPolicy, "SELECT "+policyColumns+" FROM sign_in_policies WHERE workspace = ?", workspace))
 }
 
 // PutSignInPolicy writes a workspace's, or the next version of it; ErrNotFound: it was changed meanwhile.

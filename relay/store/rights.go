@@ -40,39 +40,36 @@ type Grant struct {
 	Tag             []byte // keyed digest of the row
 }
 
-func (t *Tx) rights(s *State) (err error) {
-	if s.Roles, err = list(t, func(r *sql.Rows, v *CustomRole) error {
-		return r.Scan(&v.ID, &v.Workspace, &v.Created, &v.Version, &v.NameDigest, &v.Sealed)
-	}, "SELECT id, workspace, created, version, name_digest, sealed FROM roles ORDER BY id"); err != nil {
-		return err
-	}
-	if s.Teams, err = list(t, func(r *sql.Rows, v *Team) error {
-		return r.Scan(&v.ID, &v.Workspace, &v.Created, &v.Version, &v.NameDigest, &v.Sealed)
-	}, "SELECT id, workspace, created, version, name_digest, sealed FROM teams ORDER BY id"); err != nil {
-		return err
-	}
-	if s.Members, err = list(t, func(r *sql.Rows, v *Member) error {
-		return r.Scan(&v.Workspace, &v.Team, &v.Principal, &v.Created, &v.Tag)
-	}, "SELECT workspace, team, principal, created, tag FROM team_members ORDER BY team, principal"); err != nil {
-		return err
-	}
-	s.Grants, err = list(t, func(r *sql.Rows, v *Grant) error {
-		return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Team, &v.Role, &v.Environment, &v.Connection, &v.Until, &v.Created, &v.Sealed, &v.Tag)
-	}, `SELECT id, workspace, COALESCE(principal, ''), COALESCE(team, ''), role, environment, COALESCE(connection, ''), until, created,
-		sealed, tag FROM grants ORDER BY id`)
-	return err
+func (l *loader) rights() {
+	part(l, "roles", "id, workspace, created, version, name_digest, sealed", "id", func(s *State) *[]CustomRole { return &s.Roles },
+		func(r *sql.Rows, v *CustomRole) error {
+			return r.Scan(&v.ID, &v.Workspace, &v.Created, &v.Version, &v.NameDigest, &v.Sealed)
+		}, nil)
+	part(l, "teams", "id, workspace, created, version, name_digest, sealed", "id", func(s *State) *[]Team { return &s.Teams },
+		func(r *sql.Rows, v *Team) error {
+			return r.Scan(&v.ID, &v.Workspace, &v.Created, &v.Version, &v.NameDigest, &v.Sealed)
+		}, nil)
+	part(l, "team_members", "workspace, team, principal, created, tag", "team, principal", func(s *State) *[]Member { return &s.Members },
+		func(r *sql.Rows, v *Member) error {
+			return r.Scan(&v.Workspace, &v.Team, &v.Principal, &v.Created, &v.Tag)
+		}, nil)
+	part(l, "grants", `id, workspace, COALESCE(principal, ''), COALESCE(team, ''), role, environment, COALESCE(connection, ''), until, created,
+		sealed, tag`, "id", func(s *State) *[]Grant { return &s.Grants },
+		func(r *sql.Rows, v *Grant) error {
+			return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Team, &v.Role, &v.Environment, &v.Connection, &v.Until, &v.Created, &v.Sealed, &v.Tag)
+		}, func(v *Grant) string { return v.ID })
 }
 
 // InsertGrant adds a grant.
 func (t *Tx) InsertGrant(v Grant) error {
-	return t.exec(`INSERT INTO grants (id, workspace, principal, team, role, environment, connection, until, created, sealed, tag)
+	return t.touch("grants", v.ID).exec(`INSERT INTO grants (id, workspace, principal, team, role, environment, connection, until, created, sealed, tag)
 		VALUES (?, ?, NULLIF(?, ''), NULLIF(?, ''), ?, ?, NULLIF(?, ''), ?, ?, ?, ?)`,
 		v.ID, v.Workspace, v.Principal, v.Team, v.Role, v.Environment, v.Connection, v.Until, v.Created, v.Sealed, v.Tag)
 }
 
 // DeleteGrant removes a grant.
 func (t *Tx) DeleteGrant(workspace, id string) error {
-	return t.exec("DELETE FROM grants WHERE workspace = ? AND id = ?", workspace, id)
+	return t.touch("grants", id).exec("DELETE FROM grants WHERE workspace = ? AND id = ?", workspace, id)
 }
 
 // DeleteOldGrants removes those of a workspace that were over before a time.

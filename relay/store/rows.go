@@ -141,4 +141,16 @@ type State struct {
 	Users          []User
 	Sessions       []Session
 	SignInPolicies []SignInPolicy
+
+	same map[string]bool
+}
+
+// Same tells that Load took over the whole of these tables from the state before.
+func (s *State) Same(tables ...string) bool {
+	for _, t := range tables {
+		if !s.same[t] {
+			return false
+		}
+	}
+	return true
 }

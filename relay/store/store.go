@@ -49,6 +49,8 @@ type Store struct {
 	path   string
 	writer *sql.DB // one connection: writers queue here instead of failing in SQLite
 	reader *sql.DB
+
+	referring map[string][]string
 }
 
 // Open opens the database, makes it when it is missing, checks it and brings its schema up to date. Close it.
@@ -89,6 +91,9 @@ func Open(ctx context.Context, c Config) (_ *Store, err error) {
 		return nil, fmt.Errorf("open the state %s: %w", path, err)
 	}
 	if err := s.migrate(ctx); err != nil {
+		return nil, fmt.Errorf("open the state %s: %w", path, err)
+	}
+	if s.referring, err = referring(ctx, s.writer); err != nil {
 		return nil, fmt.Errorf("open the state %s: %w", path, err)
 	}
 	if s.reader, err = sql.Open("sqlite", dsn(path, c, false)); err != nil {
@@ -185,10 +190,14 @@ func (s *Store) Path() string { return s.path }
 // undoes everything. f may run while other processes wait: it must not wait for anything itself.
 func (s *Store) Write(ctx context.Context, f func(*Tx) error) (generation int64, err error) {
 	err = s.write(ctx, func(tx *Tx) error {
+		tx.touched = &touched{tables: map[string][]string{}}
 		if err := f(tx); err != nil {
 			return err
 		}
-		return tx.row("UPDATE generation SET value = value + 1 WHERE one = 1 RETURNING value").Scan(&generation)
+		if err := tx.silent().row("UPDATE generation SET value = value + 1 WHERE one = 1 RETURNING value").Scan(&generation); err != nil {
+			return err
+		}
+		return tx.journal(generation)
 	})
 	return generation, err
 }
@@ -202,7 +211,7 @@ func (s *Store) write(ctx context.Context, f func(*Tx) error) error {
 		return fmt.Errorf("begin a write: %w", wrap(err))
 	}
 	defer t.Rollback()
-	if err := f(&Tx{ctx, t}); err != nil {
+	if err := f(&Tx{ctx: ctx, tx: t, referring: s.referring}); err != nil {
 		return wrap(err)
 	}
 	if err := t.Commit(); err != nil {
@@ -218,7 +227,7 @@ func (s *Store) Read(ctx context.Context, f func(*Tx) error) error {
 		return fmt.Errorf("begin a read: %w", wrap(err))
 	}
 	defer t.Rollback()
-	return wrap(f(&Tx{ctx, t}))
+	return wrap(f(&Tx{ctx: ctx, tx: t, referring: s.referring}))
 }
 
 // Generation is the number of the last committed Write.
@@ -231,9 +240,16 @@ func (s *Store) Generation(ctx context.Context) (n int64, err error) {
 type Tx struct {
 	ctx context.Context
 	tx  *sql.Tx
+
+	touched   *touched // nil: nothing of it is in the journal
+	referring map[string][]string
+	quiet     bool
 }
 
-func (t *Tx) row(q string, args ...any) *sql.Row { return t.tx.QueryRowContext(t.ctx, q, args...) }
+func (t *Tx) row(q string, args ...any) *sql.Row {
+	t.note(q)
+	return t.tx.QueryRowContext(t.ctx, q, args...)
+}
 
 // Generation is the generation of the state that this transaction sees.
 func (t *Tx) Generation() (n int64, err error) {
@@ -255,7 +271,11 @@ func (t *Tx) count(q string, args ...any) (int64, error) {
 	if err != nil {
 		return 0, wrap(err)
 	}
-	return r.RowsAffected()
+	n, err := r.RowsAffected()
+	if n > 0 || err != nil {
+		t.note(q)
+	}
+	return n, err
 }
 
 // list scans every row of a query.
