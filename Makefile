@@ -37,6 +37,10 @@ race: servers ## every test under the race detector (needs a C compiler)
 matrix: ## every route × role × workspace × session, token, expired, revoked, no fresh proof; and every route's row, ETag, idempotency key
 	$(GO) test -count=1 -v -run 'Matrix|EveryRoute|EveryChange|EveryCreation' ./relay/api
 
+.PHONY: timing
+timing: ## whether the time of a refused sign-in tells who is there; a quarter of an hour of a machine that does nothing else
+	FAIRLEAD_TEST_TIMING=1 $(GO) test -count=1 -timeout 40m -v -run TestF1Timing ./relay/api
+
 .PHONY: e2e
 e2e: servers build ## the scenarios through the built programs, and in one process
 	$(GO) test -count=1 -timeout 15m ./internal/e2e/...

@@ -235,7 +235,7 @@ var fieldDocs = map[string]field{
 	"Account.person":                      {`"per_4c6h2n7q5t3w"`, "id, for admins of other workspaces"},
 	"person":                              {leftOut, "id of who signs in to another workspace already"},
 	"port":                                {`3200`, "1 to 65535"},
-	"prefixes":                            {`["192.0.2.0/24","2001:db8::/32"]`, "networks or addresses, at most 10,000; no host bits"},
+	"prefixes":                            {`["192.0.2.0/24","2001:db8::/32"]`, "networks or addresses, at most 100,000; no host bits"},
 	"primary_key":                         {`["id"]`, "columns of the primary key"},
 	"principal":                           {`"usr_5bvgy6gkhxi6ascc5sjxoczh64"`, "id of the principal"},
 	"NewGrant.principal":                  {`"anna"`, "name or id; not with team"},

@@ -53,6 +53,9 @@ type rig struct {
 	t         testing.TB
 }
 
+// peopleConfig are the limits of signing in that a rig has.
+var peopleConfig = authn.DefaultPeopleConfig
+
 func newRig(t testing.TB, proxies ...string) *rig {
 	t.Helper()
 	ctx := context.Background()
@@ -100,7 +103,7 @@ func newRig(t testing.TB, proxies ...string) *rig {
 	}
 	who, err := authn.New(authn.DefaultConfig())
 	must(t, err)
-	g.people, err = authn.NewPeople(g.dir, authn.DefaultPeopleConfig())
+	g.people, err = authn.NewPeople(g.dir, peopleConfig())
 	must(t, err)
 	h := hub.New(hub.Config{})
 	g.hub, g.logs = h, logs

@@ -74,7 +74,7 @@ const tokenSize = len(directory.TokenPrefix) + 43
 
 // Authenticate gives the principal of a bearer token or session. header is the value of the one Authorization header: the scheme
 // in any case, one space, the text. Everything else is refused, by the same error whatever is wrong with it. The principal's Token
-// is the id of the token or session; source is noted as where it was used from. What a session lacks (Session.Needs) is for the caller
+// is the id of the token or session; source is noted as where it was used from, if the allowlist admits it. What a session lacks (Session.Needs) is for the caller
 // to judge.
 func (a *Authenticator) Authenticate(ctx context.Context, s *directory.Snapshot, header string, source netip.Addr) (authz.Principal, error) {
 	if s.Stale {
@@ -86,7 +86,14 @@ func (a *Authenticator) Authenticate(ctx context.Context, s *directory.Snapshot,
 	}
 	text := header[len(scheme):]
 	if strings.HasPrefix(text, directory.SessionPrefix) {
-		return session(s, text, "")
+		t, err := session(s, text, "")
+		if err != nil {
+			return authz.Principal{}, err
+		}
+		if admits(s, acting(t), source) {
+			t.Used(time.Now())
+		}
+		return acting(t), nil
 	}
 	if !strings.HasPrefix(text, directory.TokenPrefix) {
 		return authz.Principal{}, refused()
@@ -104,13 +111,23 @@ func (a *Authenticator) Authenticate(ctx context.Context, s *directory.Snapshot,
 			return authz.Principal{}, err
 		}
 	}
-	t.Used(at, source)
-	return t.Acting(), nil
+	p := t.Acting()
+	if admits(s, p, source) {
+		t.Used(at, source)
+	}
+	return p, nil
+}
+
+// admits tells whether the allowlist lets the principal in from there: who is refused has not used anything. Otherwise a stolen
+// session could be kept from its idle time-out by tries from anywhere.
+func admits(s *directory.Snapshot, p authz.Principal, source netip.Addr) bool {
+	w, err := s.Workspace(p.Workspace)
+	return err == nil && w.Admits(s.Side(p), source)
 }
 
 // Still tells whether a header that Authenticate took, for the token or session with this id, is good now. It never takes the slow way:
 // that the text is the token's was proven when it came, and whether it is revoked, expired or its principal disabled must be
-// known at once, for thousands of open streams.
+// known at once, for thousands of open streams. A stream that is open counts as use of its session.
 func (a *Authenticator) Still(s *directory.Snapshot, header, token string) (authz.Principal, error) {
 	if s.Stale {
 		return authz.Principal{}, stale()
@@ -120,7 +137,12 @@ func (a *Authenticator) Still(s *directory.Snapshot, header, token string) (auth
 		return authz.Principal{}, refused()
 	}
 	if strings.HasPrefix(header[len(scheme):], directory.SessionPrefix) {
-		return session(s, header[len(scheme):], token)
+		t, err := session(s, header[len(scheme):], token)
+		if err != nil {
+			return authz.Principal{}, err
+		}
+		t.Used(time.Now())
+		return acting(t), nil
 	}
 	t, _, ok := s.FindToken(header[len(scheme):])
 	if !ok || t.ID != token || !t.Live(time.Now()) {
@@ -130,18 +152,19 @@ func (a *Authenticator) Still(s *directory.Snapshot, header, token string) (auth
 }
 
 // session needs no slow hash: its text has 256 random bits, and the keyed digest that it is found by tells nothing without the
-// key. It is looked up anew for every request and every look at a stream, so that one that was ended is refused at once. A stream
-// that is open counts as use.
-func session(s *directory.Snapshot, text, id string) (authz.Principal, error) {
+// key. It is looked up anew for every request and every look at a stream, so that one that was ended is refused at once.
+func session(s *directory.Snapshot, text, id string) (*directory.Session, error) {
 	t, ok := s.FindSession(text)
-	at := time.Now()
-	if !ok || id != "" && t.ID != id || !t.Live(at) {
-		return authz.Principal{}, refused()
+	if !ok || id != "" && t.ID != id || !t.Live(time.Now()) {
+		return nil, refused()
 	}
-	t.Used(at)
+	return t, nil
+}
+
+func acting(t *directory.Session) authz.Principal {
 	p := t.Principal.Principal
 	p.Token = t.ID
-	return p, nil
+	return p
 }
 
 // verify takes the slow way, in turn, and remembers.

@@ -74,8 +74,11 @@ func token(t testing.TB, d *directory.Directory, in *directory.Initial, name str
 
 func TestATokenAuthenticates(t *testing.T) {
 	d, in, a := start(t)
+	if err := d.SetAllowlist(t.Context(), "default", []netip.Prefix{netip.PrefixFrom(home, home.BitLen())}, home, true); err != nil {
+		t.Fatal(err)
+	}
 	for range 3 {
-		p, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+in.Token.ExposeString(), netip.Addr{})
+		p, err := a.Authenticate(t.Context(), d.Snapshot(), "Bearer "+in.Token.ExposeString(), home)
 		if err != nil || p.ID != in.Principal || p.Workspace != in.Workspace || p.Token != in.TokenID || p.Name != "admin" || p.Kind != authz.User {
 			t.Fatalf("%+v %v", p, err)
 		}

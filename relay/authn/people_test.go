@@ -435,3 +435,46 @@ func TestOneTimeCodeCountsOnce(t *testing.T) {
 		}
 	})
 }
+
+// A session or token that is shown from where the allowlist admits nobody was not used: tries from elsewhere keep no session from
+// its idle time-out, and are not shown as the last address.
+func TestWhoIsRefusedByTheAllowlistUsedNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := people(t, authn.DefaultPeopleConfig())
+		must(t, w.d.SetAllowlist(t.Context(), "default", []netip.Prefix{netip.PrefixFrom(home, home.BitLen())}, home, true))
+		a := fresh(t, authn.DefaultConfig())
+		res, err := w.p.SignIn(t.Context(), authn.SignIn{Workspace: "default", User: "anna", Password: secret.FromString(goodPassword), Source: home, Idle: 10 * time.Minute})
+		must(t, err)
+		token, _, ok := w.d.Snapshot().FindToken(w.in.Token.ExposeString())
+		if !ok {
+			t.Fatal("no token")
+		}
+		session := func() time.Time { return w.d.Snapshot().Session(res.Session.ID).LastUsed() }
+		begun := session()
+		ask := func(from netip.Addr) {
+			t.Helper()
+			for _, text := range []string{res.Text.ExposeString(), w.in.Token.ExposeString()} {
+				_, err := a.Authenticate(t.Context(), w.d.Snapshot(), "Bearer "+text, from)
+				must(t, err)
+			}
+		}
+		time.Sleep(6 * time.Minute)
+		ask(netip.MustParseAddr("203.0.113.99"))
+		if !session().Equal(begun) || !token.LastUsed().IsZero() || token.LastSource().IsValid() {
+			t.Errorf("used from off the allowlist: %v, %v from %v", session(), token.LastUsed(), token.LastSource())
+		}
+		ask(home)
+		if !session().After(begun) || token.LastSource() != home {
+			t.Errorf("not used from where it is admitted: %v, from %v", session(), token.LastSource())
+		}
+		time.Sleep(6 * time.Minute)
+		ask(home)
+		time.Sleep(6 * time.Minute)
+		ask(netip.MustParseAddr("203.0.113.99"))
+		time.Sleep(5 * time.Minute)
+		refused(t, func() error {
+			_, err := a.Authenticate(t.Context(), w.d.Snapshot(), "Bearer "+res.Text.ExposeString(), home)
+			return err
+		}())
+	})
+}
