@@ -1,12 +1,15 @@
 package relay
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,9 +44,11 @@ type Config struct {
 	Gateway     Gateway  `yaml:"gateway"`
 	Budget      Budget   `yaml:"budget"`
 	Quota       Quota    `yaml:"quota"` // of each workspace
-	API         API      `yaml:"api"`
-	Audit       Audit    `yaml:"audit"`
-	SignIn      SignIn   `yaml:"sign_in"`
+	// Workspaces have, by name, what single ones may use and have instead.
+	Workspaces map[string]WorkspaceLimits `yaml:"workspaces"`
+	API        API                        `yaml:"api"`
+	Audit      Audit                      `yaml:"audit"`
+	SignIn     SignIn                     `yaml:"sign_in"`
 	// TrustedProxies are prefixes of load balancers that may name the caller's address in X-Forwarded-For.
 	TrustedProxies []string `yaml:"trusted_proxies"`
 	// ProxyProtocol are prefixes of load balancers whose connections to the port must begin with a PROXY protocol header, version 2.
@@ -96,6 +101,33 @@ type Quota struct {
 	Users           int `yaml:"users"`
 	ServiceAccounts int `yaml:"service_accounts"`
 	Tokens          int `yaml:"tokens"` // that are neither revoked nor expired
+}
+
+// WorkspaceLimits stand, where they are given, in place of the whole budget or quota of each workspace.
+type WorkspaceLimits struct {
+	Budget *Budget `yaml:"budget"`
+	Quota  *Quota  `yaml:"quota"`
+}
+
+// quotas are those of single workspaces, budgets as well.
+func (c *Config) quotas() map[string]directory.Quota {
+	m := map[string]directory.Quota{}
+	for name, w := range c.Workspaces {
+		if w.Quota != nil {
+			m[name] = w.Quota.of()
+		}
+	}
+	return m
+}
+
+func (c *Config) budgets() map[string]budget.Limits {
+	m := map[string]budget.Limits{}
+	for name, w := range c.Workspaces {
+		if w.Budget != nil {
+			m[name] = w.Budget.limits()
+		}
+	}
+	return m
 }
 
 func (q Quota) of() directory.Quota {
@@ -278,13 +310,18 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 	if n := c.SignIn.PasswordRounds; n < vault.MinRounds || n > vault.MaxRounds {
 		fault("sign_in.password_rounds", "is out of range", fmt.Sprintf("from %d to %d; %d is the default", vault.MinRounds, vault.MaxRounds, vault.Rounds))
 	}
-	for _, kind := range directory.Quotas {
-		if c.Quota.of().Of(kind) < 0 {
-			fault("quota."+kind, "is out of range", "a number, or 0 for no bound")
+	limits := func(path string, b Budget) { // a quota is good as any number is; the decoder takes none below 0
+		if field, want := b.limits().Check(); field != "" {
+			fault(path+"budget."+field, "is out of range", want)
 		}
 	}
-	if field, want := c.Budget.limits().Check(); field != "" {
-		fault("budget."+field, "is out of range", want)
+	limits("", c.Budget)
+	for _, name := range slices.Sorted(maps.Keys(c.Workspaces)) {
+		w, path := c.Workspaces[name], config.Join("workspaces", name)
+		if w.Budget == nil && w.Quota == nil {
+			fault(path, "changes nothing", "give a budget, a quota or both; or leave the workspace out")
+		}
+		limits(path+".", *cmp.Or(w.Budget, &Budget{}))
 	}
 	if c.API.MinTLS != "1.2" && c.API.MinTLS != "1.3" {
 		fault("api.min_tls", "is not a version that callers may use", `"1.2" or "1.3", in quotes`)

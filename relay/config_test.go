@@ -160,6 +160,10 @@ func TestBadRelayYAMLIsToldWhere(t *testing.T) {
 		{"too many log files", good + "log: {keep: 1001}\n", 3, "log.keep", "0 to 1000"},
 		{"congestion control that is no name", good + "congestion: \"bbr; cubic\"\n", 3, "congestion", "auto, system"},
 		{"websocket that is no bool", good + "agents: {websocket: maybe}\n", 3, "agents.websocket", ""},
+		{"a quota below nothing", good + "quota: {agents: -1}\n", 3, "quota.agents", "digits only"},
+		{"a workspace's quota below nothing", good + "workspaces:\n  a: {quota: {tokens: -1}}\n", 4, "workspaces.a.quota.tokens", "digits only"},
+		{"a workspace's budget out of range", good + "workspaces:\n  a:\n    budget: {egress: 1KB}\n", 5, "workspaces.a.budget.egress", "16"},
+		{"a workspace without limits", good + "workspaces: {a: {}}\n", 3, "workspaces.a", "leave the workspace out"},
 		{"tab", good + "log:\n\tlevel: info\n", 4, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -96,7 +96,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		o.Drain = DrainTime
 	}
 	c := directoryConfig(o.Config, o.Logger)
-	c.Quota = o.Config.Quota.of() // not for commands on the relay's own host: who is at a quota must get in all the same
+	c.Quota, c.Quotas = o.Config.Quota.of(), o.Config.quotas() // not for commands on the relay's own host: who is at a quota must get in all the same
 	if o.Config.SignIn.LeakedPasswords != "" {
 		if c.Leaked, err = password.OpenLeaked(o.Config.SignIn.LeakedPasswords); err != nil {
 			return nil, fmt.Errorf("sign_in.leaked_passwords: %w", err)
@@ -143,8 +143,13 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r.dispatch = &dispatch.Dispatcher{Hub: r.hub, Record: r.record, Logger: o.Logger, Limits: o.Config.Budget.limits(), DeniedRate: o.Config.Audit.DeniedRate,
+	r.dispatch = &dispatch.Dispatcher{Hub: r.hub, Record: r.record, Logger: o.Logger, Limits: o.Config.Budget.limits(), LimitsOf: o.Config.budgets(), DeniedRate: o.Config.Audit.DeniedRate,
 		DeniedBurst: 10 * o.Config.Audit.DeniedRate}
+	for name := range o.Config.Workspaces {
+		if _, err := snap.Workspace(name); err != nil {
+			o.Logger.Warn("relay.yaml sets limits of a workspace that is not there", "workspace", name)
+		}
+	}
 	r.dispatch.Sync(snap)
 	gc := o.Config.gateways()
 	gc.Certificate, gc.Directory, gc.Dispatch, gc.Logger = r.server.GetCertificate, dir, r.dispatch, o.Logger

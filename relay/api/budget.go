@@ -16,7 +16,7 @@ func (a *API) budgetRoutes() {
 		return a.budget(v.workspace.ID, v.workspace.Budget, v.workspace.BudgetETag()), nil
 	})
 	route(a, "GET", "/workspaces/{workspace}/quota", authz.BudgetsRead, "How much the workspace has of what the operator bounds", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Quota]], error) {
-		l, most := client.List[client.Quota]{Items: []client.Quota{}}, a.cfg.Directory.Quota()
+		l, most := client.List[client.Quota]{Items: []client.Quota{}}, a.cfg.Directory.Quota(v.workspace)
 		for _, kind := range directory.Quotas {
 			l.Items = append(l.Items, client.Quota{Name: kind, Used: v.workspace.Uses(kind, time.Now()), Most: most.Of(kind)})
 		}

@@ -30,7 +30,8 @@ type Config struct {
 	Logger     *slog.Logger
 	// PasswordRounds of PBKDF2 for people's passwords: vault.MinRounds or more. One with fewer is made anew when its person signs in.
 	PasswordRounds int
-	Quota          Quota            // of each workspace
+	Quota          Quota            // of each workspace …
+	Quotas         map[string]Quota // … but these, by name
 	Leaked         *password.Leaked // passwords that nobody may choose; nil: none beside the commonest. Whoever gives it closes it.
 }
 

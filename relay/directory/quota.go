@@ -30,8 +30,13 @@ func (q Quota) Of(kind string) int {
 	return map[string]int{QuotaAgents: q.Agents, QuotaConnections: q.Connections, QuotaUsers: q.Users, QuotaServices: q.Services, QuotaTokens: q.Tokens}[kind]
 }
 
-// Quota is what each workspace may have.
-func (d *Directory) Quota() Quota { return d.conf.Quota }
+// Quota is what a workspace may have.
+func (d *Directory) Quota(w *Workspace) Quota {
+	if q, ok := d.conf.Quotas[w.Name]; ok {
+		return q
+	}
+	return d.conf.Quota
+}
 
 // Uses counts what the workspace has of a kind.
 func (w *Workspace) Uses(kind string, now time.Time) (n int) {
@@ -57,7 +62,7 @@ func (w *Workspace) Uses(kind string, now time.Time) (n int) {
 // within refuses (too_large) a transaction that makes more of a kind than the workspace may have. It is called after the row is
 // written, so that of many at once no more get in than there is room for. What is over a quota that was lowered stays.
 func (d *Directory) within(tx *store.Tx, workspace, kind string) error {
-	most := d.conf.Quota.Of(kind)
+	most := d.Quota(d.Snapshot().before(workspace)).Of(kind)
 	if most == 0 {
 		return nil
 	}

@@ -100,3 +100,30 @@ func TestQuotas(t *testing.T) {
 		})
 	}
 }
+
+// A workspace that has bounds of its own has those alone; the others keep what is for each.
+func TestQuotasOfSingleWorkspaces(t *testing.T) {
+	c := directory.DefaultConfig(t.TempDir())
+	_, err := directory.Init(t.Context(), directory.InitConfig{Config: c})
+	must(t, err)
+	c.Quota, c.Quotas = directory.Quota{Connections: 1, Agents: 7}, map[string]directory.Quota{"big": {Connections: 3}}
+	d := reopen(t, c)
+	for _, ws := range []string{"big", "small"} {
+		_, err := d.CreateWorkspace(t.Context(), ws)
+		must(t, err)
+	}
+	for ws, most := range map[string]int{"big": 3, "small": 1} {
+		for i := range most {
+			_, err := d.CreateConnection(t.Context(), ws, "default", profile("c"+strings.Repeat("x", i)))
+			must(t, err)
+		}
+		_, err := d.CreateConnection(t.Context(), ws, "default", profile("more"))
+		want(t, err, protocol.CodeTooLarge)
+	}
+	if q := d.Quota(workspace(t, d, "big")); q != (directory.Quota{Connections: 3}) {
+		t.Errorf("%+v", q)
+	}
+	if q := d.Quota(workspace(t, d, "small")); q != c.Quota {
+		t.Errorf("%+v", q)
+	}
+}

@@ -38,7 +38,11 @@ func (d *Dispatcher) Sync(s *directory.Snapshot) {
 	live := map[string]bool{}
 	for _, ws := range s.Workspaces() {
 		live[ws.ID] = true
-		d.workspaceBudget(ws.ID).Set(d.Limits.Narrow(ws.Budget))
+		limits, own := d.LimitsOf[ws.Name]
+		if !own {
+			limits = d.Limits
+		}
+		d.workspaceBudget(ws.ID).Set(limits.Narrow(ws.Budget))
 		for _, c := range ws.Connections {
 			live[c.ID] = true
 			d.connectionBudget(c).Set(c.Budget)

@@ -251,6 +251,21 @@ func TestAdminsOnlyNarrowTheRelaysLimits(t *testing.T) {
 	}
 }
 
+// A workspace that the operator gave limits of its own has those in place of everybody's.
+func TestLimitsOfSingleWorkspacesStandInPlaceOfAll(t *testing.T) {
+	g := newRig(t, answerOK)
+	g.Limits, g.LimitsOf = budget.Limits{Rate: 1, Burst: 1}, map[string]budget.Limits{"default": {Rate: 2, Burst: 2}}
+	g.set("default", "", budget.Limits{Rate: 1000, Burst: 1000})
+	for range 2 {
+		if e := g.read("default", "a"); e != nil {
+			t.Fatal(e)
+		}
+	}
+	if e := g.read("default", "a"); e == nil || e.Rule != "workspace.budget.rate" {
+		t.Errorf("an admin widened the workspace's limits: %+v", e)
+	}
+}
+
 // A snapshot that comes late does not undo what a newer one set.
 func TestAnOlderSnapshotSetsNoBudget(t *testing.T) {
 	g := newRig(t, answerOK)

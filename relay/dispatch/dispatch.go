@@ -30,6 +30,8 @@ type Dispatcher struct {
 	Logger *slog.Logger
 	// Limits of each workspace, whatever its own admins set: these can only narrow them. Not changed after the first call.
 	Limits budget.Limits
+	// LimitsOf single workspaces, by name, stand in place of Limits. Not changed after the first call.
+	LimitsOf map[string]budget.Limits
 	// DeniedRate and DeniedBurst say how many refusals of one token are recorded one by one, a second and at once; the others
 	// are counted, and Run records the counts. DefaultDeniedRate and DefaultDeniedBurst when zero.
 	DeniedRate, DeniedBurst int

@@ -151,11 +151,17 @@ func TestAChangeReadsWhatItChanged(t *testing.T) {
 		"an agent": {func(tx *Tx) error {
 			return tx.UpdateAgent(Agent{ID: "agt_a", Workspace: "ws_a", State: "active", Version: 2, Sealed: []byte("s")})
 		}, []string{"agents"}},
-		"times of use":        {func(tx *Tx) error { return tx.SeenAgent("agt_a", 99) }, nil},
-		"nothing hit":         {func(tx *Tx) error { return tx.DeleteOldJoinTokens(1) }, nil},
-		"a connection":        {func(tx *Tx) error { return tx.DeleteConnection("ws_a", "con_a") }, []string{"grants", "connections", "gateways", "budgets"}},
-		"an unheard of form":  {func(tx *Tx) error { _, err := tx.count("REPLACE INTO generation (one, value) VALUES (1, 90)"); return err }, big},
-		"an unheard of table": {func(tx *Tx) error { _, err := tx.count(`INSERT INTO main.relays VALUES ('r', 1, 1, x'00')`); return err }, big},
+		"times of use": {func(tx *Tx) error { return tx.SeenAgent("agt_a", 99) }, nil},
+		"nothing hit":  {func(tx *Tx) error { return tx.DeleteOldJoinTokens(1) }, nil},
+		"a connection": {func(tx *Tx) error { return tx.DeleteConnection("ws_a", "con_a") }, []string{"grants", "connections", "gateways", "budgets"}},
+		"an unheard of form": {func(tx *Tx) error {
+			_, err := tx.count("REPLACE INTO generation (one, value) VALUES (1, 90)")
+			return err
+		}, big},
+		"an unheard of table": {func(tx *Tx) error {
+			_, err := tx.count(`INSERT INTO main.relays VALUES ('r', 1, 1, x'00')`)
+			return err
+		}, big},
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := load(t, s, nil)
