@@ -63,6 +63,9 @@ func TestCanonicalHost(t *testing.T) {
 		{"", strings.Repeat("a.", 126) + "a", strings.Repeat("a.", 126) + "a"},
 		{"", strings.Repeat("a.", 127) + "a", ""},
 		{"", "1.corp", "1.corp"},
+		{"", strings.Repeat("a", 63) + ".corp", strings.Repeat("a", 63) + ".corp"},
+		{"", "az-09_.corp", "az-09_.corp"},
+		{"", "a{.corp", ""}, {"", "a`.corp", ""}, {"", "a/.corp", ""}, {"", "a:.corp", ""},
 	} {
 		t.Run(c.row+" "+fmt.Sprintf("%.40q", c.in), func(t *testing.T) {
 			got, addr, err := allowlist.CanonicalHost(c.in)
@@ -73,6 +76,28 @@ func TestCanonicalHost(t *testing.T) {
 				t.Errorf("address is %v", addr)
 			}
 		})
+	}
+}
+
+// A URL with a password, perhaps: it stands in no message. Nothing long does, whole.
+func TestRefusalsOfHostsRepeatLittle(t *testing.T) {
+	if _, _, err := allowlist.CanonicalHost("user:hunter2@db.corp"); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Error(err)
+	}
+	for n, cut := range map[int]bool{80: false, 81: true} {
+		_, err := allowlist.ParsePort(strings.Repeat("x", n))
+		if got := strings.Contains(err.Error(), strings.Repeat("x", 80)+"..."); got != cut || strings.Contains(err.Error(), strings.Repeat("x", 81)) {
+			t.Errorf("%d characters: %v", n, err)
+		}
+	}
+}
+
+func TestParseAddr(t *testing.T) {
+	for in, want := range map[string]string{"10.0.0.5": "10.0.0.5", "::ffff:10.0.0.5": "10.0.0.5", "2001:DB8::1": "2001:db8::1", "fe80::1%eth0": "", "10.0.0.5/32": "", "db.corp": "", "": ""} {
+		a, err := allowlist.ParseAddr(in)
+		if (err == nil) != (want != "") || err == nil && a.String() != want || err != nil && a.IsValid() {
+			t.Errorf("%q: %v, %v, want %q", in, a, err, want)
+		}
 	}
 }
 
@@ -111,6 +136,13 @@ func TestPorts(t *testing.T) {
 			t.Errorf("%q: got %v, %v", in, r, err)
 		}
 	}
+	var r allowlist.PortRange
+	if err := r.UnmarshalText([]byte("8000-8100")); err != nil || r != (allowlist.PortRange{First: 8000, Last: 8100}) {
+		t.Errorf("%v, %v", r, err)
+	}
+	if err := r.UnmarshalText([]byte("x")); err == nil || r != (allowlist.PortRange{First: 8000, Last: 8100}) {
+		t.Errorf("a fault leaves %v, %v", r, err)
+	}
 	ports := allowlist.Ports{{First: 80, Last: 80}, {First: 8000, Last: 8100}}
 	for port, want := range map[uint16]bool{0: false, 79: false, 80: true, 81: false, 7999: false, 8000: true, 8100: true, 8101: false, 65535: false} {
 		if ports.Contains(port) != want {
@@ -143,9 +175,15 @@ func TestPattern(t *testing.T) {
 			}
 		})
 	}
-	for _, bad := range []string{"", "*", "corp.*", "*db.corp", "d*b.corp", "**.corp", "10.0.0.*", "10.0.0.5", "*.5", "[*.corp]", "a..b"} {
+	for _, bad := range []string{"", "*", "corp.*", "*db.corp", "d*b.corp", "**.corp", "10.0.0.*", "10.0.0.5", "*.5", "[*.corp]", "a..b", "*.a b.corp", "*..corp"} {
 		if p, err := allowlist.ParsePattern(bad); err == nil {
 			t.Errorf("%q was taken as %s", bad, p)
+		}
+	}
+	for in, want := range map[string]string{"DB.corp.": "db.corp", "*.corp": ""} {
+		p, err := allowlist.ParsePattern(in)
+		if err != nil || p.Literal() != want {
+			t.Errorf("%s is literally %q, %v", in, p.Literal(), err)
 		}
 	}
 	if (allowlist.Pattern{}).Match("") || (allowlist.Pattern{}).Match("db.corp") {
@@ -175,6 +213,24 @@ func TestListUnmaps(t *testing.T) {
 				t.Errorf("got %v", got)
 			}
 		})
+	}
+}
+
+// What is left out, lies in another, or begins where another does hides nothing that comes after it.
+func TestListHoldsEachOfItsNetworks(t *testing.T) {
+	for _, list := range [][]string{
+		{"", "10.0.0.0/8"}, {"10.0.0.0/16", "10.0.0.0/8"}, {"10.0.0.0/8", "10.0.0.0/16"}, {"9.0.0.0/8", "9.1.0.0/16", "10.0.0.0/8"}, {"::ffff:0:0/96"}, {"::fffe:0:0/95"}, {"::/0", "10.0.0.0/8"},
+	} {
+		var prefixes []netip.Prefix
+		for _, s := range list {
+			p, _ := netip.ParsePrefix(s)
+			prefixes = append(prefixes, p)
+		}
+		l := allowlist.NewList(prefixes)
+		in := list[0] != "::fffe:0:0/95" // wider than the mapped addresses: of IPv6, where no caller is
+		if l.Contains(netip.MustParseAddr("10.200.0.1")) != in || l.Contains(netip.MustParseAddr("::ffff:10.200.0.1")) != in || l.Empty() {
+			t.Errorf("%q", list)
+		}
 	}
 }
 
