@@ -68,6 +68,7 @@ type bench struct {
 	pgbench        string
 	pgbenchMissing string
 	site           *site // shared by Fairlead's entrances
+	quic           *site // the same, by QUIC
 	swarm          *site
 }
 
@@ -157,7 +158,7 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 		}
 	}
 	defer func() {
-		for _, s := range []*site{b.site, b.swarm} {
+		for _, s := range []*site{b.site, b.quic, b.swarm} {
 			if s != nil {
 				s.stop()
 			}
@@ -175,10 +176,12 @@ func (b *bench) systems(ctx context.Context) []*system {
 		b.pair(sysTLS, "bare two-hop pair, mutual TLS 1.3, pooled, tuned", true),
 		b.fairlead(sysConnect, "Fairlead through the command fairlead connect: a process more, and TLS twice")}
 	gateway := b.fairlead(sysGateway, "Fairlead through a gateway port of the relay")
+	quic := b.fairlead(sysQUIC, "the same, where agent and relay speak QUIC")
 	if !b.hasGateways(ctx) {
 		gateway.Missing = "this build has no gateway ports (fairlead connections create --gateway)"
+		quic.Missing = gateway.Missing
 	}
-	list = append(list, gateway, b.fairlead(sysAPI, "Fairlead's API, and the installation as a whole"))
+	list = append(list, gateway, quic, b.fairlead(sysAPI, "Fairlead's API, and the installation as a whole"))
 	if b.opt.Peers {
 		list = append(list, b.peers()...)
 	}

@@ -12,6 +12,7 @@ const (
 	sysTLS     = "tls-pair"
 	sysConnect = "fairlead-connect"
 	sysGateway = "fairlead-gateway"
+	sysQUIC    = "fairlead-quic"
 	sysAPI     = "fairlead"
 )
 

@@ -204,7 +204,7 @@ func (b *bench) swarmSite(ctx context.Context) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := b.newSite(ctx, dir, 0)
+	s, err := b.newSite(ctx, dir, 0, false)
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func lab(t *testing.T, cfg wan.Config, more string) *rig {
 	target, err := b.startTarget(t.Context())
 	must(err)
 	t.Cleanup(target.stop)
-	s, err := b.newSite(t.Context(), b.dir, 0)
+	s, err := b.newSite(t.Context(), b.dir, 0, false)
 	must(err)
 	t.Cleanup(s.stop)
 	if more != "" {

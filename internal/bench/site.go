@@ -26,7 +26,8 @@ type site struct {
 	client  *client.Client
 	relay   *process
 	agent   *process
-	idle    int // profiles for idle streams
+	idle    int  // profiles for idle streams
+	quic    bool // agent and relay speak QUIC alone
 }
 
 // perProfile is how many idle streams a profile carries: an agent has at most 64 open for each.
@@ -38,9 +39,9 @@ func (s *site) path(name string) string { return filepath.Join(s.dir, filepath.F
 
 func (b *bench) program(name string) string { return filepath.Join(b.opt.Bin, name+exeSuffix) }
 
-// newSite makes an installation whose relay and agent run, with room for as many idle streams.
-func (b *bench) newSite(ctx context.Context, dir string, streams int) (*site, error) {
-	s := &site{b: b, dir: dir, idle: (streams + perProfile - 1) / perProfile}
+// newSite makes an installation whose relay and agent run, with room for as many idle streams; with quic, the tunnel is QUIC.
+func (b *bench) newSite(ctx context.Context, dir string, streams int, quic bool) (*site, error) {
+	s := &site{b: b, dir: dir, idle: (streams + perProfile - 1) / perProfile, quic: quic}
 	if err := s.setUp(ctx); err != nil {
 		s.stop()
 		return nil, fmt.Errorf("set up Fairlead: %w", err)
@@ -65,6 +66,11 @@ func (s *site) setUp(ctx context.Context) error {
 	if s.b.hasGateways(ctx) {
 		// The operator says which ports gateways may use.
 		if err := appendTo(s.path("relay/relay.yaml"), "gateway:\n  addresses: [\"127.0.0.1:10000-32767\"]\n"); err != nil {
+			return err
+		}
+	}
+	if s.quic {
+		if err := appendTo(s.path("relay/relay.yaml"), "agents: {quic: true}\n"); err != nil {
 			return err
 		}
 	}
@@ -123,6 +129,9 @@ func (s *site) offer(ctx context.Context) error {
 		yaml += fmt.Sprintf("database:\n  rows:\n    adapter: postgresql\n    host: %s\n    port: %d\n    database: %s\n    username: %s\n    password_file: reader.pw\n"+
 			"    tls: disable\n    allow: {mode: read_only, timeout: 10m}\n", pg.Host, pg.Port, pg.Database, pgReader)
 		profiles = append(profiles, "pg", "rows")
+	}
+	if s.quic {
+		yaml += "relay: {transport: quic}\n"
 	}
 	if err := os.WriteFile(s.path("agent.yaml"), []byte(yaml), 0o600); err != nil {
 		return err
@@ -217,7 +226,7 @@ func (s *site) gateway(ctx context.Context, profile string) (string, error) {
 func (b *bench) fairlead(name, what string) *system {
 	sys := &system{SystemInfo: SystemInfo{Name: name, What: what}}
 	sys.start = func(ctx context.Context, dir string) (*instance, error) {
-		s, own, err := b.siteFor(ctx, dir)
+		s, own, err := b.siteFor(ctx, dir, name == sysQUIC)
 		if err != nil {
 			return nil, err
 		}
@@ -243,21 +252,25 @@ func (b *bench) fairlead(name, what string) *system {
 }
 
 // siteFor is the installation that the entrances share, or one of its own where nothing else may have used memory.
-func (b *bench) siteFor(ctx context.Context, dir string) (_ *site, own bool, err error) {
+func (b *bench) siteFor(ctx context.Context, dir string, quic bool) (_ *site, own bool, err error) {
 	if filepath.Base(dir) != sharedFolder {
-		s, err := b.newSite(ctx, dir, b.opt.Streams)
+		s, err := b.newSite(ctx, dir, b.opt.Streams, quic)
 		return s, true, err
 	}
-	if b.site == nil {
-		site, err := b.folder("site")
+	shared, name := &b.site, "site"
+	if quic {
+		shared, name = &b.quic, "site-quic"
+	}
+	if *shared == nil {
+		site, err := b.folder(name)
 		if err != nil {
 			return nil, false, err
 		}
-		if b.site, err = b.newSite(ctx, site, 0); err != nil {
+		if *shared, err = b.newSite(ctx, site, 0, quic); err != nil {
 			return nil, false, err
 		}
 	}
-	return b.site, false, nil
+	return *shared, false, nil
 }
 
 // entrance opens one way into the site. What it gives with an error must still be stopped.
@@ -285,7 +298,7 @@ func (s *site) entrance(ctx context.Context, name string) (*instance, error) {
 			}
 			return opened(c)
 		}
-	case sysGateway:
+	case sysGateway, sysQUIC:
 		for _, c := range connections {
 			addr, err := s.gateway(ctx, c)
 			if err != nil {

@@ -97,7 +97,7 @@ func Soak(ctx context.Context, o SoakOptions) (_ *SoakReport, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := b.newSite(ctx, dir, 0)
+	s, err := b.newSite(ctx, dir, 0, false)
 	if err != nil {
 		return nil, err
 	}
