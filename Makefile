@@ -41,6 +41,13 @@ matrix: ## every route × role × workspace × session, token, expired, revoked,
 timing: ## whether the time of a refused sign-in tells who is there; a quarter of an hour of a machine that does nothing else
 	FAIRLEAD_TEST_TIMING=1 $(GO) test -count=1 -timeout 40m -v -run TestF1Timing ./relay/api
 
+# What make mutants changes. The checks of people who sign in want hours: MUTANTS='relay/authn'.
+MUTANTS ?= internal/allowlist relay/authz
+
+.PHONY: mutants
+mutants: ## changes each check of the packages that decide who may do what, one at a time, and names what no test notices
+	$(GO) run ./internal/mutant/cmd/fairlead-mutants $(MUTANTS)
+
 .PHONY: e2e
 e2e: servers build ## the scenarios through the built programs, and in one process
 	$(GO) test -count=1 -timeout 15m ./internal/e2e/...

@@ -112,9 +112,9 @@ var rules = []rule{
 	// internal/bench enrols many agents and runs them in one process, and asks the relay as callers do.
 	{[]string{"internal"}, []string{"internal/testenv", "internal/e2e", "internal/archtest", "internal/bench"}, own("agent", "relay"), "internal packages serve both halves and know neither"},
 	{[]string{"internal/bench"}, nil, func(p string) bool {
-		return under(p, "relay") && p != "relay/client" || under(p, "agent") && p != "agent" && p != "agent/enroll"
+		return under(p, "relay") && p != "relay/client" && p != "relay/authz" || under(p, "agent") && p != "agent" && p != "agent/enroll"
 	},
-		"the bench measures what is built and shipped: of the halves it takes the client, the agent as a library and enrolment, no inner part"},
+		"the bench measures what is built and shipped: of the halves it takes the client, the agent as a library, enrolment, and the decision that each request pays for; no other inner part"},
 	{[]string{"agent", "relay", "internal", "protocol"}, []string{"internal/bench"}, own("internal/bench"), "the bench is no part of the product"},
 	{[]string{"agent", "relay", "internal", "protocol"}, []string{"internal/bench", "internal/wan"}, own("internal/wan"), "the emulated line is for the bench and for tests"},
 	{[]string{"agent/connector"}, nil, own("agent/uplink", "internal/tunnel", "internal/audit", "agent/enroll"), "a connector sees a call and a writer, never a tunnel or the audit log"},

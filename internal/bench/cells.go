@@ -140,6 +140,7 @@ func cells() []cell {
 			return err
 		}},
 		cell{"file", []string{"file_put", "file_get"}, false, transferFile},
+		cell{"rights", []string{"decide_p50", "allowlist_p50"}, false, decisions},
 	)
 }
 

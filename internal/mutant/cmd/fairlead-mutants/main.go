@@ -1,4 +1,3 @@
-// Command fairlead-mutants changes the checks of packages one at a time and names the changes that no test notices.
 package main
 
 import (
