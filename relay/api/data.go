@@ -84,8 +84,8 @@ func (a *API) operation(method, path string, op protocol.Operation, summary stri
 	})
 }
 
-func (a *API) call(r *http.Request, v *visit, req protocol.Request, body io.Reader) dispatch.Call {
-	return dispatch.Call{Snapshot: v.snap, Principal: v.principal, Source: v.source, Workspace: r.PathValue("workspace"), Connection: r.PathValue("connection"), Request: req, Body: body}
+func (a *API) call(r *http.Request, v *visit, req protocol.Request, body io.Reader) *dispatch.Call {
+	return &dispatch.Call{Snapshot: v.snap, Principal: v.principal, Source: v.source, Workspace: r.PathValue("workspace"), Connection: r.PathValue("connection"), Request: req, Body: body}
 }
 
 // dispatch makes the trip and turns its end into HTTP.

@@ -106,14 +106,14 @@ func (g *rig) agent(id string, w *directory.Workspace, h http.HandlerFunc) *hub.
 }
 
 // call is a read of the workspace's connection by an operator with a token.
-func (g *rig) call(workspace, token string, op protocol.Operation) dispatch.Call {
+func (g *rig) call(workspace, token string, op protocol.Operation) *dispatch.Call {
 	g.t.Helper()
 	s := g.dir.Snapshot()
 	w, err := s.Workspace(workspace)
 	must(g.t, err)
 	p := authz.NewPrincipal("tok_"+token, w.ID, token, authz.Service, []authz.Grant{{ID: "gra_1", Role: authz.Operator, Workspace: w.ID}})
 	p.Token = token
-	return dispatch.Call{Snapshot: s, Principal: p, Source: source, Workspace: workspace, Connection: "files", Request: protocol.Request{ID: "req_1", Operation: op, Path: "a", Header: http.Header{}}}
+	return &dispatch.Call{Snapshot: s, Principal: p, Source: source, Workspace: workspace, Connection: "files", Request: protocol.Request{ID: "req_1", Operation: op, Path: "a", Header: http.Header{}}}
 }
 
 // read makes the trip and gives the refusal.

@@ -59,126 +59,26 @@ type Call struct {
 }
 
 // Do makes the trip and copies the answer to w. An error is returned when nothing was written to w; it is a
-// *protocol.Error that is safe to show. ErrCut is returned when the answer broke off.
+// *protocol.Error that is safe to show. ErrCut is returned when the answer broke off. The call is Do's until it returns.
 //
 // For a dial, raw is called with the stream as soon as the request is on its way, and has until its return to copy both ways;
 // w is not used then. An error after that is a refusal, or the reason of the end: nothing of the target's was read, or the
 // rules changed.
-func (d *Dispatcher) Do(ctx context.Context, c Call, w http.ResponseWriter, raw func(*Raw) (in, out int64)) error {
-	started := time.Now()
-	r := &c.Request
-	ev, conn, err := decide(c)
+func (d *Dispatcher) Do(ctx context.Context, c *Call, w http.ResponseWriter, raw func(*Raw) (in, out int64)) error {
+	t, err := d.begin(ctx, c)
 	if err != nil {
-		return d.deny(ctx, c.Principal, ev, err)
+		return err
 	}
-	if err := d.aim(r, conn); err != nil {
-		return d.deny(ctx, c.Principal, ev, err)
+	defer t.end()
+	if c.Request.Operation == protocol.OpDial {
+		return t.dial(ctx, raw)
 	}
-	lease, refusal := budget.Begin(d.budgetsOf(conn)...)
-	if refusal != nil {
-		return d.deny(ctx, c.Principal, ev, refusal.Problem(protocol.OriginRelay))
-	}
-	defer lease.End()
-	r.Principal, r.Connection = c.Principal.ID, conn.ID
-
-	// Written before the request leaves; synced while it travels.
-	ev.Kind, ev.Decision = audit.KindIntent, "allow"
-	record, err := d.Record(ev)
-	if err != nil {
-		return d.unrecorded(ev, err)
-	}
-	// The outcome stands in the log whatever comes: every return below passes here.
-	ev.Kind, ev.Status = audit.KindOutcome, "done"
-	ended := false
-	defer func() {
-		ev.DurationMs = time.Since(started).Milliseconds()
-		if !ended && ev.Code == "" { // a panic passes
-			ev.Code = string(protocol.CodeInternal)
-		}
-		if ev.Code != "" {
-			ev.Status = "failed"
-		}
-		if _, err := d.Record(ev); err != nil {
-			d.Logger.Error("the outcome could not be recorded", "request_id", ev.RequestID, "error", err)
-		}
-	}()
-	fail := func(err error) error {
-		ended = true
-		e := *protocol.AsError(err)
-		if cut := (*protocol.Error)(nil); errors.As(context.Cause(ctx), &cut) { // the rules changed meanwhile: that is why
-			e = *cut
-		}
-		if e.Origin == "" {
-			e.Origin = protocol.OriginRelay
-		}
-		if e.RequestID == "" {
-			e.RequestID = r.ID
-		}
-		ev.Code, ev.Origin, ev.Reason = string(e.Code), string(e.Origin), e.Message
-		if e.Rule != "" {
-			ev.Rule = e.Rule
-		}
-		return &e
-	}
-
-	way := &route{d: d, conn: conn, req: r}
-	if r.Operation == protocol.OpDial {
-		s, err := d.dial(ctx, way, record, ev, lease)
-		ev.Agent = way.agent()
-		if err != nil {
-			return fail(err)
-		}
-		defer s.Close()
-		ev.BytesIn, ev.Bytes = raw(s)
-		_ = s.Close() // raw may have left without an answer
-		err = s.Admitted()
-		ev.Agent = way.agent()
-		if err != nil {
-			return fail(err)
-		}
-		ended = true
-		if cut := (*protocol.Error)(nil); errors.As(context.Cause(ctx), &cut) { // the rules changed meanwhile
-			ev.Code, ev.Reason = string(cut.Code), cut.Message
-		}
-		return nil
-	}
-	resp, agent, err := way.send(ctx, c.Body)
-	ev.Agent = agent
-	if err != nil {
-		return fail(err)
-	}
-	defer resp.Body.Close()
-	if err := d.durable(ctx, record, ev); err != nil {
-		return fail(err)
-	}
-	if e := agentError(resp); e != nil {
-		return fail(e)
-	}
-	// A status that is no final answer would leave the caller's conn in disorder.
-	if resp.StatusCode < 200 || resp.StatusCode > 599 {
-		return fail(errSenseless)
-	}
-	n, err := copyAnswer(ctx, w, resp, r.Operation == protocol.OpRequest, lease)
-	ev.Bytes = n
-	if err != nil {
-		ev.Code = string(protocol.CodeInterrupted)
-		if ctx.Err() != nil {
-			ev.Code = string(protocol.CodeCanceled)
-		}
-		d.Logger.Info("answer cut", "request_id", r.ID, "bytes", n, "error", err)
-		ended = true
-		return ErrCut
-	}
-	ended = true
-	if out := outcome(resp); out != nil {
-		ev.Code, ev.Rows, ev.BytesIn, ev.Truncated = string(out.Code), out.Rows, out.BytesIn, out.Truncated != ""
-	}
-	return nil
+	return t.ask(ctx, w)
 }
 
 // Refusal makes the decision of Do alone, its budgets included, and returns the refusal, recorded, or nil: for who wants to know
 // before it reads the caller's body. Do decides again.
-func (d *Dispatcher) Refusal(ctx context.Context, c Call) error {
+func (d *Dispatcher) Refusal(ctx context.Context, c *Call) error {
 	ev, conn, err := decide(c)
 	if err != nil {
 		return d.deny(ctx, c.Principal, ev, err)
@@ -190,7 +90,7 @@ func (d *Dispatcher) Refusal(ctx context.Context, c Call) error {
 }
 
 // decide answers whether the principal may: workspace, allowlist, connection, grant, all of one snapshot.
-func decide(c Call) (audit.Event, *directory.Connection, error) {
+func decide(c *Call) (audit.Event, *directory.Connection, error) {
 	r := &c.Request
 	ev := audit.Event{Kind: audit.KindDenied, RequestID: r.ID, Origin: string(protocol.OriginRelay), Principal: c.Principal.ID, PrincipalName: c.Principal.Name,
 		SourceAddress: c.Source.String(), Operation: string(r.Operation), Target: target(r), Decision: "deny", Detail: c.Detail}
@@ -256,9 +156,9 @@ func (d *Dispatcher) deny(ctx context.Context, p authz.Principal, ev audit.Event
 	return &e
 }
 
-func (d *Dispatcher) unrecorded(ev audit.Event, err error) error {
-	d.Logger.Error("the audit log is not available; operations are refused", "request_id", ev.RequestID, "error", err)
-	return &protocol.Error{Code: protocol.CodeAuditUnavailable, Origin: protocol.OriginRelay, RequestID: ev.RequestID, Cause: err,
+func (d *Dispatcher) unrecorded(id string, err error) error {
+	d.Logger.Error("the audit log is not available; operations are refused", "request_id", id, "error", err)
+	return &protocol.Error{Code: protocol.CodeAuditUnavailable, Origin: protocol.OriginRelay, RequestID: id, Cause: err,
 		Message: "the relay cannot write its audit log, so it releases nothing", Hint: "the relay operator should check free space and the relay's log"}
 }
 

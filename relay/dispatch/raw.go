@@ -21,7 +21,7 @@ type Raw struct {
 	d      *Dispatcher
 	way    *route
 	record *audit.Ticket
-	event  audit.Event
+	id     string // of the request
 	lease  budget.Lease
 	ctx    context.Context // ends with Close, too
 	end    context.CancelFunc
@@ -42,11 +42,11 @@ type Raw struct {
 }
 
 // dial sends a dial on its way.
-func (d *Dispatcher) dial(ctx context.Context, way *route, record *audit.Ticket, ev audit.Event, lease budget.Lease) (*Raw, error) {
+func (d *Dispatcher) dial(ctx context.Context, way *route, record *audit.Ticket, lease budget.Lease) (*Raw, error) {
 	if err := way.begin(ctx); err != nil {
 		return nil, err
 	}
-	s := &Raw{d: d, way: way, record: record, event: ev, lease: lease}
+	s := &Raw{d: d, way: way, record: record, id: way.req.ID, lease: lease}
 	s.ctx, s.end = context.WithCancel(ctx)
 	stream, err := way.dial(ctx)
 	if err != nil {
@@ -97,7 +97,7 @@ func (s *Raw) settle() error {
 				continue
 			}
 		}
-		if err := s.d.durable(s.ctx, s.record, s.event); err != nil {
+		if err := s.d.durable(s.ctx, s.record, s.id); err != nil {
 			return err
 		}
 		return refusal
@@ -233,7 +233,7 @@ func (s *Raw) SetWriteDeadline(t time.Time) error { return s.now().SetWriteDeadl
 var errSenseless = &protocol.Error{Code: protocol.CodeUpstream, Origin: protocol.OriginAgent, Message: "the agent's answer makes no sense"}
 
 // durable waits for the record: not a byte of the answer is released before.
-func (d *Dispatcher) durable(ctx context.Context, record *audit.Ticket, ev audit.Event) error {
+func (d *Dispatcher) durable(ctx context.Context, record *audit.Ticket, id string) error {
 	err := record.Wait(ctx)
 	switch {
 	case err == nil:
@@ -241,5 +241,5 @@ func (d *Dispatcher) durable(ctx context.Context, record *audit.Ticket, ev audit
 	case ctx.Err() != nil:
 		return &protocol.Error{Code: protocol.CodeCanceled, Message: "the caller went away", Cause: err}
 	}
-	return d.unrecorded(ev, err)
+	return d.unrecorded(id, err)
 }

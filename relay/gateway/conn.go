@@ -174,32 +174,10 @@ func (m *Manager) serve(k *conn) {
 	}()
 	// Ends the handshake and whatever waits for the client.
 	defer context.AfterFunc(k.ctx, func() { _ = k.raw.SetDeadline(time.Now()) })()
-	var client net.Conn = k.raw
-	name, detail := k.gateway.Address.String(), map[string]string(nil)
-	if k.gateway.TLS != directory.GatewayPlain {
-		conn, leaf, err := m.handshake(k)
-		m.shaken(k)
-		if err != nil {
-			m.deny(k, err)
-			reset(k.raw)
-			return
-		}
-		client = conn
-		if leaf != nil {
-			name, detail = leafName(leaf), leafDetail(leaf)
-		}
-	}
-	// What counts is what holds now. The conn stands in m.conns already: a change from here on finds it.
-	snap := m.cfg.Directory.Snapshot()
-	if err := k.look(snap); err != nil {
-		m.deny(k, err)
+	client, call := m.prepare(k)
+	if call == nil {
 		reset(k.raw)
 		return
-	}
-	call := dispatch.Call{Snapshot: snap, Principal: authz.NewGateway(k.gateway.ID, k.gateway.Workspace, k.gateway.Connection, name), Source: k.source.Addr(),
-		Workspace: k.gateway.Workspace, Connection: k.gateway.Connection, Request: protocol.Request{ID: k.id, Operation: protocol.OpDial, Header: http.Header{}}, Detail: detail}
-	if k.gateway.ProxyProtocol {
-		call.Request.Proxy = protocol.Proxy{Source: k.source, Destination: k.local}
 	}
 	late := time.AfterFunc(m.cfg.DialTimeout, func() {
 		k.cut(&protocol.Error{Code: protocol.CodeTimeout, Origin: protocol.OriginRelay, Message: "the agent did not answer in time"})
@@ -212,6 +190,37 @@ func (m *Manager) serve(k *conn) {
 		m.cfg.Logger.Info("gateway conn refused", "request_id", k.id, "gateway", k.gateway.ID, "source", k.source.Addr().String(), "error", err)
 		reset(k.raw)
 	}
+}
+
+// prepare makes the handshake and the call; nil when the conn was refused. It is a step of its own so that a conn that is open for long
+// holds no stack for it.
+func (m *Manager) prepare(k *conn) (net.Conn, *dispatch.Call) {
+	var client net.Conn = k.raw
+	name, detail := k.gateway.Address.String(), map[string]string(nil)
+	if k.gateway.TLS != directory.GatewayPlain {
+		conn, leaf, err := m.handshake(k)
+		m.shaken(k)
+		if err != nil {
+			m.deny(k, err)
+			return nil, nil
+		}
+		client = conn
+		if leaf != nil {
+			name, detail = leafName(leaf), leafDetail(leaf)
+		}
+	}
+	// What counts is what holds now. The conn stands in m.conns already: a change from here on finds it.
+	snap := m.cfg.Directory.Snapshot()
+	if err := k.look(snap); err != nil {
+		m.deny(k, err)
+		return nil, nil
+	}
+	call := &dispatch.Call{Snapshot: snap, Principal: authz.NewGateway(k.gateway.ID, k.gateway.Workspace, k.gateway.Connection, name), Source: k.source.Addr(),
+		Workspace: k.gateway.Workspace, Connection: k.gateway.Connection, Request: protocol.Request{ID: k.id, Operation: protocol.OpDial, Header: http.Header{}}, Detail: detail}
+	if k.gateway.ProxyProtocol {
+		call.Request.Proxy = protocol.Proxy{Source: k.source, Destination: k.local}
+	}
+	return client, call
 }
 
 // watched turns an end of the stream that is no end of the data into a reset of the client's conn, and a refusal, too.
