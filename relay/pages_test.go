@@ -64,4 +64,3 @@ func (w *recorder) Write(b []byte) (int, error) {
 	}
 	return w.body.Write(b)
 }
-
