@@ -170,6 +170,15 @@ async function passkeys() {
     })));
 }
 
+// program is what a program says of itself, in short where it is a browser.
+function program(agent) {
+  if (!agent.startsWith('Mozilla/')) return agent || 'a program that does not say its name';
+  const name = /(Firefox|Edg|OPR|Chrome|Version)\/([0-9]+)/.exec(agent);
+  const system = /Android|iPhone|iPad|Windows|Macintosh|Linux/.exec(agent);
+  if (!name || !system) return agent;
+  return `${{ Edg: 'Edge', OPR: 'Opera', Version: 'Safari' }[name[1]] || name[1]} ${name[2]} on ${{ Macintosh: 'macOS' }[system[0]] || system[0]}`;
+}
+
 async function sessions() {
   const errors = errorBox();
   let items;
@@ -180,7 +189,7 @@ async function sessions() {
   }
   return el('section', { 'aria-labelledby': 'sessions' }, el('h2', { id: 'sessions' }, 'Sessions'),
     el('ul', { class: 'rows' }, ...items.map((s) => el('li', {},
-      el('div', {}, el('strong', {}, s.agent || 'a program that does not say its name'), s.current && ' (this one)',
+      el('div', {}, el('strong', { title: s.agent }, program(s.agent || '')), s.current && ' (this one)',
         el('div', { class: 'soft' }, `workspace ${s.workspace}, from ${s.source || 'an unknown address'}, since ${time(s.created_at)}, last used ${time(s.last_used_at)}, ends ${time(s.ends_at)}`)),
       !s.current && act('End', 'bad', errors, async () => {
         await ask('DELETE', `/account/sessions/${encodeURIComponent(s.id)}`);

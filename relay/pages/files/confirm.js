@@ -20,7 +20,6 @@ export async function fresh(act) {
 async function prove() {
   const account = await ask('GET', '/account');
   const passkeys = (await passkey.offered()) && (await ask('GET', '/account/passkeys')).items.length > 0;
-  const before = document.activeElement;
   const dialog = el('dialog', { 'aria-labelledby': 'prove' });
   await new Promise((done, fail) => {
     let proven = false;
@@ -38,7 +37,6 @@ async function prove() {
     dialog.append(el('h2', { id: 'prove' }, 'Prove that it is you'), el('p', {}, 'This wants a fresh proof, for it decides who gets in.'), f, ...(passkeys ? [errors, el('div', { class: 'actions' }, button)] : []));
     dialog.addEventListener('close', () => {
       dialog.remove();
-      if (before && before.isConnected) before.focus();
       if (proven) done();
       else fail(new Cancelled());
     });

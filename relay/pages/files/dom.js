@@ -56,7 +56,9 @@ export function form(fields, label, act, more = []) {
 
 // run does an act with its buttons disabled, and says what went wrong.
 export async function run(buttons, errors, act) {
+  const before = document.activeElement;
   errors.textContent = '';
+  errors.classList.remove('mild');
   for (const b of buttons) b.disabled = true;
   try {
     await act();
@@ -65,6 +67,8 @@ export async function run(buttons, errors, act) {
     if (!e.shown && !e.silent) console.error(e);
   } finally {
     for (const b of buttons) b.disabled = false;
+    // A button that is disabled loses the focus; who uses the keyboard must not begin at the top again.
+    if (document.activeElement === document.body && before && before.isConnected) before.focus();
   }
 }
 

@@ -22,9 +22,9 @@ export async function signIn(given, said = '') {
       } catch (e) {
         if (e.rule !== 'sign_in.second_factor') throw e;
         code.box.hidden = false;
+        byPassword.errors.classList.add('mild'); // it is no error
         byPassword.errors.textContent = 'Your password is right. Now the code of your second factor.';
-        // After the button is enabled again, which would take the focus.
-        queueMicrotask(() => code.input.focus());
+        code.input.focus();
         return;
       }
       password.input.value = code.input.value = '';
