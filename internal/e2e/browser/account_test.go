@@ -138,6 +138,7 @@ func TestAccountInTheBrowser(t *testing.T) {
 		t.Error("the other session lives")
 	}
 	b.press("Remove")
+	b.press("Remove it now")
 	b.sees("The second factor is removed")
 	b.sees("Add an authenticator app")
 }

@@ -113,11 +113,12 @@ func TestProgramSignsInByBrowser(t *testing.T) {
 	}
 
 	// The browser is signed in as anna, and the program was started for somebody else.
-	l = startLogin(t, program, env, "--user", "bert")
+	l = startLogin(t, program, env, "--user", "bert", "--workspace", "sales")
 	b.visit(l.link)
 	b.sees("It was started for bert")
+	b.sees("It was started for workspace sales")
 	b.press("Allow")
-	b.sees("The fairlead program is signed in.") // and says itself that it does not want it
+	b.sees("That did not work: the terminal says why.")
 	l.ends(77, "a session of anna, not of bert")
 	if out, err := run("sessions", "list"); err != nil || strings.Count(out, "ses_") != 2 {
 		t.Errorf("%v %s", err, out)

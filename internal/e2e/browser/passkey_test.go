@@ -69,5 +69,6 @@ func TestPasskeysInTheBrowser(t *testing.T) {
 	b.sees("Your account")
 	b.sees("anna")
 	b.do("remove", chromedp.Click(`//section[h2="Passkeys"]//button[normalize-space()="Remove"]`))
+	b.press("Remove it now")
 	b.sees("The passkey is removed.")
 }

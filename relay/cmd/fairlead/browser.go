@@ -170,7 +170,16 @@ func (k *loginCommand) byBrowser(ctx context.Context, t *cli.Term, r *relayFlags
 	if err != nil {
 		return fmt.Errorf("listen for the browser: %w", err)
 	}
-	h := newHandOver(ln.Addr().String(), c.TakeOver)
+	h := newHandOver(ln.Addr().String(), func(ctx context.Context, o client.TakeOver) (client.SignedIn, error) {
+		s, err := c.TakeOver(ctx, o)
+		if err != nil {
+			return s, err
+		}
+		if err := k.isWanted(r, s); err != nil {
+			return client.SignedIn{}, errors.Join(err, endSession(ctx, r, l, s))
+		}
+		return s, nil
+	})
 	more := url.Values{}
 	if name, err := os.Hostname(); err == nil {
 		more.Set("name", name)
@@ -194,9 +203,6 @@ func (k *loginCommand) byBrowser(ctx context.Context, t *cli.Term, r *relayFlags
 	s, err := h.Run(ctx, ln, browserTime)
 	if err != nil {
 		return err // nothing is saved
-	}
-	if err := k.isWanted(r, s); err != nil {
-		return errors.Join(err, endSession(ctx, r, l, s))
 	}
 	l.Workspace = s.Workspace
 	return k.saved(t, c, l, s)

@@ -192,7 +192,9 @@ func TestLoginByBrowser(t *testing.T) {
 	for want, args := range map[string][]string{"a session of anna, not of bert": {"--user", "bert"}, "workspace default, not of sales": {"--workspace", "sales"}} {
 		before := r.Requested("POST /api/v1/sign-out")
 		a = askBrowser(t, append(args, at...)...)
-		a.bring(url.Values{"code": {clienttest.HandOver}, "state": a.page["state"]})
+		if status, text := a.bring(url.Values{"code": {clienttest.HandOver}, "state": a.page["state"]}); status != 502 || !strings.Contains(text, "the terminal says why") {
+			t.Errorf("%d %s", status, text)
+		}
 		(<-a.end).want(t, 77, "", want)
 		noLogin()
 		if r.Requested("POST /api/v1/sign-out") != before+1 {

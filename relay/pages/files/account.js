@@ -13,9 +13,12 @@ const lacking = {
   password: 'Your password has expired. Until you change it you can do nothing but look after this account.',
 };
 
-// act is a button with its errors; what it does is done anew after a proof when one is wanted.
-function act(label, kind, errors, what) {
-  const b = el('button', { type: 'button', class: kind, onclick: () => run([b], errors, () => guarded(what)) }, label);
+// act is a button with its errors; what it does is done anew after a proof when one is wanted. With again, it is pressed twice.
+function act(label, kind, errors, what, again = '') {
+  const b = el('button', { type: 'button', class: kind, onclick: () => {
+    if (again && b.textContent !== again) b.textContent = again;
+    else run([b], errors, () => guarded(what));
+  } }, label);
   return b;
 }
 
@@ -109,7 +112,7 @@ function factor(me) {
       act('Remove', 'bad', errors, async () => {
         await ask('DELETE', '/account/second-factor');
         account('The second factor is removed, and your other sessions have ended.');
-      })));
+      }, 'Remove it now')));
   return box;
 }
 
@@ -162,7 +165,7 @@ async function passkeys() {
       act('Remove', 'bad', errors, async () => {
         await ask('DELETE', `/account/passkeys/${encodeURIComponent(p.id)}`);
         account('The passkey is removed.');
-      })))),
+      }, 'Remove it now')))),
     errors,
     form([label], 'Add a passkey', () => guarded(async () => {
       await passkey.add(label.value.trim());
