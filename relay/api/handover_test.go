@@ -157,7 +157,11 @@ func testHandedOverCodeIsRefused(t *testing.T) {
 		verifier, challenge := pkce()
 		code := g.handOver(session, challenge)
 		if c.upset != nil {
-			c.upset(session, l.Items[0].ID)
+			for _, s := range l.Items { // several began in the same moment
+				if s.Current {
+					c.upset(session, s.ID)
+				}
+			}
 		}
 		var edit []func(*http.Request)
 		sent := verifier
