@@ -29,6 +29,11 @@ wine: ## the Windows programs and services under Wine; wants a machine that does
 	@FAIRLEAD_TEST_WINE=1 sh internal/testenv/servers/install.sh
 	FAIRLEAD_TEST_WINE=1 $(GO) test -count=1 -p 1 -run Wine ./internal/daemon ./internal/e2e
 
+.PHONY: browser
+browser: ## the account pages in a real browser (chromium), and the fairlead program that signs in by them
+	@FAIRLEAD_TEST_BROWSER=1 sh internal/testenv/servers/install.sh
+	FAIRLEAD_TEST_BROWSER=1 $(GO) test -count=1 -timeout 10m ./internal/e2e/browser
+
 .PHONY: race
 race: servers ## every test under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...

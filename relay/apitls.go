@@ -24,6 +24,7 @@ type API struct {
 	Domains       []string `yaml:"domains"`
 	DomainMinHTTP string   `yaml:"domain_min_http"` // "1.0" or "1.1": under these names
 	ACME          ACME     `yaml:"acme"`
+	Pages         bool     `yaml:"pages"` // serve the account pages, below /account/
 }
 
 // ACME says where certificates for workspaces' domains come from.

@@ -199,7 +199,7 @@ func DefaultConfig() Config {
 		Agents:  Agents{CertificateLifetime: config.Duration(7 * 24 * time.Hour), MaxTunnels: 8, MaxLanes: 8, WebSocket: true},
 		Gateway: Gateway{MaxConns: gateway.DefaultConfig().MaxConns, MaxConnsPerGateway: gateway.DefaultConfig().MaxConnsPerGateway},
 		Audit:   Audit{AgentRate: DefaultAgentRate, DeniedRate: dispatch.DefaultDeniedRate},
-		API:     API{MinTLS: "1.2", MinHTTP: "1.0", DomainMinHTTP: "1.1"},
+		API:     API{MinTLS: "1.2", MinHTTP: "1.0", DomainMinHTTP: "1.1", Pages: true},
 		SignIn:  SignIn{PasswordRounds: vault.Rounds},
 		Log:     Log{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}

@@ -131,6 +131,7 @@ func TestBadRelayYAMLIsToldWhere(t *testing.T) {
 		{"certificate without a key", good + "api:\n  certificates:\n    - {certificate: a.pem}\n", 5, "api.certificates[0]", "key: FILE"},
 		{"certificate that is not there", good + "api:\n  certificates:\n    - {certificate: a.pem, key: a.key}\n", 5, "api.certificates[0]", "must be there"},
 		{"old HTTP under a domain", good + "api: {domain_min_http: \"0.9\"}\n", 3, "api.domain_min_http", `"1.0" or "1.1"`},
+		{"pages that are no yes or no", good + "api: {pages: \"some\"}\n", 3, "api.pages", ""},
 		{"ACME without TLS", good + "api: {domains: [a.example], acme: {directory: \"http://acme.example/\", agree: true}}\n", 3, "api.acme.directory", "https"},
 		{"ACME without a yes", good + "api: {domains: [a.example], acme: {directory: \"https://acme.example/\"}}\n", 3, "api.acme.agree", "terms of service"},
 		{"ACME without domains", good + "api: {acme: {directory: \"https://acme.example/\", agree: true}}\n", 3, "api.acme", "api.domains"},

@@ -32,6 +32,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/enroll"
 	"github.com/fairleadhq/fairlead/relay/gateway"
 	"github.com/fairleadhq/fairlead/relay/hub"
+	"github.com/fairleadhq/fairlead/relay/pages"
 	"github.com/fairleadhq/fairlead/relay/password"
 )
 
@@ -162,6 +163,11 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		JoinToken: r.joinToken, TrustedProxies: prefixes(o.Config.TrustedProxies), Version: o.Version, Logger: o.Logger}
 	if o.Config.Agents.WebSocket {
 		conf.Tunnel = r.serveWebSocket
+	}
+	if o.Config.API.Pages {
+		if conf.Pages, err = pages.New(); err != nil {
+			return nil, err
+		}
 	}
 	r.api = api.New(conf)
 	r.tcfg = tunnel.DefaultConfig()

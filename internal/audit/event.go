@@ -31,13 +31,14 @@ const (
 	KindPassword     Kind = "principal.password"  // changed, or set by a one-time code
 	KindFactor       Kind = "principal.factor"    // of the second factor: begun, proven, removed, recovery codes made
 	KindSessionEnd   Kind = "session.ended"
+	KindHandOver     Kind = "session.handed_over" // a code was given by which a program gets a session
 	KindInternal     Kind = "internal_error"
 )
 
 // Kinds are all kinds that this version knows.
 var Kinds = []Kind{KindIntent, KindOutcome, KindDenied, KindAuditFull, KindAuditResume, KindAuditRead, KindStart, KindStop, KindConfig, KindConfigBad,
 	KindConnected, KindLost, KindEnrolled, KindRenewed, KindRevoked, KindSignIn, KindRefused, KindChange, KindInternal,
-	KindSignOut, KindAgentRefused, KindConfirm, KindPassword, KindFactor, KindSessionEnd}
+	KindSignOut, KindAgentRefused, KindConfirm, KindPassword, KindFactor, KindSessionEnd, KindHandOver}
 
 // Event is one fact. The class of a field decides what becomes of it: public passes (masked by detectors, escaped, cut), sensitive
 // becomes a keyed token, secret is dropped, and a field without a class counts as secret.

@@ -3,7 +3,10 @@
 package e2e_test
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base32"
+	"encoding/base64"
 	"testing"
 	"time"
 
@@ -50,6 +53,22 @@ func canaryPeople(t *testing.T, i *installation, c *canaries, must, refused func
 		t.Fatal("anna is not let in")
 	}
 	anna := as(session)
+	// A session that a browser hands over: the code, what its challenge is made of, and the session that comes of it.
+	verifier := "verifier0" + rand.Text() + rand.Text()
+	sum := sha256.Sum256([]byte(verifier))
+	for _, v := range []string{wrong, verifier} {
+		handed, err := anna.HandOver(ctx, client.HandOver{Challenge: base64.RawURLEncoding.EncodeToString(sum[:])})
+		must("a code to hand over", err)
+		c.add("hand-over code", []byte(handed.Code[4:24]), []byte(handed.Code[24:]))
+		s, err := nobody.TakeOver(ctx, client.TakeOver{Code: handed.Code, Verifier: v})
+		if v == wrong {
+			refused("a wrong verifier", err)
+			continue
+		}
+		must("the session", err)
+		c.add("session that was handed over", []byte(s.Session[4:24]), []byte(s.Session[24:]))
+	}
+	c.add("verifier", []byte(verifier[:20]), []byte(verifier[20:]))
 	n, err := anna.BeginSecondFactor(ctx)
 	must("a second factor", err)
 	raw, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(n.Secret)

@@ -53,6 +53,8 @@ type Config struct {
 	// Tunnel takes a request for a WebSocket from an agent, whose address is source, or gives the error to answer. It
 	// judges for itself: no token is asked for on its route. nil: there is no such route.
 	Tunnel func(w http.ResponseWriter, r *http.Request, source netip.Addr) error
+	// Pages serves the account pages, below /account/; nil: there are none.
+	Pages http.Handler
 	// Domains are the names that workspaces may make their own: each a host, or "*." and what it must end with. Empty: none.
 	Domains []string
 	// HTTP10 lets HTTP/1.0 in, and DomainHTTP10 under workspaces' own names, too.
@@ -126,6 +128,7 @@ func New(cfg Config) *API {
 	a.serviceAccountRoutes()
 	a.domainRoutes()
 	a.signInRoutes()
+	a.handOverRoutes()
 	a.auditRoutes()
 	a.data()
 	a.tunnelRoute()
@@ -142,6 +145,10 @@ func New(cfg Config) *API {
 	}
 	a.document()
 	a.spec = sync.OnceValues(func() ([]byte, error) { return json.Marshal(a.huma.OpenAPI()) })
+	if cfg.Pages != nil {
+		a.mux.Handle("/account", cfg.Pages)
+		a.mux.Handle("/account/", cfg.Pages)
+	}
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, dispatch.NotFound("route"))
 	})

@@ -280,6 +280,14 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	as = renewed.Session
 	must(t, json.Unmarshal([]byte(do("POST /account/password", "/account/password", `{"password":"`+goodPassword+`","new_password":"another fine kettle of fish"}`, 200).body), &renewed))
 	as = renewed.Session
+	handed := do("POST /account/hand-over", "/account/hand-over", `{"challenge":"E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"}`, 200)
+	do("POST /account/hand-over", "/account/hand-over", `{"challenge":"E9Melhoa"}`, 400)
+	var code client.HandOverCode
+	must(t, json.Unmarshal([]byte(handed.body), &code))
+	as = ""
+	do("POST /sign-in/hand-over", "/sign-in/hand-over", takeOverBody("flh_x", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"), 401)
+	do("POST /sign-in/hand-over", "/sign-in/hand-over", takeOverBody(code.Code, "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"), 200)
+	as = renewed.Session
 	do("POST /sign-out", "/sign-out", "", 204)
 	do("POST /sign-out", "/sign-out", "", 401)
 	for route, r := range routes {

@@ -50,7 +50,7 @@ func isSmall(o documented) bool { return o.small() }
 // proves: it takes a password or a code, and counts those that fail.
 func proves(o documented) bool {
 	switch o.Path {
-	case "/sign-in", "/sign-in/first", "/account/confirm", "/account/password":
+	case "/sign-in", "/sign-in/first", "/sign-in/hand-over", "/account/confirm", "/account/password":
 		return true
 	case "/account/second-factor":
 		return o.Method == http.MethodPut

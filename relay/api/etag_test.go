@@ -183,7 +183,7 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 	// These have no success here, yet their conditions.
 	me = g.person("dora", authz.Admin)
 	for _, c := range [][3]string{{"PUT", "/account/second-factor", `{"code":"123456"}`}, {"POST", "/account/recovery-codes", ""}, {"POST", "/account/confirm", `{"password":"` + goodPassword + `"}`},
-		{"POST", "/account/password", `{"password":"` + goodPassword + `","new_password":"another fine kettle of fish"}`}, {"POST", "/sign-out", ""}} {
+		{"POST", "/account/password", `{"password":"` + goodPassword + `","new_password":"another fine kettle of fish"}`}, {"POST", "/account/hand-over", handOverBody("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM")}, {"POST", "/sign-out", ""}} {
 		if a := g.ask(c[0], c[1], me, c[2], onlyIf(`"AAAAAAAAAAAAAAAAAAAA"`)); a.status < 400 {
 			t.Errorf("%v: %d %s", c, a.status, a.body)
 		}

@@ -2,11 +2,13 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"rsc.io/qr"
 
 	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/internal/secret"
@@ -25,7 +27,12 @@ func (a *API) factorRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		return &out[client.NewSecondFactor]{client.NewSecondFactor{Secret: totp.Text(s), URI: totp.URI("Fairlead "+v.workspace.Name, v.principal.Name, s)}}, nil
+		uri := totp.URI("Fairlead "+v.workspace.Name, v.principal.Name, s)
+		rows, err := qrRows(uri)
+		if err != nil {
+			return nil, err
+		}
+		return &out[client.NewSecondFactor]{client.NewSecondFactor{Secret: totp.Text(s), URI: uri, QR: rows}}, nil
 	})
 	account(a, "PUT", "/account/second-factor", audit.KindFactor, true, "Put the new second factor in force; all other sessions end, and recovery codes are shown this once", 200, func(ctx context.Context, v *visit, i *struct{ Body client.ProveSecondFactor }) (*out[client.RecoveryCodes], error) {
 		codes, t, text, err := a.cfg.People.ProveFactor(ctx, v.session, i.Body.Code)
@@ -45,6 +52,23 @@ func (a *API) factorRoutes() {
 		}
 		return &out[client.RecoveryCodes]{client.RecoveryCodes{Codes: exposed(codes)}}, nil
 	})
+}
+
+// qrRows is a QR code, a text of 0 and 1 for each row: black is 1. The quiet zone is for who draws it.
+func qrRows(text string) ([]string, error) {
+	code, err := qr.Encode(text, qr.L)
+	if err != nil {
+		return nil, fmt.Errorf("make a QR code: %w", err)
+	}
+	rows := make([]string, code.Size)
+	for y := range rows {
+		row := make([]byte, code.Size)
+		for x := range row {
+			row[x] = '0' + byte(btoi(code.Black(x, y)))
+		}
+		rows[y] = string(row)
+	}
+	return rows, nil
 }
 
 func exposed(l []secret.Bytes) []string {

@@ -290,14 +290,8 @@ func (a *API) signIn(ctx context.Context, v *visit, i *struct{ Body client.SignI
 	if res.Session.ByCode {
 		method = "password and code"
 	}
-	err = a.record(ctx, audit.Event{Kind: audit.KindSignIn, Workspace: res.Workspace.ID, RequestID: requestID(ctx), Principal: res.Principal.ID, PrincipalName: res.Principal.Name,
-		SourceAddress: v.source.String(), Operation: "sign_in", Origin: string(protocol.OriginRelay), Decision: "allow", Status: "done", Detail: map[string]string{"id": res.Session.ID, "method": method}})
-	if err != nil {
-		if e := a.cfg.Directory.EndSession(context.WithoutCancel(ctx), "", res.Session.ID, ""); e != nil {
-			a.cfg.Logger.Error("a session that could not be recorded stays until it expires; nobody has its text", "session", res.Session.ID, "error", e)
-		}
+	if err := a.began(ctx, v, res, map[string]string{"id": res.Session.ID, "method": method}); err != nil {
 		return nil, err
 	}
-	v.workspace = res.Workspace
 	return &out[client.SignedIn]{v.signedIn(res.Session, res.Text, b.Cookie)}, nil
 }

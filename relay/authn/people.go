@@ -21,11 +21,12 @@ type PeopleConfig struct {
 	Wait      time.Duration // how long somebody waits for a turn
 	PerSource int           // turns that one network waits for at a time
 	Attempts  AttemptLimits
+	HandOver  HandOverLimits
 }
 
-// DefaultPeopleConfig gives 2 at a time, 10 s, 4, and DefaultAttemptLimits.
+// DefaultPeopleConfig gives 2 at a time, 10 s, 4, DefaultAttemptLimits and DefaultHandOverLimits.
 func DefaultPeopleConfig() PeopleConfig {
-	return PeopleConfig{Slow: 2, Wait: 10 * time.Second, PerSource: 4, Attempts: DefaultAttemptLimits()}
+	return PeopleConfig{Slow: 2, Wait: 10 * time.Second, PerSource: 4, Attempts: DefaultAttemptLimits(), HandOver: DefaultHandOverLimits()}
 }
 
 // People lets people sign in, and change what they sign in with. Safe for concurrent use.
@@ -34,6 +35,7 @@ type People struct {
 	dir  *directory.Directory
 	slow chan struct{}
 	att  attempts
+	give handOvers
 
 	hashed atomic.Int64
 
@@ -43,10 +45,10 @@ type People struct {
 
 // NewPeople makes People on a directory.
 func NewPeople(d *directory.Directory, c PeopleConfig) (*People, error) {
-	if d == nil || c.Slow < 1 || c.Wait <= 0 || c.PerSource < 1 || !c.Attempts.valid() {
+	if d == nil || c.Slow < 1 || c.Wait <= 0 || c.PerSource < 1 || !c.Attempts.valid() || !c.HandOver.valid() {
 		return nil, errors.New("sign in: a directory, times and limits must be set")
 	}
-	return &People{conf: c, dir: d, slow: make(chan struct{}, c.Slow), att: attempts{lim: c.Attempts, of: map[attemptKey]*tries{}}, waiting: map[netip.Prefix]int{}}, nil
+	return &People{conf: c, dir: d, slow: make(chan struct{}, c.Slow), att: attempts{lim: c.Attempts, of: map[attemptKey]*tries{}}, give: handOvers{of: map[[32]byte]handOver{}}, waiting: map[netip.Prefix]int{}}, nil
 }
 
 // Hashed is how many turns at the slow hash there were, for metrics.

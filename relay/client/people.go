@@ -78,6 +78,8 @@ type Confirm struct {
 type NewSecondFactor struct {
 	Secret string `json:"secret"` // base32
 	URI    string `json:"uri"`    // otpauth://, for a QR code
+	// QR is that code: a text of 0 and 1 for each row, black is 1, without the white around it.
+	QR []string `json:"qr,omitempty"`
 }
 
 // ProveSecondFactor puts it in force.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the database servers that the tests start, oathtool, which codes are held against, and the shells whose completion they try; with FAIRLEAD_TEST_WINE set,
-# also what the tests under Wine want. Root on Debian or Ubuntu installs what is missing; anybody else is told what is missing.
+# also what the tests under Wine want, and with FAIRLEAD_TEST_BROWSER a browser. Root on Debian or Ubuntu installs what is missing; anybody else is told what is missing.
 # Exit status 0: all servers are there; 1: one is missing. Without a shell or Wine its tests are skipped and counted.
 set -eu
 
@@ -18,6 +18,9 @@ have fish /usr/bin/fish || extra="$extra fish"
 if [ -n "${FAIRLEAD_TEST_WINE:-}" ]; then
 	have wine /usr/bin/wine || extra="$extra wine"
 	have x86_64-w64-mingw32-gcc /usr/bin/x86_64-w64-mingw32-gcc || extra="$extra gcc-mingw-w64-x86-64"
+fi
+if [ -n "${FAIRLEAD_TEST_BROWSER:-}" ]; then
+	have chromium /usr/bin/chromium || extra="$extra chromium"
 fi
 [ -n "$missing$extra" ] || exit 0
 

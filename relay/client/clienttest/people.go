@@ -13,6 +13,7 @@ const (
 	Password = " right horse "
 	Code     = "123456"
 	OneTime  = "fli_sample"
+	HandOver = "flh_sample"
 	Session  = "fls_0123456789012345678901234567890123456789012"
 )
 
@@ -51,6 +52,18 @@ func (r *Relay) peopleRoutes(mux *http.ServeMux, handle func(pattern string, h f
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)
+	})
+	plain("POST "+base+"/sign-in/hand-over", func(w http.ResponseWriter, q *http.Request) {
+		var o client.TakeOver
+		_ = json.NewDecoder(q.Body).Decode(&o)
+		if o.Code != HandOver || len(o.Verifier) < 43 {
+			refuse(w, protocol.CodeUnauthenticated, "", "the relay does not let you in")
+			return
+		}
+		answer(w, 200, signedIn)
+	})
+	plain("POST "+base+"/account/hand-over", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, 200, client.HandOverCode{Code: HandOver, ExpiresAt: Time})
 	})
 	ok := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
 	plain("POST "+base+"/sign-out", ok)

@@ -104,7 +104,7 @@ func New(t *testing.T) *Relay {
 			q.Body = io.NopCloser(bytes.NewReader(b))
 		}
 		r.Unlock()
-		if q.Header.Get("Authorization") != "Bearer "+Token && q.Header.Get("Authorization") != "Bearer "+Session && !strings.HasSuffix(q.URL.Path, "/openapi.json") && !strings.HasSuffix(q.URL.Path, "/sign-in") && !strings.HasSuffix(q.URL.Path, "/sign-in/first") {
+		if q.Header.Get("Authorization") != "Bearer "+Token && q.Header.Get("Authorization") != "Bearer "+Session && !strings.HasSuffix(q.URL.Path, "/openapi.json") && !strings.HasSuffix(q.URL.Path, "/sign-in") && !strings.HasPrefix(q.URL.Path, client.BasePath+"/sign-in/") {
 			Fail(w, &protocol.Error{Code: protocol.CodeUnauthenticated, Message: "no valid API token was given", Origin: protocol.OriginRelay, Hint: "fairlead login", RequestID: "req_test"})
 			return
 		}

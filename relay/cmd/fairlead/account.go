@@ -50,6 +50,11 @@ func (k *loginCommand) signIn(ctx context.Context, t *cli.Term, c *client.Client
 	if err != nil {
 		return err // nothing is saved
 	}
+	return k.saved(t, c, l, s)
+}
+
+// saved keeps the session, and says whose it is.
+func (*loginCommand) saved(t *cli.Term, c *client.Client, l login, s client.SignedIn) error {
 	l.Token = s.Session
 	path, err := l.save()
 	if err != nil {

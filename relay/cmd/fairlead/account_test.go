@@ -84,6 +84,13 @@ func TestSignInAndOut(t *testing.T) {
 func TestUsersAndPolicy(t *testing.T) {
 	r := setup(t)
 	run("users", "list").want(t, 0, "anna", "")
+	link := run("users", "invite", "bert", "--role", "operator", "--link")
+	link.want(t, 0, "https://"+r.Host+"/account/first#code="+clienttest.OneTime+"&user=bert&workspace=default\n", "counts once")
+	if strings.Count(link.out+link.errs, clienttest.OneTime) != 1 {
+		t.Errorf("%+v", link)
+	}
+	run("users", "code", "anna", "--link").want(t, 0, "/account/first#code=", "counts once")
+	run("users", "code", "anna", "--link", "-o", "json").want(t, 64, "", "--link")
 	res := run("users", "invite", "bert", "--role", "operator", "--expires", "7d")
 	res.want(t, 0, clienttest.OneTime+"\n", "--user bert --first")
 	if res.out != clienttest.OneTime+"\n" || r.LastBody() != `{"name":"bert","roles":["operator"],"expires_in_seconds":604800}` {

@@ -15,16 +15,18 @@ import (
 )
 
 type loginCommand struct {
-	User  string   `placeholder:"NAME" help:"Sign in with this user name and a password instead of a token."`
-	First bool     `help:"Set the password by a one-time code before, with --user."`
-	For   lifetime `placeholder:"8h" help:"End the session after this time at the latest, with --user; the workspace may end it earlier."`
-	Idle  lifetime `placeholder:"30m" help:"End the session when it was not used for so long, with --user."`
+	User    string   `placeholder:"NAME" help:"Sign in with this user name and a password instead of a token."`
+	First   bool     `help:"Set the password by a one-time code before, with --user."`
+	Browser bool     `help:"Sign in with the browser on this machine instead: the relay's page asks whether this program may act for you."`
+	For     lifetime `placeholder:"8h" help:"End the session after this time at the latest, with --user or --browser; the workspace may end it earlier."`
+	Idle    lifetime `placeholder:"30m" help:"End the session when it was not used for so long, with --user or --browser."`
 }
 
 func (*loginCommand) Examples() []string {
 	return []string{
 		"# asks for the token", "fairlead login --relay relay.example.com:8443 --ca ca.pem",
 		"# asks for the password, and for a code of the second factor", "fairlead login --relay relay.example.com:8443 --ca ca.pem --user anna",
+		"# with the browser, where a passkey can be used, too", "fairlead login --relay relay.example.com:8443 --ca ca.pem --browser",
 		"# the first time, or when the password was lost: asks for the one-time code and a new password", "fairlead login --relay relay.example.com:8443 --ca ca.pem --user anna --first",
 		"# from a secret store", "vault read -field=token secret/fairlead | fairlead login --relay relay.example.com:8443 --ca ca.pem",
 		"fairlead login --relay relay.example.com:8443 --ca ca.pem --token-file admin.token --workspace default",
@@ -35,12 +37,15 @@ func (k *loginCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	if r.Relay == "" {
 		return &protocol.Error{Code: protocol.CodeInvalid, Message: "login wants --relay HOST:PORT", Hint: "with --ca ca.pem from the relay's data folder"}
 	}
-	if k.User == "" && (k.First || k.For != 0 || k.Idle != 0) {
-		return cli.Usage("--first, --for and --idle go with --user NAME")
+	switch {
+	case k.First && (k.User == "" || k.Browser):
+		return cli.Usage("--first goes with --user NAME alone; in a browser, a link does it")
+	case k.User == "" && !k.Browser && (k.For != 0 || k.Idle != 0):
+		return cli.Usage("--for and --idle go with --user NAME or --browser")
 	}
 	var token secret.Bytes
 	var err error
-	if k.User == "" {
+	if k.User == "" && !k.Browser {
 		if token, err = r.token(t); err != nil {
 			return err
 		}
@@ -64,6 +69,9 @@ func (k *loginCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	}
 	defer c.Close()
 	l.Relay = c.Relay()
+	if k.Browser {
+		return k.byBrowser(ctx, t, r, c, l)
+	}
 	if k.User != "" {
 		return k.signIn(ctx, t, c, l)
 	}

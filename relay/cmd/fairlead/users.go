@@ -60,14 +60,18 @@ type usersInvite struct {
 	Role    []string `required:"" placeholder:"ROLE" help:"Role on the workspace: admin, operator or analyst. May be given several times."`
 	Person  string   `placeholder:"PER_ID" help:"Somebody who signs in to another workspace already (fairlead account shows the id); there is no code then."`
 	Expires lifetime `placeholder:"24h" help:"How long the code counts: 30m, 24h, 7d."`
+	asLink
 	cli.Output
 }
 
 func (*usersInvite) Examples() []string {
-	return []string{"fairlead users invite anna --role operator", "fairlead users invite anna --role analyst --person per_7k2mxq4v5h6j7k2mxq4v5h6j7k"}
+	return []string{"fairlead users invite anna --role operator", "fairlead users invite anna --role operator --link", "fairlead users invite anna --role analyst --person per_7k2mxq4v5h6j7k2mxq4v5h6j7k"}
 }
 
 func (k *usersInvite) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	if err := k.fits(k.Output); err != nil {
+		return err
+	}
 	c, err := r.open(t)
 	if err != nil {
 		return err
@@ -80,23 +84,45 @@ func (k *usersInvite) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 	if k.JSON() {
 		return t.JSON(u)
 	}
-	printUserCode(t, c, u)
+	return k.print(t, c, u)
+}
+
+// asLink has a one-time code printed as the address of the relay's page that takes it.
+type asLink struct {
+	Link bool `help:"Print a link to the relay's account page in place of the code; it holds the code, so it is as secret."`
+}
+
+func (k asLink) fits(o cli.Output) error {
+	if k.Link && o.JSON() {
+		return cli.Usage("--link goes with the output for people; JSON has the code")
+	}
 	return nil
 }
 
-func printUserCode(t *cli.Term, c *client.Client, u client.UserCode) {
+func (k asLink) print(t *cli.Term, c *client.Client, u client.UserCode) error {
 	if u.Code == "" {
 		t.Notef("user %s (%s) is in the workspace, and signs in with the password that it has\n", cli.Clean(u.Name), u.ID)
-		return
+		return nil
+	}
+	if k.Link {
+		link, err := client.FirstLink(c.Relay(), c.Workspace(), u.Name, u.Code)
+		if err != nil {
+			return err
+		}
+		t.Printf("%s\n", cli.Clean(link))
+		t.Notef("link for %s (%s): counts once, until %s; it is not shown again\n", cli.Clean(u.Name), u.ID, stampPtr(u.ExpiresAt))
+		return nil
 	}
 	t.Printf("%s\n", cli.Clean(u.Code))
 	t.Notef("one-time code for %s (%s): counts once, until %s; it is not shown again. With it: fairlead login --relay %s --ca ca.pem --workspace %s --user %s --first\n",
 		cli.Clean(u.Name), u.ID, stampPtr(u.ExpiresAt), strings.TrimPrefix(c.Relay(), "https://"), cli.Clean(c.Workspace()), cli.Clean(u.Name))
+	return nil
 }
 
 type usersCode struct {
 	Name    string   `arg:"" help:"Name or id of the user."`
 	Expires lifetime `placeholder:"15m" help:"How long the code counts."`
+	asLink
 	cli.Output
 	ifMatch
 }
@@ -104,6 +130,9 @@ type usersCode struct {
 func (*usersCode) Examples() []string { return []string{"fairlead users code anna"} }
 
 func (k *usersCode) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	if err := k.fits(k.Output); err != nil {
+		return err
+	}
 	c, err := r.open(t)
 	if err != nil {
 		return err
@@ -116,8 +145,7 @@ func (k *usersCode) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	if k.JSON() {
 		return t.JSON(u)
 	}
-	printUserCode(t, c, u)
-	return nil
+	return k.print(t, c, u)
 }
 
 // userArg names a user.
