@@ -147,5 +147,5 @@ func Mask(address string) string {
 	if !ok || local == "" {
 		return ""
 	}
-	return local[:1] + "***@" + host
+	return local[:1] + "***@" + strings.ToLower(host)
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/fairleadhq/fairlead/protocol"
 )
 
 // States of a person's last code.
@@ -85,7 +87,7 @@ func (o *Outbox) Reserve(workspace, to string) (*Place, error) {
 func (o *Outbox) reserve(workspace, to string, notice bool) (*Place, error) {
 	to, err := Address(to)
 	if err != nil {
-		return nil, err
+		return nil, protocol.Errorf(protocol.CodeInvalid, "the e-mail address is not usable")
 	}
 	now := time.Now()
 	ws := []window{{workspace: workspace, notice: notice}, {workspace: workspace, recipient: strings.ToLower(to), notice: notice}}
@@ -150,7 +152,7 @@ func (p *Place) Release() {
 func (o *Outbox) Tell(workspace, to string, m Message) {
 	p, err := o.reserve(workspace, to, true)
 	if err != nil {
-		o.conf.Logger.Warn("a notice by e-mail was not sent: too many went in the last hour, or wait", "workspace", workspace)
+		o.conf.Logger.Warn("a notice by e-mail was not sent", "workspace", workspace, "error", err)
 		return
 	}
 	p.Send(m)

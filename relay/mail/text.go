@@ -49,6 +49,7 @@ const (
 	PasskeyAdded    Notice = "passkey.added"
 	PasskeyRemoved  Notice = "passkey.removed"
 	AddressChanged  Notice = "address.changed" // told to the address that was
+	CodeGiven       Notice = "code.given"      // to an admin, not to the person
 )
 
 var notices = map[Notice]string{
@@ -58,6 +59,7 @@ var notices = map[Notice]string{
 	PasskeyAdded:    "A passkey was added.",
 	PasskeyRemoved:  "A passkey was removed.",
 	AddressChanged:  "The e-mail address was changed: messages go to another address, or to none, from now on.",
+	CodeGiven:       "An admin made a one-time code with which your password can be set.",
 }
 
 // Notice makes the message about what happened; there is no secret in it.
