@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/secret"
+	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
@@ -69,9 +70,31 @@ func (a *API) notifyOwn(v *visit, n mail.Notice) {
 	a.notify(v.session.Person.Email, n, v.session.Person.Home, v.workspace.Name, v.principal.Name)
 }
 
+// addressFor is the person's address for the eyes of its home workspace alone: there it was given.
+func addressFor(w *directory.Workspace, q *directory.Person) string {
+	if q.Home != w.ID {
+		return ""
+	}
+	return q.Email
+}
+
+// stillAt tells whether a user's address is still the one that a code was made for.
+func (a *API) stillAt(v *visit, principal, address string) bool {
+	w, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
+	if err != nil {
+		return false
+	}
+	q := w.PersonOf(principal)
+	return q != nil && q.Email == address
+}
+
+func changedAddress() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeConflict, Origin: protocol.OriginRelay, Message: "the user's e-mail address was changed meanwhile; the code that was made is shown to nobody", Hint: "look at the address, then make another code"}
+}
+
 // mailState tells what became of the last code of a person; nil where no e-mail can go.
-func (a *API) mailState(q *directory.Person) *client.MailState {
-	if a.cfg.Mail == nil || q.Email == "" {
+func (a *API) mailState(w *directory.Workspace, q *directory.Person) *client.MailState {
+	if a.cfg.Mail == nil || addressFor(w, q) == "" {
 		return nil
 	}
 	s := a.cfg.Mail.State(q.ID)

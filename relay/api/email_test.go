@@ -170,6 +170,10 @@ func TestACodeCountsNoMoreWhenTheAddressWasAnother(t *testing.T) {
 	// Who is not home, and who holds less, sets no address: a code would follow it.
 	_, person := g.snapUser("bert")
 	g.get("POST", "/workspaces/other/users", g.foreign, `{"name":"bert","roles":["analyst"],"person":"`+person+`"}`, nil)
+	if l := g.ask("GET", "/workspaces/other/users", g.foreign, ""); strings.Contains(l.body, "example.com") || strings.Contains(l.body, `"mail"`) || !strings.Contains(l.body, `"bert"`) {
+		t.Error("another workspace sees the address: ", l.body)
+	}
+	g.refusal("a code from another workspace", g.ask("POST", "/workspaces/other/users/bert/code", g.foreign, `{}`), 403, "")
 	g.refusal("another workspace", g.ask("PUT", "/workspaces/other/users/bert/email", g.foreign, `{"email":"eve@example.com"}`), 403, "")
 	g.person("boss", authz.Owner)
 	g.refusal("who holds less", g.ask("PUT", "/workspaces/default/users/boss/email", g.token[authz.Admin], `{"email":"eve@example.com"}`), 403, "")

@@ -152,7 +152,8 @@ func (a *API) userRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		way, err := a.postTo(v, q.Email, i.Body.Send, i.Body.ShowCode)
+		to := addressFor(v.workspace, q)
+		way, err := a.postTo(v, to, i.Body.Send, i.Body.ShowCode)
 		if err != nil {
 			return nil, err
 		}
@@ -160,6 +161,10 @@ func (a *API) userRoutes() {
 		if err != nil {
 			way.release()
 			return nil, a.recorded(ctx, v, err)
+		}
+		if !a.stillAt(v, p.ID, to) {
+			way.release()
+			return nil, changedAddress()
 		}
 		o := client.UserCode{ID: p.ID, Name: p.Name, ExpiresAt: &until}
 		if way.give(a, v, &o, q.ID, code); !o.Sent {
@@ -263,7 +268,7 @@ func policy(w *directory.Workspace) client.SignInPolicy {
 func (a *API) user(w *directory.Workspace, p *directory.Principal) client.User {
 	q := w.PersonOf(p.ID)
 	u := client.User{ID: p.ID, Name: p.Name, Disabled: p.Disabled, HomeHere: q.Home == w.ID, PasswordSet: !q.PasswordSet.IsZero(), SecondFactor: !q.SecondFactor.IsZero(),
-		CreatedAt: p.Created, Roles: []string{}, Email: mail.Mask(q.Email), Mail: a.mailState(q), ETag: w.UserETag(p)}
+		CreatedAt: p.Created, Roles: []string{}, Email: mail.Mask(addressFor(w, q)), Mail: a.mailState(w, q), ETag: w.UserETag(p)}
 	for _, r := range p.Principal.Roles() {
 		u.Roles = append(u.Roles, string(r))
 	}

@@ -125,7 +125,7 @@ func TestTheMessageIsPlainAndForOnePerson(t *testing.T) {
 				!strings.HasPrefix(h.Get("Content-Type"), "text/plain") || h.Get("Cc") != "" || h.Get("User-Agent") != "" || h.Get("X-Mailer") != "" {
 				t.Errorf("%v", h)
 			}
-			if !strings.Contains(m.Text, "\nhttps://relay.example.com/account/first#workspace=default&user=bert&code="+canary+"\n") || !strings.Contains(m.Text, "fairlead login --relay relay.example.com --workspace default --user bert --first\n") ||
+			if !strings.Contains(m.Text, "\nhttps://relay.example.com/account/first#workspace=default&user=bert&code="+canary+"\n") || !strings.Contains(m.Text, "fairlead login --relay relay.example.com:443 --workspace default --user bert --first\n") ||
 				strings.Contains(m.Header.Get("Subject"), "bert") {
 				t.Error(m.Text)
 			}

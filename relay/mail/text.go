@@ -25,7 +25,8 @@ type Code struct {
 	Person          string // id
 }
 
-// Code makes the message that takes a one-time code to its person. The code stands in the link's fragment, which browsers send to
+// Code makes the message that takes a one-time code to its person. Names of users and workspaces are plain (relay/directory), so that
+// the command can be pasted as it is. The code stands in the link's fragment, which browsers send to
 // nobody.
 func (o *Outbox) Code(c Code) Message {
 	base := strings.TrimSuffix(o.conf.Link, "/")
@@ -33,9 +34,18 @@ func (o *Outbox) Code(c Code) Message {
 	fmt.Fprintf(&b, "Somebody who manages the workspace %s of Fairlead gave you a one-time code,\nwith which you set the password of the user %s.\n\n", c.Workspace, c.User)
 	fmt.Fprintf(&b, "Open this link in your browser:\n\n%s/account/first#workspace=%s&user=%s&code=%s\n\n", base, url.QueryEscape(c.Workspace), url.QueryEscape(c.User), url.QueryEscape(c.Code.ExposeString()))
 	fmt.Fprintf(&b, "Or, with the command line, type the code %s when this asks for it:\n\nfairlead login --relay %s --workspace %s --user %s --first\n\n",
-		c.Code.ExposeString(), strings.TrimPrefix(base, "https://"), c.Workspace, c.User)
+		c.Code.ExposeString(), relayOf(base), c.Workspace, c.User)
 	fmt.Fprintf(&b, "The code counts once, until %s. Give it to nobody.\nIf you did not expect this message, leave the link alone and tell an admin of your organisation.\n", stamp(c.Until))
 	return Message{Subject: "Set your password for Fairlead", Text: secret.FromString(b.String()), Until: c.Until, Person: c.Person}
+}
+
+// relayOf is the address of a link for the command line, whose own default is another port.
+func relayOf(link string) string {
+	host := strings.TrimPrefix(link, "https://")
+	if u, err := url.Parse(link); err == nil && u.Port() == "" {
+		host += ":443"
+	}
+	return host
 }
 
 // Notice is what happened to somebody's account.
