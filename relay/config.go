@@ -49,6 +49,7 @@ type Config struct {
 	API        API                        `yaml:"api"`
 	Audit      Audit                      `yaml:"audit"`
 	SignIn     SignIn                     `yaml:"sign_in"`
+	Mail       Mail                       `yaml:"mail"`
 	// TrustedProxies are prefixes of load balancers that may name the caller's address in X-Forwarded-For.
 	TrustedProxies []string `yaml:"trusted_proxies"`
 	// ProxyProtocol are prefixes of load balancers whose connections to the port must begin with a PROXY protocol header, version 2.
@@ -201,6 +202,7 @@ func DefaultConfig() Config {
 		Audit:   Audit{AgentRate: DefaultAgentRate, DeniedRate: dispatch.DefaultDeniedRate},
 		API:     API{MinTLS: "1.2", MinHTTP: "1.0", DomainMinHTTP: "1.1", Pages: true},
 		SignIn:  SignIn{PasswordRounds: vault.Rounds},
+		Mail:    defaultMail(),
 		Log:     Log{Level: "info", Format: "text", MaxSize: DefaultLogSize, Keep: DefaultLogKeep},
 	}
 }
@@ -240,6 +242,7 @@ func LoadConfig(file string) (Config, error) {
 	if c.SignIn.LeakedPasswords != "" && !filepath.IsAbs(c.SignIn.LeakedPasswords) {
 		c.SignIn.LeakedPasswords = filepath.Join(dir, c.SignIn.LeakedPasswords)
 	}
+	c.Mail.below(dir)
 	if c.API.ACME.CA != "" && !filepath.IsAbs(c.API.ACME.CA) {
 		c.API.ACME.CA = filepath.Join(dir, c.API.ACME.CA)
 	}
@@ -309,6 +312,10 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 	}
 	if n := c.SignIn.PasswordRounds; n < vault.MinRounds || n > vault.MaxRounds {
 		fault("sign_in.password_rounds", "is out of range", fmt.Sprintf("from %d to %d; %d is the default", vault.MinRounds, vault.MaxRounds, vault.Rounds))
+	}
+	c.Mail.validate(fault)
+	if c.Mail.Server != "" && !c.API.Pages {
+		fault("mail.server", "sends links to the account pages, which api.pages turns off", "leave api.pages out, or mail")
 	}
 	limits := func(path string, b Budget) { // a quota is good as any number is; the decoder takes none below 0
 		if field, want := b.limits().Check(); field != "" {

@@ -42,7 +42,7 @@ func TestRelaySamplesLoad(t *testing.T) {
 			d := DefaultConfig()
 			// The samples show the defaults, but for the file of the log: whoever copies one changes nothing else by it.
 			c.Log.File = ""
-			if c.Listen != d.Listen || c.Congestion != d.Congestion || c.Health != d.Health || c.Agents != d.Agents || c.Audit != d.Audit || c.SignIn != d.SignIn || c.Log != d.Log {
+			if c.Listen != d.Listen || c.Congestion != d.Congestion || c.Health != d.Health || c.Agents != d.Agents || c.Audit != d.Audit || c.SignIn != d.SignIn || c.Mail != d.Mail || c.Log != d.Log {
 				t.Errorf("got %+v, the defaults are %+v", c, d)
 			}
 			if c.KEK.File != filepath.Join(c.Data, "kek.key") || c.KEK.Env != "" || !filepath.IsAbs(c.Data) {
@@ -125,6 +125,19 @@ func TestBadRelayYAMLIsToldWhere(t *testing.T) {
 		{"log too small", good + "audit: {max_size: 1MB}\n", 3, "audit.max_size", "at least 16MiB"},
 		{"too few rounds", good + "sign_in: {password_rounds: 100000}\n", 3, "sign_in.password_rounds", "from 210000"},
 		{"too many rounds", good + "sign_in: {password_rounds: 99999999}\n", 3, "sign_in.password_rounds", "to 4200000"},
+		{"e-mail without the pages that it leads to", good + "api: {pages: false}\nmail: {server: \"mail.example.com:587\", from: f@example.com, link: \"https://a.example\"}\n", 4, "mail.server", "api.pages"},
+		{"e-mail without a server", good + "mail: {from: f@example.com}\n", 3, "mail.server", "leave mail out"},
+		{"a mail server without a port", good + "mail: {server: mail.example.com, from: f@example.com, link: \"https://a\"}\n", 3, "mail.server", "mail.example.com:587"},
+		{"e-mail in clear over a network", good + "mail: {server: \"mail.example.com:25\", tls: none, from: f@example.com, link: \"https://a\"}\n", 3, "mail.tls", "in clear"},
+		{"e-mail in clear to a name", good + "mail: {server: \"localhost:25\", tls: none, from: f@example.com, link: \"https://a\"}\n", 3, "mail.tls", "in clear"},
+		{"another TLS of e-mail", good + "mail: {server: \"mail.example.com:25\", tls: maybe, from: f@example.com, link: \"https://a\"}\n", 3, "mail.tls", "implicit"},
+		{"a sender that is no address", good + "mail: {server: \"mail.example.com:25\", from: \"F <f@example.com>\", link: \"https://a\"}\n", 3, "mail.from", "fairlead@example.com"},
+		{"a link in clear", good + "mail: {server: \"mail.example.com:25\", from: f@example.com, link: \"http://a\"}\n", 3, "mail.link", "https://relay.example.com"},
+		{"a mail user without a password", good + "mail: {server: \"mail.example.com:25\", from: f@example.com, link: \"https://a\", user: u}\n", 3, "mail.user", "give both"},
+		{"a mail password that is not there", good + "mail: {server: \"mail.example.com:25\", from: f@example.com, link: \"https://a\", user: u, password_file: gone}\n", 3, "mail.password_file", "nobody else"},
+		{"a mail authority that is not there", good + "mail: {server: \"mail.example.com:25\", from: f@example.com, link: \"https://a\", ca_file: gone.pem}\n", 3, "mail.ca_file", "PEM file"},
+		{"no e-mail at all", good + "mail: {per_workspace: 0}\n", 3, "mail.per_workspace", "1 to 10000"},
+		{"too much e-mail", good + "mail: {per_recipient: 10001}\n", 3, "mail.per_recipient", "1 to 10000"},
 		{"old TLS", good + "api: {min_tls: \"1.1\"}\n", 3, "api.min_tls", `"1.2" or "1.3"`},
 		{"TLS that is no text", good + "api: {min_tls: 1.2}\n", 3, "api.min_tls", ""},
 		{"old HTTP", good + "api: {min_http: \"0.9\"}\n", 3, "api.min_http", `"1.0" or "1.1"`},

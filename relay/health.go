@@ -50,6 +50,9 @@ func newMetrics(r *Relay) *metrics {
 			return time.Until(r.server.Get().Leaf().NotAfter).Seconds()
 		}))
 	m.registry.MustRegister(budgetCollector{r})
+	if r.mail != nil {
+		m.registry.MustRegister(mailCollector{r.mail})
+	}
 	return m
 }
 

@@ -32,6 +32,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/enroll"
 	"github.com/fairleadhq/fairlead/relay/gateway"
 	"github.com/fairleadhq/fairlead/relay/hub"
+	"github.com/fairleadhq/fairlead/relay/mail"
 	"github.com/fairleadhq/fairlead/relay/pages"
 	"github.com/fairleadhq/fairlead/relay/password"
 )
@@ -60,6 +61,7 @@ type Relay struct {
 	dir      *directory.Directory
 	acme     *certificate.Manager // nil: no certificates are got
 	leaked   *password.Leaked     // nil: none
+	mail     *mail.Outbox         // nil: no e-mail
 	logs     *audit.Logs
 	hub      *hub.Hub
 	api      *api.API
@@ -169,6 +171,10 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 			return nil, err
 		}
 	}
+	if r.mail, err = newMail(o.Config.Mail, o.Logger); err != nil {
+		return nil, err
+	}
+	conf.Mail = r.mail
 	r.api = api.New(conf)
 	r.tcfg = tunnel.DefaultConfig()
 	agents := mtls.NewVerifier(r.auth.roots, mtls.RoleAgent)
@@ -277,6 +283,9 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 		wg.Go(func() { fail("serve health and metrics", health.Serve(healthLn)) })
 	}
 	wg.Go(func() { r.api.Run(inner) })
+	if r.mail != nil {
+		wg.Go(func() { r.mail.Run(inner) })
+	}
 	wg.Go(func() { r.gateways.Run(inner) })
 	wg.Go(func() { r.dispatch.Run(inner) })
 	wg.Go(func() { r.enforce(inner) })

@@ -178,6 +178,7 @@ func TestNoSecretLeavesItsPlace(t *testing.T) {
 	if err := os.Mkdir(i.path("papers"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	sendCodes := canaryMail(t, i, &c)
 	i.startAgent()
 	i.connections("vault", "change", "locked", "native", "papers", "web", "gone")
 
@@ -286,6 +287,7 @@ func TestNoSecretLeavesItsPlace(t *testing.T) {
 		conn.Close()
 	}
 	canaryPeople(t, i, &c, must, refused)
+	sendCodes(must)
 	// What no client library would send.
 	hc := i.http()
 	for _, r := range []struct{ method, path, auth, body string }{
@@ -353,7 +355,7 @@ func TestNoSecretLeavesItsPlace(t *testing.T) {
 
 	// Where a secret belongs, and so must be found by the scan.
 	homes := map[string]string{"keeper.pw": "database password", "wrong.pw": "wrong database password", "admin.token": "API token", "join.token": "join token",
-		"relay/kek.key": "key-encryption key", keyFile: "agent's key", "papers/secret.txt": "file content"}
+		"relay/kek.key": "key-encryption key", "relay/mail.password": "mail password", keyFile: "agent's key", "papers/secret.txt": "file content"}
 	scan := func(when string) {
 		t.Helper()
 		check := func(what, home string, b []byte) {

@@ -70,6 +70,7 @@ func serve[I, O any](a *API, op huma.Operation, guard func(huma.Context, func(hu
 			err = a.paged(v.request, v, op.Path, o)
 		}
 		if err != nil {
+			retryAfter(v.header, protocol.AsError(err))
 			return nil, a.failed(ctx, err)
 		}
 		tagOut(v.header, o)
@@ -132,7 +133,10 @@ func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Actio
 			a.fail(w, r, err)
 			return
 		}
-		defer func() { a.outcome(ev, action, hc.Status()) }()
+		defer func() {
+			ev.Detail = v.detail
+			a.outcome(ev, action, hc.Status())
+		}()
 	}
 	next(huma.WithValue(hc, keyVisit, v))
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/dispatch"
 	"github.com/fairleadhq/fairlead/relay/gateway"
 	"github.com/fairleadhq/fairlead/relay/hub"
+	"github.com/fairleadhq/fairlead/relay/mail"
 )
 
 // Limits of a request before it is known who asks.
@@ -61,8 +62,10 @@ type Config struct {
 	HTTP10, DomainHTTP10 bool
 	// Certificate finds the certificate that callers of a name are shown, if it is for that name; nil: there are none.
 	Certificate func(name string) *x509.Certificate
-	Version     string
-	Logger      *slog.Logger
+	// Mail takes e-mail to people; nil: there is none.
+	Mail    *mail.Outbox
+	Version string
+	Logger  *slog.Logger
 	// PageSize is how many items of a list an answer has when nothing is asked for, MaxPage how many at most; 0: 100 and 1000.
 	PageSize, MaxPage int
 	// RepeatLife is how long an idempotency key is remembered, RepeatMost how many of one principal; 0: 24 h and 10,000.

@@ -104,6 +104,8 @@ func refusals() []refusal {
 			relaySays(protocol.CodeInvalid, "idempotency_key", "another request was made with this idempotency key at 2026-11-28T09:30:00Z", "take a new key for what is new")},
 		{429, "TooManyAttempts", "Too many attempts failed; nothing was looked at.", proves, &protocol.Error{Code: protocol.CodeRateLimited, Origin: protocol.OriginRelay, Message: "too many attempts failed",
 			Hint: "wait, then try again; only attempts from where you are count, and wrong codes", RetryAfterMs: 30_000}},
+		{429, "MailLimit", "As many e-mails went in the last hour as may; nothing was done.", func(o documented) bool { return makes(*o.Operation) && below("/users")(o) }, &protocol.Error{Code: protocol.CodeRateLimited,
+			Origin: protocol.OriginRelay, Rule: client.RuleMailLimit, Message: "the relay refuses: as many e-mails went in the last hour as may, of the workspace or to this person", Hint: "wait, or give the code in another way", RetryAfterMs: 600_000}},
 		{429, "BudgetSpent", "A budget of the relay, the workspace, the connection or the site is spent; nothing was done.", isData, &protocol.Error{Code: protocol.CodeRateLimited, Origin: protocol.OriginRelay, Rule: "connection.rate",
 			Message: "the relay refuses: the budget of the connection, 100 operations a second, is used up", Hint: "try again in 250ms; an admin of the workspace or the relay's operator can raise it", RetryAfterMs: 250}},
 		{500, "Internal", "A fault of the relay; its log has more under the request id.", always, relaySays(protocol.CodeInternal, "", "internal error", "")},

@@ -53,6 +53,7 @@ type visit struct {
 	header    http.Header          // of the answer, where a route sets cookies
 	repeat    *directory.Repeat    // nil: the request has no idempotency key
 	agent     string               // the program, of who signs in
+	detail    map[string]string    // for the record of how a change ended
 	action    authz.Action
 	scope     authz.Scope
 	entered   time.Time

@@ -53,10 +53,15 @@ func (a *API) problem(h http.Header, r *http.Request, as int, err error) (status
 	if e.Code == protocol.CodeUnauthenticated {
 		h.Set("WWW-Authenticate", "Bearer")
 	}
-	if e.RetryAfterMs > 0 {
+	retryAfter(h, &e)
+	return p.Status, append(b, '\n')
+}
+
+// retryAfter says when it is worth trying again, in whole seconds.
+func retryAfter(h http.Header, e *protocol.Error) {
+	if e.RetryAfterMs > 0 && h != nil {
 		h.Set("Retry-After", strconv.FormatInt((e.RetryAfterMs+999)/1000, 10))
 	}
-	return p.Status, append(b, '\n')
 }
 
 // humaError is a problem in the shape that huma wants of its errors.

@@ -149,6 +149,7 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 		{"DELETE /account/tokens/{id}", "/account/tokens/" + hers, "", "/account/tokens", hers, me},
 		{"PUT " + ws + "/allowlist", own + "/allowlist", `{"prefixes":["192.0.2.0/24","2001:db8::/32"]}`, own + "/allowlist", "", owner},
 		{"PUT " + ws + "/sign-in-policy", own + "/sign-in-policy", `{"min_length":9,"idle_seconds":1800}`, own + "/sign-in-policy", "", owner},
+		{"PUT " + ws + "/users/{id}/email", own + "/users/anna/email", `{"email":"anna@example.com"}`, own + "/users", `"anna"`, owner},
 		{"POST " + ws + "/users/{id}/code", own + "/users/anna/code", `{}`, own + "/users", `"anna"`, owner},
 		{"POST " + ws + "/users/{id}/disable", own + "/users/anna/disable", "", own + "/users", `"anna"`, owner},
 		{"POST " + ws + "/users/{id}/enable", own + "/users/anna/enable", "", own + "/users", `"anna"`, owner},

@@ -16,6 +16,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
+	"github.com/fairleadhq/fairlead/relay/mail"
 	"github.com/fairleadhq/fairlead/relay/password"
 	"github.com/fairleadhq/fairlead/relay/totp"
 )
@@ -39,11 +40,16 @@ func (a *API) factorRoutes() {
 		if err != nil {
 			return nil, err
 		}
+		a.notifyOwn(v, mail.FactorAdded)
 		s := v.signedIn(t, text, v.cookie)
 		return &out[client.RecoveryCodes]{client.RecoveryCodes{Codes: exposed(codes), Session: &s}}, nil
 	})
 	account(a, "DELETE", "/account/second-factor", audit.KindFactor, true, "Take the second factor away, unless a workspace demands one; all other sessions end", 204, func(ctx context.Context, v *visit, _ *none) (*none, error) {
-		return nil, a.cfg.Directory.RemoveSecondFactor(ctx, v.session.Person, v.session.ID)
+		err := a.cfg.Directory.RemoveSecondFactor(ctx, v.session.Person, v.session.ID)
+		if err == nil && !v.session.Person.SecondFactor.IsZero() {
+			a.notifyOwn(v, mail.FactorRemoved)
+		}
+		return nil, err
 	})
 	account(a, "POST", "/account/recovery-codes", audit.KindFactor, true, "New recovery codes in place of the old, shown this once", 200, func(ctx context.Context, v *visit, _ *none) (*out[client.RecoveryCodes], error) {
 		codes, err := a.cfg.Directory.NewRecoveryCodes(ctx, v.session.Person)
@@ -131,45 +137,66 @@ func (a *API) userRoutes() {
 			}
 		}
 		for _, p := range v.workspace.Users() {
-			u := user(v.workspace, p)
+			u := a.user(v.workspace, p)
 			u.Sessions = count[p.ID]
 			l.Items = append(l.Items, u)
 		}
 		return &out[client.List[client.User]]{l}, nil
 	})
-	route(a, "POST", ws+"/users", authz.UsersManage, "Take somebody in; the one-time code that sets the password is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewUser]) (*out[client.UserCode], error) {
-		n := directory.NewUser{Name: i.Body.Name, Person: i.Body.Person, Life: seconds(i.Body.ExpiresInSeconds)}
+	route(a, "POST", ws+"/users", authz.UsersManage, "Take somebody in; the one-time code that sets the password goes by e-mail, or is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewUser]) (*out[client.UserCode], error) {
+		n := directory.NewUser{Name: i.Body.Name, Person: i.Body.Person, Life: seconds(i.Body.ExpiresInSeconds), Email: i.Body.Email}
 		var err error
 		if n.Roles, err = roles(i.Body.Roles); err != nil {
 			return nil, err
 		}
+		way, err := a.postTo(v, i.Body.Email, i.Body.Send, i.Body.ShowCode)
+		if err != nil {
+			return nil, err
+		}
 		p, code, err := a.cfg.Directory.CreateUser(ctx, v.by(), v.workspace.ID, n)
 		if err != nil {
+			way.release()
 			return nil, a.recorded(ctx, v, err)
 		}
-		o := client.UserCode{ID: p.ID, Name: p.Name, Code: code.ExposeString()}
+		o, person := client.UserCode{ID: p.ID, Name: p.Name}, ""
 		if now, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID); err == nil && !code.IsZero() {
 			if q := now.PersonOf(p.ID); q != nil && !q.InvitedUntil.IsZero() {
-				o.ExpiresAt = &q.InvitedUntil
+				o.ExpiresAt, person = &q.InvitedUntil, q.ID
 			}
 		}
+		way.give(a, v, &o, person, code)
 		return &out[client.UserCode]{o}, nil
 	})
-	route(a, "POST", ws+"/users/{id}/code", authz.UsersManage, "A new one-time code that sets the user's password, shown this once", 201, func(ctx context.Context, v *visit, i *struct {
+	route(a, "POST", ws+"/users/{id}/code", authz.UsersManage, "A new one-time code that sets the user's password; it goes by e-mail, or is shown this once", 201, func(ctx context.Context, v *visit, i *struct {
 		Workspace string `path:"workspace" doc:"name or id"`
 		ID        string `path:"id" doc:"name or id"`
 		Body      client.NewUserCode
 	}) (*out[client.UserCode], error) {
-		p, _, err := userOf(v.workspace, i.ID)
+		p, q, err := userOf(v.workspace, i.ID)
+		if err != nil {
+			return nil, err
+		}
+		to := addressFor(v.workspace, q)
+		way, err := a.postTo(v, to, i.Body.Send, i.Body.ShowCode)
 		if err != nil {
 			return nil, err
 		}
 		code, until, err := a.cfg.Directory.IssueCode(ctx, v.by(), v.workspace.ID, p.ID, seconds(i.Body.ExpiresInSeconds))
 		if err != nil {
+			way.release()
 			return nil, a.recorded(ctx, v, err)
 		}
-		return &out[client.UserCode]{client.UserCode{ID: p.ID, Name: p.Name, Code: code.ExposeString(), ExpiresAt: &until}}, nil
+		if !a.stillAt(v, p.ID, to) {
+			way.release()
+			return nil, changedAddress()
+		}
+		o := client.UserCode{ID: p.ID, Name: p.Name, ExpiresAt: &until}
+		if way.give(a, v, &o, q.ID, code); !o.Sent {
+			a.notify(q.Email, mail.CodeGiven, q.Home, v.workspace.Name, p.Name)
+		}
+		return &out[client.UserCode]{o}, nil
 	})
+	a.emailRoute()
 	on := func(method, path, summary string, f func(ctx context.Context, v *visit, p *directory.Principal) error) {
 		route(a, method, ws+"/users/{id}"+path, authz.UsersManage, summary, 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
 			p, _, err := userOf(v.workspace, i.ID)
@@ -195,7 +222,11 @@ func (a *API) userRoutes() {
 		return a.cfg.Directory.RemoveUser(ctx, v.workspace.ID, p.ID)
 	})
 	on("DELETE", "/second-factor", "Take the user's second factor away, for who lost it; all sessions end", func(ctx context.Context, v *visit, p *directory.Principal) error {
-		return a.cfg.Directory.ResetSecondFactor(ctx, v.by(), v.workspace.ID, p.ID)
+		err := a.cfg.Directory.ResetSecondFactor(ctx, v.by(), v.workspace.ID, p.ID)
+		if q := v.workspace.PersonOf(p.ID); err == nil && !q.SecondFactor.IsZero() {
+			a.notify(q.Email, mail.FactorRemoved, q.Home, v.workspace.Name, p.Name)
+		}
+		return err
 	})
 	on("DELETE", "/sessions", "End all sessions of the user in this workspace", func(ctx context.Context, v *visit, p *directory.Principal) error {
 		for _, t := range v.workspace.Sessions {
@@ -258,10 +289,10 @@ func policy(w *directory.Workspace) client.SignInPolicy {
 		IdleSeconds: int64(s.Idle / time.Second), AbsoluteSeconds: int64(s.Absolute / time.Second), StepUpSeconds: int64(s.StepUp / time.Second), PersonalTokenSeconds: int64(s.PersonalTokens / time.Second), ETag: w.SignInETag()}
 }
 
-func user(w *directory.Workspace, p *directory.Principal) client.User {
+func (a *API) user(w *directory.Workspace, p *directory.Principal) client.User {
 	q := w.PersonOf(p.ID)
 	u := client.User{ID: p.ID, Name: p.Name, Disabled: p.Disabled, HomeHere: q.Home == w.ID, PasswordSet: !q.PasswordSet.IsZero(), SecondFactor: !q.SecondFactor.IsZero(),
-		CreatedAt: p.Created, Roles: []string{}, ETag: w.UserETag(p)}
+		CreatedAt: p.Created, Roles: []string{}, Email: mail.Mask(addressFor(w, q)), Mail: a.mailState(w, q), ETag: w.UserETag(p)}
 	for _, r := range p.Principal.Roles() {
 		u.Roles = append(u.Roles, string(r))
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/dispatch"
 	"github.com/fairleadhq/fairlead/relay/gateway"
 	"github.com/fairleadhq/fairlead/relay/hub"
+	"github.com/fairleadhq/fairlead/relay/mail"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -55,6 +56,9 @@ type rig struct {
 
 // peopleConfig are the limits of signing in that a rig has.
 var peopleConfig = authn.DefaultPeopleConfig
+
+// rigMail is how rigs send e-mail; nil: not at all.
+var rigMail *mail.Outbox
 
 func newRig(t testing.TB, proxies ...string) *rig {
 	t.Helper()
@@ -123,7 +127,7 @@ func newRig(t testing.TB, proxies ...string) *rig {
 	go func() { defer close(done); gateways.Run(gctx) }()
 	t.Cleanup(func() { stop(); <-done })
 	g.api = api.New(api.Config{Domains: []string{"*.apps.example"}, Directory: g.dir, Authn: who, People: g.people, Hub: h, Dispatch: d, Gateways: gateways, Log: logs.Get, LogKey: key.Public().(ed25519.PublicKey),
-		JoinToken: func(s secret.Bytes) (string, error) { return "flj_" + s.ExposeString(), nil }, TrustedProxies: g.proxies, Version: "test", Logger: slog.New(slog.DiscardHandler)})
+		JoinToken: func(s secret.Bytes) (string, error) { return "flj_" + s.ExposeString(), nil }, TrustedProxies: g.proxies, Version: "test", Mail: rigMail, Logger: slog.New(slog.DiscardHandler)})
 	return g
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
+	"github.com/fairleadhq/fairlead/relay/mail"
 )
 
 // Cookie is the name of the cookie that holds a browser's session. The prefix binds it to this host, TLS and path / (RFC 6265bis).
@@ -211,10 +212,12 @@ func (a *API) signInRoutes() {
 	stranger(a, "POST", "/sign-in", "Begin a session; who has a second factor sends a code, too", 200, a.signIn)
 	stranger(a, "POST", "/sign-in/first", "Set a password by a one-time code; then sign in", 204, func(ctx context.Context, v *visit, i *struct{ Body client.FirstPassword }) (*none, error) {
 		var ev audit.Event
+		var person *directory.Person // as it was
 		if err := under(a.cfg.Directory.Snapshot(), v.request, i.Body.Workspace); err != nil {
 			return nil, err
 		}
 		res, err := a.cfg.People.SetFirst(ctx, i.Body.Workspace, i.Body.User, i.Body.Code, secret.FromString(i.Body.Password), v.source, func(res authn.Result) error {
+			person = res.Workspace.PersonOf(res.Principal.ID)
 			ev = audit.Event{Kind: audit.KindPassword, Workspace: res.Workspace.ID, RequestID: requestID(ctx), Principal: res.Principal.ID, PrincipalName: res.Principal.Name,
 				SourceAddress: v.source.String(), Operation: "sign_in", Origin: string(protocol.OriginRelay), Decision: "allow", Detail: map[string]string{"method": "one-time code"}}
 			return a.record(ctx, ev)
@@ -228,6 +231,9 @@ func (a *API) signInRoutes() {
 		}
 		if err != nil && res.Reason != "" {
 			a.refusedSignIn(ctx, v, res, err)
+		}
+		if err == nil && person != nil && !person.PasswordSet.IsZero() {
+			a.notify(person.Email, mail.PasswordChanged, person.Home, res.Workspace.Name, res.Principal.Name)
 		}
 		return nil, err
 	})
@@ -248,6 +254,7 @@ func (a *API) signInRoutes() {
 		if err != nil {
 			return nil, err
 		}
+		a.notifyOwn(v, mail.PasswordChanged)
 		return &out[client.SignedIn]{v.signedIn(t, text, v.cookie)}, nil
 	})
 	account(a, "POST", "/account/confirm", audit.KindConfirm, false, "Prove again that it is you, before a dangerous act; the session has a new text", 200, func(ctx context.Context, v *visit, i *struct{ Body client.Confirm }) (*out[client.SignedIn], error) {

@@ -153,7 +153,7 @@ var Actions = []Permission{
 	{TeamsRead, OnWorkspace, Teams, View, "GET /teams, GET /teams/{team}", admins},
 	{TeamsManage, OnWorkspace, Teams, Manage, "POST /teams, DELETE /teams/{team}, PUT /teams/{team}/members/{principal}, DELETE /teams/{team}/members/{principal}", admins},
 	{UsersRead, OnWorkspace, Users, View, "GET /users, GET /sessions", admins},
-	{UsersManage, OnWorkspace, Users, Manage, "POST /users, POST /users/{id}/code, POST /users/{id}/disable, POST /users/{id}/enable, DELETE /users/{id}, DELETE /users/{id}/second-factor, DELETE /users/{id}/sessions, DELETE /sessions/{id} (each of who holds no more than the caller)", admins},
+	{UsersManage, OnWorkspace, Users, Manage, "POST /users, POST /users/{id}/code, POST /users/{id}/disable, POST /users/{id}/enable, PUT /users/{id}/email, DELETE /users/{id}, DELETE /users/{id}/second-factor, DELETE /users/{id}/sessions, DELETE /sessions/{id} (each of who holds no more than the caller)", admins},
 	{SignInRead, OnWorkspace, SignIns, View, "GET /sign-in-policy", operators},
 	{SignInManage, OnWorkspace, SignIns, Manage, "PUT /sign-in-policy", admins},
 	{ServicesRead, OnWorkspace, Services, View, "GET /service-accounts, GET /service-accounts/{name}", admins},

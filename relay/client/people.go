@@ -117,6 +117,8 @@ type User struct {
 	PasswordSet  bool       `json:"password_set"`
 	SecondFactor bool       `json:"second_factor"`
 	InvitedUntil *time.Time `json:"invited_until,omitempty"` // a one-time code is open
+	Email        string     `json:"email,omitempty"`         // masked
+	Mail         *MailState `json:"mail,omitempty"`          // of the last code; nil where no e-mail can go
 	Sessions     int        `json:"sessions"`
 	CreatedAt    time.Time  `json:"created_at"`
 	ETag         string     `json:"etag,omitempty"` // of its state; what If-Match takes
@@ -128,19 +130,26 @@ type NewUser struct {
 	Roles            []string `json:"roles"`
 	Person           string   `json:"person,omitempty"` // id of who signs in to another workspace already
 	ExpiresInSeconds int64    `json:"expires_in_seconds,omitempty"`
+	Email            string   `json:"email,omitempty"`
+	Send             *bool    `json:"send,omitempty"`
+	ShowCode         bool     `json:"show_code,omitempty"`
 }
 
 // UserCode is a one-time code that sets a user's password, shown this once.
 type UserCode struct {
 	ID        string     `json:"id"` // of the user
 	Name      string     `json:"name"`
-	Code      string     `json:"code,omitempty"` // empty for who has a password elsewhere
+	Code      string     `json:"code,omitempty"` // empty for who has a password elsewhere, and when it went by e-mail
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	Sent      bool       `json:"sent,omitempty"`  // the code goes to the person by e-mail
+	Email     string     `json:"email,omitempty"` // to which address, masked
 }
 
-// NewUserCode says how long it counts.
+// NewUserCode says how long it counts, and how it goes.
 type NewUserCode struct {
 	ExpiresInSeconds int64 `json:"expires_in_seconds,omitempty"`
+	Send             *bool `json:"send,omitempty"`
+	ShowCode         bool  `json:"show_code,omitempty"`
 }
 
 // SignInPolicy is what a workspace demands of who signs in; 0 is the default.

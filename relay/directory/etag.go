@@ -176,7 +176,7 @@ func (w *Workspace) UserETag(p *Principal) string {
 		}
 	}
 	if q := w.people[p.ID]; q != nil {
-		return tag("user", p.ID, p.sealed, p.Disabled, grants, q.PasswordSet, q.SecondFactor, q.InvitedUntil)
+		return tag("user", p.ID, p.sealed, p.Disabled, grants, q.PasswordSet, q.SecondFactor, q.InvitedUntil, q.emailSet)
 	}
 	return tag("user", p.ID, p.sealed, p.Disabled, grants)
 }

@@ -38,10 +38,12 @@ type Person struct {
 	SecondFactor time.Time // since when it has one; zero: it has none
 	Recovery     int       // recovery codes left
 	InvitedUntil time.Time // until when a one-time code is open; zero: none
+	Email        string    // "": none is known
 
-	known   [][]byte // keyed digests of networks that it signed in from
-	version int64
-	sealed  []byte
+	known    [][]byte // keyed digests of networks that it signed in from
+	emailSet int64
+	version  int64
+	sealed   []byte
 }
 
 // personBody repeats the id and home, so that credentials that were moved to another person are noticed.
@@ -60,6 +62,8 @@ type personBody struct {
 	Invite       []byte   `json:"invite,omitempty"` // keyed digest of the one-time code
 	InviteUntil  int64    `json:"invite_until,omitempty"`
 	Known        [][]byte `json:"known,omitempty"` // keyed digests of networks that it signed in from, the newest first
+	Email        string   `json:"email,omitempty"`
+	EmailSet     int64    `json:"email_set,omitempty"`
 }
 
 // PersonOf gives the person that a principal (by id) is; nil for none.
@@ -125,6 +129,7 @@ type NewUser struct {
 	Roles  []authz.Role
 	Person string        // id of somebody who has signed in elsewhere in this installation; empty: a new person
 	Life   time.Duration // of the one-time code of a new person; 0: InviteLife
+	Email  string        // of a new person; may be empty
 }
 
 // CreateUser takes a person into a workspace, with roles on all of it. by may give no more than it holds itself (denied). For a
@@ -176,6 +181,12 @@ func (d *Directory) createUser(ctx context.Context, w *Workspace, n NewUser, may
 	if err != nil {
 		return nil, none, err
 	}
+	if n.Email, err = checkEmail(n.Email); err != nil {
+		return nil, none, err
+	}
+	if n.Email != "" && n.Person != "" {
+		return nil, none, invalid("the person has its e-mail address from its home workspace", "leave the address out")
+	}
 	code, at := secret.FromString(OneTimePrefix+randomText()), now()
 	digest, err := d.vault.Digest("", vault.OneTimeCode, code.ExposeString())
 	if err != nil {
@@ -199,7 +210,10 @@ func (d *Directory) createUser(ctx context.Context, w *Workspace, n NewUser, may
 		}
 		if person == "" {
 			person = NewID("per")
-			b := personBody{ID: person, Home: w.ID, Invite: digest[:], InviteUntil: toMs(at.Add(life))}
+			b := personBody{ID: person, Home: w.ID, Invite: digest[:], InviteUntil: toMs(at.Add(life)), Email: n.Email}
+			if n.Email != "" {
+				b.EmailSet = toMs(at)
+			}
 			sealed, err := seal(d.vault, place(w.ID, "people", person, 1), b)
 			if err != nil {
 				return err

@@ -134,7 +134,10 @@ func (r *Relay) peopleRoutes(mux *http.ServeMux, handle func(pattern string, h f
 		var n client.NewUser
 		_ = json.NewDecoder(q.Body).Decode(&n)
 		u := client.UserCode{ID: "usr_2", Name: n.Name}
-		if n.Person == "" {
+		switch {
+		case n.Email != "" && (n.Send == nil || *n.Send):
+			u.Sent, u.Email, u.ExpiresAt = true, "b***@example.com", &Time
+		case n.Person == "":
 			u.Code, u.ExpiresAt = OneTime, &Time
 		}
 		users = append(users, client.User{ID: u.ID, Name: n.Name, Roles: n.Roles, InvitedUntil: &Time, CreatedAt: Time})
@@ -152,6 +155,11 @@ func (r *Relay) peopleRoutes(mux *http.ServeMux, handle func(pattern string, h f
 	handle("POST /users/{id}/code", func(w http.ResponseWriter, q *http.Request) {
 		if known(w, q) {
 			answer(w, 201, client.UserCode{ID: "usr_1", Name: q.PathValue("id"), Code: OneTime, ExpiresAt: &Time})
+		}
+	})
+	handle("PUT /users/{id}/email", func(w http.ResponseWriter, q *http.Request) {
+		if known(w, q) {
+			answer(w, 200, client.User{ID: "usr_1", Name: q.PathValue("id"), Email: "b***@example.com", CreatedAt: Time})
 		}
 	})
 	for _, pattern := range []string{"POST /users/{id}/disable", "POST /users/{id}/enable", "DELETE /users/{id}", "DELETE /users/{id}/second-factor", "DELETE /users/{id}/sessions"} {

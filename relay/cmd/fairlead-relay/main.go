@@ -27,6 +27,7 @@ type grammar struct {
 	Check     checkCommand     `cmd:"" help:"Check relay.yaml; says every fault with its line."`
 	Token     tokenCommand     `cmd:"" help:"Make another admin token on the relay's own machine, when the first was lost."`
 	User      userCommand      `cmd:"" help:"Make an admin who signs in with a password, or give a new one-time code, on the relay's own machine."`
+	Mail      mailCommands     `cmd:"" help:"E-mail to people."`
 	Allowlist allowlistCommand `cmd:"" help:"Replace the allowlist of a workspace on the relay's own machine, for who is locked out."`
 	Service   daemon.Commands  `cmd:"" help:"Install, remove, start and stop the service of this machine."`
 }

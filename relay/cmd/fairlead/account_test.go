@@ -99,6 +99,19 @@ func TestUsersAndPolicy(t *testing.T) {
 	run("users", "invite", "cleo", "--role", "analyst", "--person", "per_1").want(t, 0, "", "the password that it has")
 	run("users", "invite", "x").want(t, 64, "", "--role")
 	run("users", "code", "anna").want(t, 0, clienttest.OneTime+"\n", "counts once")
+	res = run("users", "invite", "dora", "--role", "operator", "--email", "bert@example.com", "--send")
+	res.want(t, 0, "", "goes by e-mail to b***@example.com")
+	if res.out != "" || r.LastBody() != `{"name":"dora","roles":["operator"],"email":"bert@example.com","send":true}` {
+		t.Errorf("%q %s", res.out, r.LastBody())
+	}
+	run("users", "invite", "emil", "--role", "operator", "--email", "bert@example.com", "--no-send").want(t, 0, clienttest.OneTime+"\n", "counts once")
+	run("users", "email", "anna", "anna@example.com").want(t, 0, "", "another e-mail address")
+	if r.LastBody() != `{"email":"anna@example.com"}` {
+		t.Error(r.LastBody())
+	}
+	run("users", "email", "anna", "--remove").want(t, 0, "", "no e-mail address")
+	run("users", "email", "anna").want(t, 64, "", "--remove alone")
+	run("users", "email", "nobody", "a@example.com").want(t, 66, "", "no such user")
 	run("users", "code", "nobody").want(t, 66, "", "no such user")
 	run("users", "disable", "anna").want(t, 0, "", "is disabled")
 	run("users", "enable", "anna").want(t, 0, "", "is enabled")

@@ -13,8 +13,9 @@ import (
 
 type usersCommands struct {
 	List        usersList        `cmd:"" help:"List the people of the workspace."`
-	Invite      usersInvite      `cmd:"" help:"Take somebody in. The one-time code that sets the password goes to standard output, this once."`
-	Code        usersCode        `cmd:"" help:"Give a user who lost the password a new one-time code. It alone goes to standard output, this once."`
+	Invite      usersInvite      `cmd:"" help:"Take somebody in. The one-time code that sets the password goes by e-mail where it can, else to standard output, this once."`
+	Code        usersCode        `cmd:"" help:"Give a user who lost the password a new one-time code. It goes by e-mail where it can, else it alone to standard output, this once."`
+	Email       usersEmail       `cmd:"" help:"Set a user's e-mail address, or take it away. An open one-time code that may have gone to the old one counts no more."`
 	Disable     usersDisable     `cmd:"" help:"Refuse a user in this workspace at once, open streams included, until enabled."`
 	Enable      usersEnable      `cmd:"" help:"Let a disabled user in again."`
 	ResetFactor usersResetFactor `cmd:"" help:"Take a user's second factor away, for who lost phone and recovery codes."`
@@ -41,7 +42,7 @@ func (k *usersList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 		}
 		return "no"
 	}
-	return list(t, k.Output, l, []string{"name", "roles", "state", "second factor", "sessions", "home here", "created", "id"}, func(u client.User) []string {
+	return list(t, k.Output, l, []string{"name", "roles", "state", "second factor", "sessions", "home here", "e-mail", "created", "id"}, func(u client.User) []string {
 		state := "active"
 		switch {
 		case u.Disabled:
@@ -51,7 +52,7 @@ func (k *usersList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 		case !u.PasswordSet:
 			state = "has no password"
 		}
-		return []string{u.Name, strings.Join(u.Roles, ","), state, yes(u.SecondFactor), strconv.Itoa(u.Sessions), yes(u.HomeHere), stamp(u.CreatedAt), u.ID}
+		return []string{u.Name, strings.Join(u.Roles, ","), state, yes(u.SecondFactor), strconv.Itoa(u.Sessions), yes(u.HomeHere), mailOf(u), stamp(u.CreatedAt), u.ID}
 	})
 }
 
@@ -60,12 +61,14 @@ type usersInvite struct {
 	Role    []string `required:"" placeholder:"ROLE" help:"Role on the workspace: admin, operator or analyst. May be given several times."`
 	Person  string   `placeholder:"PER_ID" help:"Somebody who signs in to another workspace already (fairlead account shows the id); there is no code then."`
 	Expires lifetime `placeholder:"24h" help:"How long the code counts: 30m, 24h, 7d."`
+	Email   string   `placeholder:"ADDRESS" help:"E-mail address of the person; the code goes there where the relay sends e-mail."`
+	byMail
 	asLink
 	cli.Output
 }
 
 func (*usersInvite) Examples() []string {
-	return []string{"fairlead users invite anna --role operator", "fairlead users invite anna --role operator --link", "fairlead users invite anna --role analyst --person per_7k2mxq4v5h6j7k2mxq4v5h6j7k"}
+	return []string{"fairlead users invite anna --role operator", "fairlead users invite anna --role operator --link", "fairlead users invite bert --role operator --email bert@example.com", "fairlead users invite anna --role analyst --person per_7k2mxq4v5h6j7k2mxq4v5h6j7k"}
 }
 
 func (k *usersInvite) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
@@ -77,7 +80,7 @@ func (k *usersInvite) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 		return err
 	}
 	defer c.Close()
-	u, err := c.CreateUser(ctx, client.NewUser{Name: k.Name, Roles: k.Role, Person: k.Person, ExpiresInSeconds: k.Expires.seconds()})
+	u, err := c.CreateUser(ctx, client.NewUser{Name: k.Name, Roles: k.Role, Person: k.Person, ExpiresInSeconds: k.Expires.seconds(), Email: k.Email, Send: k.Send, ShowCode: k.ShowCode})
 	if err != nil {
 		return about(k.Name, err)
 	}
@@ -100,6 +103,12 @@ func (k asLink) fits(o cli.Output) error {
 }
 
 func (k asLink) print(t *cli.Term, c *client.Client, u client.UserCode) error {
+	if u.Sent {
+		t.Notef("a one-time code for %s (%s) goes by e-mail to %s: it counts once, until %s. Whether it went: fairlead users list\n", cli.Clean(u.Name), u.ID, cli.Clean(u.Email), stampPtr(u.ExpiresAt))
+		if u.Code == "" {
+			return nil
+		}
+	}
 	if u.Code == "" {
 		t.Notef("user %s (%s) is in the workspace, and signs in with the password that it has\n", cli.Clean(u.Name), u.ID)
 		return nil
@@ -122,6 +131,7 @@ func (k asLink) print(t *cli.Term, c *client.Client, u client.UserCode) error {
 type usersCode struct {
 	Name    string   `arg:"" help:"Name or id of the user."`
 	Expires lifetime `placeholder:"15m" help:"How long the code counts."`
+	byMail
 	asLink
 	cli.Output
 	ifMatch
@@ -138,7 +148,7 @@ func (k *usersCode) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 		return err
 	}
 	defer c.Close()
-	u, err := k.on(c).NewUserCode(ctx, k.Name, client.NewUserCode{ExpiresInSeconds: k.Expires.seconds()})
+	u, err := k.on(c).NewUserCode(ctx, k.Name, client.NewUserCode{ExpiresInSeconds: k.Expires.seconds(), Send: k.Send, ShowCode: k.ShowCode})
 	if err != nil {
 		return about(k.Name, err)
 	}

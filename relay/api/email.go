@@ -1,0 +1,137 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/secret"
+	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/directory"
+	"github.com/fairleadhq/fairlead/relay/mail"
+)
+
+// post is how a one-time code gets to its person: by e-mail, in the answer, or both.
+type post struct {
+	place *mail.Place // nil: not by e-mail
+	to    string
+	show  bool
+}
+
+// postTo takes room for an e-mail before there is a code. It goes wherever it can, unless send says no; send that says yes is refused
+// where it cannot.
+func (a *API) postTo(v *visit, to string, send *bool, show bool) (p post, err error) {
+	demanded := send != nil && *send
+	switch {
+	case demanded && a.cfg.Mail == nil:
+		return p, invalid("this relay sends no e-mail", "leave --send out and give the code to the person yourself; the relay's operator can set mail in relay.yaml")
+	case demanded && to == "":
+		return p, invalid("there is no e-mail address to send to", "name one: --email, or fairlead users email NAME ADDRESS")
+	case a.cfg.Mail == nil || to == "" || send != nil && !*send:
+		return p, nil
+	}
+	p.to, p.show = to, show
+	p.place, err = a.cfg.Mail.Reserve(v.workspace.ID, to)
+	return p, err
+}
+
+// release is for when there is no code to send.
+func (p post) release() {
+	if p.place != nil {
+		p.place.Release()
+	}
+}
+
+// give puts a code on its way, and into the answer if that is its way.
+func (p post) give(a *API, v *visit, o *client.UserCode, person string, code secret.Bytes) {
+	v.detail = map[string]string{"method": "shown"}
+	if p.place == nil || code.IsZero() || o.ExpiresAt == nil {
+		p.release()
+		o.Code = code.ExposeString()
+		return
+	}
+	p.place.Send(a.cfg.Mail.Code(mail.Code{Workspace: v.workspace.Name, User: o.Name, Code: code, Until: *o.ExpiresAt, Person: person}))
+	o.Sent, o.Email, v.detail["method"] = true, mail.Mask(p.to), "email"
+	if p.show {
+		o.Code, v.detail["method"] = code.ExposeString(), "email, shown"
+	}
+}
+
+// notify tells a person by e-mail what happened to its account, where it can: nobody waits for it.
+func (a *API) notify(to string, n mail.Notice, home, workspace, user string) {
+	if a.cfg.Mail != nil && to != "" {
+		a.cfg.Mail.Tell(home, to, a.cfg.Mail.Notice(n, workspace, user, time.Now()))
+	}
+}
+
+// notifyOwn is notify for the person of the session.
+func (a *API) notifyOwn(v *visit, n mail.Notice) {
+	a.notify(v.session.Person.Email, n, v.session.Person.Home, v.workspace.Name, v.principal.Name)
+}
+
+// addressFor is the person's address for the eyes of its home workspace alone: there it was given.
+func addressFor(w *directory.Workspace, q *directory.Person) string {
+	if q.Home != w.ID {
+		return ""
+	}
+	return q.Email
+}
+
+// stillAt tells whether a user's address is still the one that a code was made for.
+func (a *API) stillAt(v *visit, principal, address string) bool {
+	w, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
+	if err != nil {
+		return false
+	}
+	q := w.PersonOf(principal)
+	return q != nil && q.Email == address
+}
+
+func changedAddress() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeConflict, Origin: protocol.OriginRelay, Message: "the user's e-mail address was changed meanwhile; the code that was made is shown to nobody", Hint: "look at the address, then make another code"}
+}
+
+// mailState tells what became of the last code of a person; nil where no e-mail can go.
+func (a *API) mailState(w *directory.Workspace, q *directory.Person) *client.MailState {
+	if a.cfg.Mail == nil || addressFor(w, q) == "" {
+		return nil
+	}
+	s := a.cfg.Mail.State(q.ID)
+	if s.Is == "" {
+		return &client.MailState{State: client.MailNotSent}
+	}
+	return &client.MailState{State: s.Is, At: &s.When, Why: s.Why}
+}
+
+func (a *API) emailRoute() {
+	route(a, "PUT", "/workspaces/{workspace}/users/{id}/email", authz.UsersManage, "Set the user's e-mail address, or take it away; an open one-time code that may have gone to the old one counts no more", 200, func(ctx context.Context, v *visit, i *struct {
+		Workspace string `path:"workspace" doc:"name or id"`
+		ID        string `path:"id" doc:"name or id"`
+		Body      client.SetEmail
+	}) (*out[client.User], error) {
+		p, q, err := userOf(v.workspace, i.ID)
+		if err != nil {
+			return nil, err
+		}
+		was, err := a.cfg.Directory.SetEmail(ctx, v.by(), v.workspace.ID, p.ID, i.Body.Email)
+		if err != nil {
+			return nil, a.recorded(ctx, v, err)
+		}
+		w, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
+		if err != nil {
+			return nil, err
+		}
+		now, person, err := userOf(w, p.ID)
+		if err != nil {
+			return nil, err
+		}
+		if was != "" && was != person.Email {
+			if a.cfg.Mail != nil {
+				a.cfg.Mail.Drop(q.ID)
+			}
+			a.notify(was, mail.AddressChanged, q.Home, w.Name, p.Name)
+		}
+		return &out[client.User]{a.user(w, now)}, nil
+	})
+}
