@@ -46,6 +46,7 @@ func (t *Tx) Load() (*State, error) {
 	read(func() (e error) { s.Gateways, e = t.gateways(); return })
 	read(func() (e error) { s.Budgets, e = t.budgets(); return })
 	read(func() (e error) { s.Domains, e = t.domains(); return })
+	read(func() error { return t.projects(&s) })
 	read(func() (e error) {
 		s.Allowlist, e = list(t, func(r *sql.Rows, v *AllowEntry) error {
 			return r.Scan(&v.ID, &v.Workspace, &v.Version, &v.Sealed)
