@@ -125,6 +125,7 @@ func New(cfg Config) *API {
 	a.userRoutes()
 	a.serviceAccountRoutes()
 	a.domainRoutes()
+	a.projectRoutes()
 	a.signInRoutes()
 	a.auditRoutes()
 	a.data()

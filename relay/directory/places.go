@@ -45,6 +45,24 @@ func (w *Workspace) ScopeOfPlace(in authz.Environment, p *Project, f *Folder) au
 	return authz.Scope{Workspace: w.ID, Environment: in}
 }
 
+// DecideAt finds a place and decides an action on what would stand there. To who neither may do it there nor see the place, it is
+// not there (not_found).
+func (w *Workspace) DecideAt(who authz.Principal, a authz.Action, in authz.Environment, to Place, at authz.At) (p *Project, f *Folder, d authz.Decision, err error) {
+	p, f, err = w.Place(to)
+	if err == nil {
+		if d = authz.Decide(who, a, w.ScopeOfPlace(in, p, f), at); d.Allow {
+			return p, f, d, nil
+		}
+	}
+	switch {
+	case p != nil && !p.Sees(who, at) && !authz.Decide(who, a, p.Scope(in), at).Allow:
+		err = noProject()
+	case f != nil && !f.Sees(who, at):
+		err = noFolder()
+	}
+	return p, f, d, err
+}
+
 func placementTag(v *vault.Vault, r store.Placement) ([]byte, error) {
 	d, err := v.Digest(r.Workspace, vault.Placement, strings.Join([]string{r.Connection, r.Project, r.Folder}, "\n"))
 	return d[:], err
@@ -88,18 +106,11 @@ func (d *Directory) MoveConnection(ctx context.Context, by By, workspace, connec
 		if dec := authz.Decide(who, authz.ConnectionsManage, c.Scope(), by.At); !dec.Allow {
 			return mayNotMove("from where it stands", dec)
 		}
-		p, f, err := w.Place(to)
-		if err != nil {
-			return err
-		}
-		dec := authz.Decide(who, authz.ConnectionsManage, w.ScopeOfPlace(c.Environment, p, f), by.At)
+		p, f, dec, err := w.DecideAt(who, authz.ConnectionsManage, c.Environment, to, by.At)
 		switch {
-		case dec.Allow:
-		case p != nil && !p.Sees(who, by.At):
-			return noProject()
-		case f != nil && !f.Sees(who, by.At):
-			return noFolder()
-		default:
+		case err != nil:
+			return err
+		case !dec.Allow:
 			return mayNotMove("to there", dec)
 		}
 		if id, in = c.ID, w.ID; c.Project == p && c.Folder == f {
