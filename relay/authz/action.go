@@ -164,7 +164,7 @@ var Actions = []Permission{
 	{ServicesManage, OnWorkspace, Services, Manage, "POST /service-accounts, POST /service-accounts/{name}/disable, POST /service-accounts/{name}/enable, DELETE /service-accounts/{name} (each of one that holds no more than the caller)", admins},
 	{DomainsRead, OnWorkspace, Domains, View, "GET /domains, GET /domains/{name}", operators},
 	{DomainsManage, OnWorkspace, Domains, Manage, "POST /domains, DELETE /domains/{name}", admins},
-	{ProjectsRead, OnScope, Projects, View, "GET /projects, GET /projects/{project}, GET /projects/{project}/folders (each item, and each project with something in it that may be seen)", all},
+	{ProjectsRead, OnScope, Projects, View, "GET /projects, GET /projects/{project}, GET /projects/{project}/folders (each item; of a project, it or one of its folders)", all},
 	{ProjectsManage, OnScope, Projects, Manage, "POST /projects (on the workspace), PUT /projects/{project}, DELETE /projects/{project} (each on the project in all environments), POST /projects/{project}/folders, DELETE /projects/{project}/folders/{folder} (where the folder stands)", operators},
 	{WorkspaceOwn, OnWorkspace, Workspaces, Manage, "DELETE /workspaces/{workspace}; and, beside the action of the route, whatever gives or takes the role owner", owners},
 }

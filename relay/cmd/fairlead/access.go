@@ -121,7 +121,7 @@ func (*tokensCreate) Examples() []string {
 
 func (k *tokensCreate) only() *client.TokenOnly {
 	o := client.TokenOnly{Actions: k.OnlyAction, Environments: k.OnlyEnvironment, Projects: k.OnlyProject, Connections: k.OnlyConnection, From: k.OnlyFrom}
-	if len(o.Actions)+len(o.Environments)+len(o.Connections)+len(o.From) == 0 {
+	if len(o.Actions)+len(o.Environments)+len(o.Projects)+len(o.Connections)+len(o.From) == 0 {
 		return nil
 	}
 	return &o
