@@ -343,7 +343,7 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 }
 
 // freePort is an address that nothing listens on.
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
