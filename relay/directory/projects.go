@@ -14,9 +14,9 @@ import (
 
 // Limits of projects.
 const (
-	MaxProjects    = 1_000 // of a workspace
-	MaxFolders     = 1_000 // of a project
-	MaxFolderDepth = 8     // names of a folder's path
+	MaxProjects    = 1_000  // of a workspace
+	MaxFolders     = 10_000 // of a workspace
+	MaxFolderDepth = 8      // names of a folder's path
 )
 
 // Project holds connections of a workspace, whatever environment each of them stands in.
@@ -225,8 +225,8 @@ func (d *Directory) CreateFolder(ctx context.Context, workspace, project, path s
 		if err != nil {
 			return err
 		}
-		if in, of = w.ID, p.ID; len(p.Folders) >= MaxFolders {
-			return &protocol.Error{Code: protocol.CodeTooLarge, Message: "the project has too many folders", Hint: "delete those that are empty"}
+		if in, of = w.ID, p.ID; len(w.folders) >= MaxFolders {
+			return &protocol.Error{Code: protocol.CodeTooLarge, Message: "the workspace has too many folders", Hint: "delete those that are empty"}
 		}
 		row := store.Folder{ID: id, Workspace: w.ID, Project: p.ID, Created: toMs(now())}
 		if i := strings.LastIndexByte(path, '/'); i >= 0 {
