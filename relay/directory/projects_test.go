@@ -92,8 +92,11 @@ func TestProjectsAndFolders(t *testing.T) {
 	_, err = d.CreateConnection(ctx, "default", "default", directory.ConnectionBody{Name: "orders", Profile: "sales", In: directory.Place{Project: "sales", Folder: "reports/monthly"}})
 	must(t, err)
 	_, reader := serviceOf(t, d, owner, "reader", directory.NewGrant{Role: "analyst", In: directory.Place{Project: "sales", Folder: "reports"}})
-	p, err = d.RenameProject(ctx, "default", "sales", "shop")
+	renamed, err := d.RenameProject(ctx, "default", "sales", "shop")
 	must(t, err)
+	if renamed.ID != p.ID || renamed.ETag() == p.ETag() {
+		t.Errorf("%+v", renamed)
+	}
 	c := connectionNow(t, d, "orders")
 	if c.Project.Name != "shop" || c.Folder.Path != "reports/monthly" || !authz.Decide(reader(), authz.Query, c.Scope(), authz.At{}).Allow {
 		t.Fatalf("%+v", c)
