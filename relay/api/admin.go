@@ -134,7 +134,7 @@ func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Actio
 			return
 		}
 		defer func() {
-			ev.Detail = v.detail
+			ev.Detail, ev.Reason = v.detail, v.note
 			a.outcome(ev, action, hc.Status())
 		}()
 	}
@@ -275,7 +275,8 @@ func (a *API) admin() {
 		if g, err := v.workspace.Group(i.Body.Group); err == nil { // a group never changes its environment
 			b.Environment = g.EnvironmentOf(authz.Environment(i.Body.Environment))
 		}
-		if err := a.may(ctx, v, authz.ConnectionsManage, authz.Scope{Workspace: v.workspace.ID, Environment: b.Environment}); err != nil {
+		var err error
+		if b.In, err = a.placed(ctx, v, b.Environment, directory.Place{Project: i.Body.Project, Folder: i.Body.Folder}); err != nil {
 			return nil, err
 		}
 		if t := i.Body.Target; t != nil {
@@ -396,6 +397,7 @@ func agent(ws *directory.Workspace, ag *directory.Agent, live []hub.Info) client
 
 func (a *API) connection(v *visit, c *directory.Connection) client.Connection {
 	o := client.Connection{ID: c.ID, Name: c.Name, Group: groupName(v.workspace, c.Group), Profile: c.Profile, Environment: string(c.Environment), Gateway: a.gateway(v, c), CreatedAt: c.Created, ETag: c.ETag()}
+	o.Project, o.Folder = standsIn(c.Project, c.Folder)
 	if c.Profile == "" {
 		o.Target, o.Kind = &client.Target{Host: c.Host, Port: c.Port}, protocol.KindTCP
 		_, err := a.cfg.Hub.Pick(c.Group, "")

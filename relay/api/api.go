@@ -130,6 +130,7 @@ func New(cfg Config) *API {
 	a.userRoutes()
 	a.serviceAccountRoutes()
 	a.domainRoutes()
+	a.projectRoutes()
 	a.signInRoutes()
 	a.handOverRoutes()
 	a.auditRoutes()

@@ -151,7 +151,34 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	if a := do("GET "+ws+"/connections/{name}/budget", own+"/connections/erp/budget", "", 200); !strings.Contains(a.body, `"in_force":{"concurrent":5}`) {
 		t.Error(a.body)
 	}
+	do("POST "+ws+"/projects", own+"/projects", `{"name":"sales"}`, 201)
+	do("POST "+ws+"/projects", own+"/projects", `{"name":"sales"}`, 409)
+	do("POST "+ws+"/projects", own+"/projects", `{"name":"a/b"}`, 400)
+	do("GET "+ws+"/projects", own+"/projects", "", 200)
+	do("PUT "+ws+"/projects/{name}", own+"/projects/sales", `{"name":"shop"}`, 200)
+	do("GET "+ws+"/projects/{name}", own+"/projects/shop", "", 200)
+	do("GET "+ws+"/projects/{name}", own+"/projects/sales", "", 404)
+	do("POST "+ws+"/projects/{name}/folders", own+"/projects/shop/folders", `{"path":"reports"}`, 201)
+	do("POST "+ws+"/projects/{name}/folders", own+"/projects/shop/folders", `{"path":"reports/monthly"}`, 201)
+	do("POST "+ws+"/projects/{name}/folders", own+"/projects/shop/folders", `{"path":"reports/monthly"}`, 409)
+	do("POST "+ws+"/projects/{name}/folders", own+"/projects/shop/folders", `{"path":"gone/monthly"}`, 404)
+	do("POST "+ws+"/projects/{name}/folders", own+"/projects/shop/folders", `{"path":"/"}`, 400)
+	do("GET "+ws+"/projects/{name}/folders", own+"/projects/shop/folders", "", 200)
+	do("PUT "+ws+"/connections/{name}/place", own+"/connections/erp/place", `{"project":"shop","folder":"reports/monthly"}`, 200)
+	do("PUT "+ws+"/connections/{name}/place", own+"/connections/erp/place", `{"project":"gone"}`, 404)
+	do("PUT "+ws+"/connections/{name}/place", own+"/connections/erp/place", `{"folder":"reports"}`, 400)
+	if a := do("GET "+ws+"/connections/{name}", own+"/connections/erp", "", 200); !strings.Contains(a.body, `"project":"shop","folder":"reports/monthly"`) {
+		t.Error(a.body)
+	}
+	do("POST "+ws+"/connections", own+"/connections", `{"name":"bi","group":"site","profile":"p","project":"shop","folder":"reports"}`, 201)
+	do("POST "+ws+"/connections", own+"/connections", `{"name":"bi2","group":"site","profile":"p","project":"gone"}`, 404)
+	do("POST "+ws+"/connections", own+"/connections", `{"name":"bi2","group":"site","profile":"p","folder":"reports"}`, 400)
+	do("DELETE "+ws+"/connections/{name}", own+"/connections/bi", "", 204)
+	do("DELETE "+ws+"/projects/{name}", own+"/projects/shop", "", 409)
+	do("DELETE "+ws+"/projects/{name}/folders/{id}", own+"/projects/shop/folders/reports", "", 409)
 	do("DELETE "+ws+"/connections/{name}", own+"/connections/erp", "", 204)
+	do("DELETE "+ws+"/projects/{name}/folders/{id}", own+"/projects/shop/folders/reports%2Fmonthly", "", 204)
+	do("DELETE "+ws+"/projects/{name}/folders/{id}", own+"/projects/shop/folders/gone", "", 404)
 	do("PUT "+ws+"/budget", own+"/budget", `{"rate":1000,"burst":2000,"egress":1048576}`, 200)
 	do("PUT "+ws+"/budget", own+"/budget", `{"burst":5}`, 400)
 	do("PUT "+ws+"/budget", own+"/budget", `{"rate":-1}`, 400)
@@ -216,6 +243,26 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	do("POST "+ws+"/explain/replay", own+"/explain/replay", `{"since_seconds":0}`, 400)
 	do("GET "+ws+"/explain", own+"/explain?principal=t&action=schema&connection=till", "", 200)
 	do("GET "+ws+"/explain", own+"/explain?principal=t&action=query&connection=till&source=203.0.113.9", "", 200)
+	do("POST "+ws+"/grants", own+"/grants", `{"role":"operator","principal":"t","project":"shop","folder":"reports","environment":"test"}`, 201)
+	do("POST "+ws+"/grants", own+"/grants", `{"role":"operator","principal":"t","project":"shop","connection":"till"}`, 400)
+	do("POST "+ws+"/grants", own+"/grants", `{"role":"operator","principal":"t","project":"gone"}`, 404)
+	do("GET "+ws+"/grants", own+"/grants", "", 200)
+	if a := do("GET "+ws+"/explain", own+"/explain?principal=t&action=connections.manage&project=shop&folder=reports&environment=test", "", 200); !strings.Contains(a.body, `"allow":true,"reason":"granted on the folder"`) {
+		t.Error(a.body)
+	}
+	do("GET "+ws+"/explain", own+"/explain?principal=t&action=connections.manage&project=shop", "", 200)
+	do("GET "+ws+"/explain", own+"/explain?principal=t&action=connections.manage&project=gone", "", 404)
+	do("GET "+ws+"/explain", own+"/explain?principal=t&action=connections.manage&project=shop&folder=gone", "", 404)
+	do("GET "+ws+"/explain", own+"/explain?principal=t&action=connections.manage&folder=reports", "", 400)
+	do("GET "+ws+"/explain", own+"/explain?principal=t&action=connections.manage&environment=staging", "", 400)
+	do("GET "+ws+"/explain", own+"/explain?principal=t&action=query&connection=till&project=shop", "", 400)
+	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t6","principal":"t","only":{"projects":["shop"]}}`, 201)
+	do("POST "+ws+"/tokens", own+"/tokens", `{"name":"t7","principal":"t","only":{"projects":["gone"]}}`, 404)
+	do("GET "+ws+"/tokens", own+"/tokens", "", 200)
+	do("DELETE "+ws+"/projects/{name}/folders/{id}", own+"/projects/shop/folders/reports", "", 204)
+	do("DELETE "+ws+"/projects/{name}", own+"/projects/shop", "", 204)
+	do("DELETE "+ws+"/projects/{name}", own+"/projects/shop", "", 404)
+	do("GET "+ws+"/tokens", own+"/tokens", "", 200)
 	do("GET "+ws+"/explain", own+"/explain?principal=nobody&action=query&connection=till", "", 404)
 	do("GET "+ws+"/explain", own+"/explain?principal=t&action=made.up", "", 400)
 	do("GET "+ws+"/explain", own+"/explain?principal=t&action=query", "", 400)
@@ -308,7 +355,7 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 }
 
 // freePort is an address that nothing listens on.
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

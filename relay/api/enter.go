@@ -57,7 +57,8 @@ type visit struct {
 	action    authz.Action
 	scope     authz.Scope
 	entered   time.Time
-	tunnel    bool // of callers: each stream is a visit of its own, with an action and a connection
+	note      string // what the record of a change that was made says beside it
+	tunnel    bool   // of callers: each stream is a visit of its own, with an action and a connection
 	cancel    context.CancelCauseFunc
 }
 
@@ -295,12 +296,15 @@ func stillAllowed(a *API, snap *directory.Snapshot, v *visit) error {
 	if v.tunnel {
 		return nil
 	}
-	if v.scope.Connection != "" {
-		if _, err := ws.Connection(v.scope.Connection); err != nil {
+	scope := v.scope
+	if scope.Connection != "" {
+		c, err := ws.Connection(scope.Connection)
+		if err != nil {
 			return dispatch.NotFound("connection")
 		}
+		scope = c.Scope() // it may stand elsewhere now
 	}
-	if d := authz.Decide(p, v.action, v.scope, v.at()); !d.Allow {
+	if d := authz.Decide(p, v.action, scope, v.at()); !d.Allow {
 		return &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "your rights changed: " + d.Reason}
 	}
 	return nil

@@ -74,6 +74,18 @@ func things() []thing {
 		{ws + "/agents/{id}", inside((*directory.Workspace).Agent, "id", func(_ *directory.Workspace, a *directory.Agent) string { return a.ETag() })},
 		{ws + "/groups/{name}", inside((*directory.Workspace).Group, "name", func(_ *directory.Workspace, g *directory.Group) string { return g.ETag() })},
 		{ws + "/join-tokens/{id}", inside(joinToken, "id", func(_ *directory.Workspace, t directory.JoinToken) string { return t.ETag() })},
+		{ws + "/projects/{name}/folders/{id}", func(_ *directory.Snapshot, w *directory.Workspace, _ *visit, param func(string) string) (string, error) {
+			p, err := w.Project(param("name"))
+			if err != nil {
+				return "", err
+			}
+			f, err := p.Folder(param("id"))
+			if err != nil {
+				return "", err
+			}
+			return f.ETag(), nil
+		}},
+		{ws + "/projects/{name}", inside((*directory.Workspace).Project, "name", func(_ *directory.Workspace, p *directory.Project) string { return p.ETag() })},
 		{ws + "/connections/{name}/budget", inside((*directory.Workspace).Connection, "name", func(_ *directory.Workspace, c *directory.Connection) string { return c.BudgetETag() })},
 		{ws + "/connections/{name}", inside((*directory.Workspace).Connection, "name", func(_ *directory.Workspace, c *directory.Connection) string { return c.ETag() })},
 		{ws + "/budget", whole((*directory.Workspace).BudgetETag)},

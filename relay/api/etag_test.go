@@ -95,6 +95,8 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 	ask("POST", own+"/domains", `{"name":"sales.apps.example"}`, 201)
 	must(t, g.dir.SetSignIn(t.Context(), "default", directory.SignIn{PersonalTokens: time.Hour}))
 	ask("POST", own+"/users", `{"name":"anna","roles":["analyst"]}`, 201)
+	ask("POST", own+"/projects", `{"name":"sales"}`, 201)
+	folder := idOf(ask("POST", own+"/projects/sales/folders", `{"path":"reports"}`, 201))
 	other := g.person("carla", authz.Analyst)
 	me := g.person("bertha", authz.Admin)
 	session := func(as string) string {
@@ -131,8 +133,14 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 		{"DELETE " + ws + "/groups/{name}", own + "/groups/plant", "", own + "/groups", `"plant"`, owner},
 		{"PUT " + ws + "/connections/{name}/gateway", own + "/connections/erp/gateway", `{"address":"` + port + `"}`, own + "/connections/erp", "", owner},
 		{"DELETE " + ws + "/connections/{name}/gateway", own + "/connections/erp/gateway", "", own + "/connections", `"erp"`, owner},
+		{"PUT " + ws + "/connections/{name}/place", own + "/connections/erp/place", `{"project":"sales","folder":"reports"}`, own + "/connections/erp", "", owner},
 		{"PUT " + ws + "/connections/{name}/budget", own + "/connections/erp/budget", `{"concurrent":5}`, own + "/connections/erp/budget", "", owner},
 		{"DELETE " + ws + "/connections/{name}", own + "/connections/erp", "", own + "/connections/erp", "", owner},
+		{"POST " + ws + "/projects/{name}/folders", own + "/projects/sales/folders", `{"path":"more"}`, own + "/projects/sales", "", owner},
+		{"DELETE " + ws + "/projects/{name}/folders/{id}", own + "/projects/sales/folders/" + folder, "", own + "/projects/sales/folders", folder, owner},
+		{"DELETE " + ws + "/projects/{name}/folders/{id}", own + "/projects/sales/folders/more", "", own + "/projects/sales/folders", `"more"`, owner},
+		{"PUT " + ws + "/projects/{name}", own + "/projects/sales", `{"name":"shop"}`, own + "/projects/sales", "", owner},
+		{"DELETE " + ws + "/projects/{name}", own + "/projects/shop", "", own + "/projects", `"shop"`, owner},
 		{"PUT " + ws + "/budget", own + "/budget", `{"concurrent":50}`, own + "/budget", "", owner},
 		{"DELETE " + ws + "/grants/{id}", own + "/grants/" + grant, "", own + "/grants", grant, owner},
 		{"PUT " + ws + "/roles/{name}", own + "/roles/reader", `{"name":"reader","actions":["connection.schema"]}`, own + "/roles/reader", "", owner},

@@ -18,7 +18,10 @@ type inExplain struct {
 	Workspace  string `path:"workspace" doc:"name or id"`
 	Principal  string `query:"principal" doc:"whom it is about: name or id"`
 	Action     string `query:"action" doc:"an action of the permission table, or an operation on a connection"`
-	Connection string `query:"connection" doc:"name or id; empty for an action on the workspace"`
+	Connection string `query:"connection" doc:"name or id; empty for an action on the workspace or a part of it"`
+	Project    string `query:"project" doc:"name or id of the project that it is about; not with connection"`
+	Folder     string `query:"folder" doc:"path or id of the folder of the project"`
+	In         string `query:"environment" doc:"environment that it is about; not with connection"`
 	Source     string `query:"source" doc:"address to come from; empty: the asker's own"`
 }
 
@@ -65,7 +68,8 @@ func (a *API) grantRoutes() {
 
 // newGrant reads what is to be given.
 func newGrant(b client.NewGrant, now time.Time) (n directory.NewGrant, err error) {
-	n = directory.NewGrant{Principal: b.Principal, Team: b.Team, Role: b.Role, Environment: authz.Environment(b.Environment), Connection: b.Connection}
+	n = directory.NewGrant{Principal: b.Principal, Team: b.Team, Role: b.Role, Environment: authz.Environment(b.Environment),
+		In: directory.Place{Project: b.Project, Folder: b.Folder}, Connection: b.Connection}
 	if n.From, err = parsePrefixes("/from", b.From); err != nil {
 		return n, err
 	}
@@ -99,6 +103,15 @@ func grant(ws *directory.Workspace, g *directory.Grant, now time.Time) client.Gr
 	}
 	if g.Team != nil {
 		o.Team = g.Team.Name
+	}
+	if g.Grant.Project != "" {
+		o.Project, o.Folder = g.Grant.Project, g.Folder
+		if p, err := ws.Project(g.Grant.Project); err == nil {
+			o.Project = p.Name
+			if f, err := p.Folder(g.Folder); err == nil {
+				o.Folder = f.Path
+			}
+		}
 	}
 	if g.Connection != "" {
 		o.Connection = g.Connection
@@ -136,16 +149,30 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 		}
 		at.Source = source.Unmap()
 	}
-	scope := authz.Scope{Workspace: ws.ID}
 	var c *directory.Connection
+	on := directory.Place{Project: i.Project, Folder: i.Folder}
 	if i.Connection != "" {
+		if on != (directory.Place{}) || i.In != "" {
+			return nil, invalid("want the parameter connection, or project, folder and environment", "a connection stands where it stands")
+		}
 		var err error
 		if c, err = ws.Connection(i.Connection); err != nil {
 			return nil, err
 		}
-		scope = c.Scope()
 	}
-	if !authz.Decide(v.principal, authz.GrantsRead, scope, v.at()).Allow {
+	if i.In != "" && !slices.Contains(authz.Environments, authz.Environment(i.In)) {
+		return nil, invalid("parameter environment: no such environment", "use development, test or production")
+	}
+	pr, fo, may, err := ws.DecideAt(v.principal, authz.GrantsRead, authz.Environment(i.In), on, v.at())
+	if err != nil {
+		return nil, err
+	}
+	scope := ws.ScopeOfPlace(authz.Environment(i.In), pr, fo)
+	if c != nil {
+		scope = c.Scope()
+		may = authz.Decide(v.principal, authz.GrantsRead, scope, v.at())
+	}
+	if !may.Allow {
 		if c != nil && !authz.Decide(v.principal, authz.ConnectionsRead, scope, v.at()).Allow {
 			return nil, dispatch.NotFound("connection")
 		}
@@ -160,9 +187,11 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 	}
 	d, near := authz.Explain(p.Principal, p.Grants, action, scope, at)
 	e := &client.Explanation{Principal: p.ID, PrincipalName: p.Name, Action: string(action), SourceAddress: at.Source.String(), Time: at.Time.UTC(), Allow: d.Allow,
-		Reason: d.Reason, Near: []client.Near{}, Disabled: p.Disabled, Allowlisted: admitted(ws, p, at.Source), Agent: client.AgentNotAsked}
+		Reason: d.Reason, Near: []client.Near{}, Disabled: p.Disabled, Allowlisted: admitted(ws, p, at.Source), Agent: client.AgentNotAsked, Environment: i.In}
+	e.Project, e.Folder = standsIn(pr, fo)
 	if c != nil {
 		e.Connection, e.Environment = c.Name, string(c.Environment)
+		e.Project, e.Folder = standsIn(c.Project, c.Folder)
 		e.Agent, e.AgentHint = a.offers(c, action)
 	}
 	// Of other parts of the workspace than the asker may look into, nothing is told.

@@ -145,7 +145,7 @@ func TestMatrixOfRoutesRolesWorkspacesAndTokens(t *testing.T) {
 	// The walk changed nothing.
 	now, err := g.dir.Snapshot().Workspace("default")
 	must(t, err)
-	if len(now.Connections) != 1 || len(now.Prefixes) != 1 || len(now.JoinTokens) != 0 || len(now.Grants) != len(ws.Grants) || len(now.Roles)+len(now.Teams) != 0 {
+	if len(now.Connections) != 1 || len(now.Prefixes) != 1 || len(now.JoinTokens) != 0 || len(now.Grants) != len(ws.Grants) || len(now.Roles)+len(now.Teams)+len(now.Projects) != 0 {
 		t.Errorf("the walk left %d connections, %d prefixes, %d join tokens, %d grants, %d roles, %d teams", len(now.Connections), len(now.Prefixes), len(now.JoinTokens),
 			len(now.Grants), len(now.Roles), len(now.Teams))
 	}

@@ -117,6 +117,8 @@ func placeOf(item any) string {
 	switch t := item.(type) {
 	case client.Session:
 		return fmt.Sprintf("%020d\x00%s", math.MaxInt64-t.CreatedAt.UnixMilli(), t.ID)
+	case client.Folder:
+		return t.Path + "\x00" + t.ID
 	case client.Role:
 		if t.System {
 			return fmt.Sprintf("0%03d", slices.Index(authz.Roles, authz.Role(t.Name)))

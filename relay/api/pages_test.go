@@ -43,7 +43,7 @@ func TestEveryListComesInPages(t *testing.T) {
 	owner := g.token[authz.Owner]
 	for i := range 7 {
 		for _, c := range [][2]string{{"groups", `{"name":"g%d"}`}, {"join-tokens", `{"group":"site"}`}, {"connections", `{"name":"c%d","group":"site","profile":"p"}`}, {"roles", `{"name":"r%d","actions":["connection.query"]}`},
-			{"teams", `{"name":"t%d"}`}, {"users", `{"name":"u%d","roles":["analyst"]}`}} {
+			{"projects", `{"name":"p%d"}`}, {"projects/p0/folders", `{"path":"f%d"}`}, {"teams", `{"name":"t%d"}`}, {"users", `{"name":"u%d","roles":["analyst"]}`}} {
 			body := c[1]
 			if strings.Contains(body, "%d") {
 				body = fmt.Sprintf(body, i)
@@ -74,7 +74,7 @@ func TestEveryListComesInPages(t *testing.T) {
 			}
 			continue
 		}
-		path := fill(r.Path, "default", "")
+		path := fill(r.Path, "default", "p0")
 		whole := g.list(path, me, "")
 		for _, limit := range []int{1, 3} {
 			var got []string

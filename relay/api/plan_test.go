@@ -78,7 +78,8 @@ func TestApplyThenPlanAndExportThenPlanAreEmpty(t *testing.T) {
 	must(t, err)
 	file := written(t, strings.Replace(string(text), "127.0.0.1:15432", freePort(t), 1))
 	p := made(t, c, false, file)
-	for _, want := range []string{"create group plant-north", "create role report-reader", "create user anna", "create user carla", "create team night-shift", "create connection sales", "create connection erp",
+	for _, want := range []string{"create group plant-north", "create role report-reader", "create user anna", "create user carla", "create team night-shift", "create project sales", "create folder sales/reports", "create folder sales/reports/monthly", "create connection sales",
+		"create grant analyst to team night-shift on project sales/reports in test", "create connection erp",
 		"create grant report-reader to bob on connection sales", "create grant operator to team night-shift on environment production until 2199-12-31T18:00:00Z from 192.0.2.0/24",
 		"change budget of the workspace", "change allowlist of the workspace", "change allowlist of agents", "change sign-in policy of the workspace"} {
 		if !slices.Contains(steps(p), want) {

@@ -34,7 +34,7 @@ func makes(op huma.Operation) bool {
 
 // tellsAll are the answers that hold no secret, and may be given again. Of any other, what was made is named and nothing is told.
 var tellsAll = []reflect.Type{reflect.TypeFor[client.Group](), reflect.TypeFor[client.Connection](), reflect.TypeFor[client.Role](), reflect.TypeFor[client.Team](), reflect.TypeFor[client.Grant](),
-	reflect.TypeFor[client.ServiceAccount](), reflect.TypeFor[client.Domain]()}
+	reflect.TypeFor[client.ServiceAccount](), reflect.TypeFor[client.Domain](), reflect.TypeFor[client.Project](), reflect.TypeFor[client.Folder]()}
 
 // repeatable has a request under a key done once. It comes after the guard: who may not, is told of no earlier request.
 func (a *API) repeatable(op huma.Operation) func(huma.Context, func(huma.Context)) {

@@ -30,7 +30,7 @@ func (g *rig) count() string {
 	g.t.Helper()
 	w, err := g.dir.Snapshot().Workspace("default")
 	must(g.t, err)
-	return fmt.Sprint(len(w.Groups), len(w.JoinTokens), len(w.Connections), len(w.Tokens), len(w.Roles), len(w.Teams), len(w.Grants), len(w.Principals))
+	return fmt.Sprint(len(w.Groups), len(w.JoinTokens), len(w.Connections), len(w.Tokens), len(w.Roles), len(w.Teams), len(w.Grants), len(w.Principals), len(w.Projects))
 }
 
 // Every route that makes something does it once under a key. What tells no secret is answered again; of what does, the thing is named.
@@ -41,13 +41,14 @@ func TestEveryCreationIsDoneOnceUnderItsKey(t *testing.T) {
 	bodies := map[string]string{"/groups": `{"name":"plant"}`, "/join-tokens": `{"group":"site"}`, "/connections": `{"name":"erp","group":"site","target":{"host":"erp.corp","port":3200}}`,
 		"/tokens": `{"name":"reports","roles":["analyst"]}`, "/roles": `{"name":"reader","actions":["connection.query"]}`, "/teams": `{"name":"night"}`, "/grants": `{"role":"analyst","principal":"a analyst"}`,
 		"/users": `{"name":"anna","roles":["analyst"]}`, "/users/anna/code": `{"expires_in_seconds":600}`,
+		"/projects": `{"name":"sales"}`, "/projects/sales/folders": `{"path":"reports"}`,
 		"/service-accounts": `{"name":"nightly"}`, "/domains": `{"name":"sales.apps.example"}`, "/account/tokens": `{"name":"laptop"}`}
 	secrets := map[string]string{"/join-tokens": "token", "/tokens": "token", "/users": "code", "/users/anna/code": "code", "/account/tokens": "token"}
 	must(t, g.dir.SetSignIn(t.Context(), "default", directory.SignIn{PersonalTokens: time.Hour}))
 	me := g.person("bertha", authz.Owner)
 	doc := document(t, g)
 	done := map[string]bool{}
-	for _, path := range []string{"/groups", "/join-tokens", "/connections", "/tokens", "/roles", "/teams", "/grants", "/users", "/users/anna/code", "/service-accounts", "/domains", "/account/tokens"} {
+	for _, path := range []string{"/groups", "/join-tokens", "/connections", "/tokens", "/roles", "/teams", "/grants", "/users", "/users/anna/code", "/projects", "/projects/sales/folders", "/service-accounts", "/domains", "/account/tokens"} {
 		own, owner, route := own, owner, "/workspaces/{workspace}"
 		if strings.HasPrefix(path, "/account") {
 			own, owner, route = "", me, ""
@@ -88,7 +89,7 @@ func TestEveryCreationIsDoneOnceUnderItsKey(t *testing.T) {
 		if g.count() != before {
 			t.Errorf("%s was done twice: %s, was %s", path, g.count(), before)
 		}
-		done[route+strings.Replace(path, "anna", "{id}", 1)] = true
+		done[route+strings.NewReplacer("anna", "{id}", "/sales/", "/{name}/").Replace(path)] = true
 	}
 	for path, item := range doc.Paths.Map() {
 		if strings.HasPrefix(path, "/workspaces/{workspace}/connections/{connection}/") {

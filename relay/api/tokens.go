@@ -27,8 +27,8 @@ func onlyIn(o *client.TokenOnly) (out directory.Only, err error) {
 	if o == nil {
 		return out, nil
 	}
-	if len(o.Actions)+len(o.Environments)+len(o.Connections)+len(o.From) == 0 {
-		return out, invalid("/only: limits nothing", "name actions, environments, connections or networks, or leave it out")
+	if len(o.Actions)+len(o.Environments)+len(o.Projects)+len(o.Connections)+len(o.From) == 0 {
+		return out, invalid("/only: limits nothing", "name actions, environments, projects, connections or networks, or leave it out")
 	}
 	for _, s := range o.Actions {
 		out.Actions = append(out.Actions, authz.Action(s))
@@ -36,12 +36,12 @@ func onlyIn(o *client.TokenOnly) (out directory.Only, err error) {
 	for _, s := range o.Environments {
 		out.Environments = append(out.Environments, authz.Environment(s))
 	}
-	out.Connections = o.Connections
+	out.Projects, out.Connections = o.Projects, o.Connections
 	out.From, err = parsePrefixes("/only/from", o.From)
 	return out, err
 }
 
-// onlyOf tells what a token is limited to. A connection that is gone stands there by its id.
+// onlyOf tells what a token is limited to. A connection or project that is gone stands there by its id.
 func onlyOf(ws *directory.Workspace, t *directory.Token) *client.TokenOnly {
 	only, o := t.Only(), &client.TokenOnly{}
 	for _, s := range only.Actions {
@@ -49,6 +49,12 @@ func onlyOf(ws *directory.Workspace, t *directory.Token) *client.TokenOnly {
 	}
 	for _, s := range only.Environments {
 		o.Environments = append(o.Environments, string(s))
+	}
+	for _, id := range only.Projects {
+		if p, err := ws.Project(id); err == nil {
+			id = p.Name
+		}
+		o.Projects = append(o.Projects, id)
 	}
 	for _, id := range only.Connections {
 		if c, err := ws.Connection(id); err == nil {
@@ -59,7 +65,7 @@ func onlyOf(ws *directory.Workspace, t *directory.Token) *client.TokenOnly {
 	for _, p := range only.From {
 		o.From = append(o.From, p.String())
 	}
-	if len(o.Actions)+len(o.Environments)+len(o.Connections)+len(o.From) == 0 {
+	if len(o.Actions)+len(o.Environments)+len(o.Projects)+len(o.Connections)+len(o.From) == 0 {
 		return nil
 	}
 	return o

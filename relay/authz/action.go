@@ -11,7 +11,8 @@ type Level int
 const (
 	// OnWorkspace actions need a grant on the whole workspace.
 	OnWorkspace Level = iota
-	// OnConnection actions are about one connection: a grant on it, on its environment or on its workspace will do.
+	// OnConnection actions are about one connection: a grant on it or on what it lies in (its folder, its project, its environment,
+	// the workspace) will do.
 	OnConnection
 	// OnScope actions are about whatever scope is named: a grant on it or on what it lies in will do.
 	OnScope
@@ -64,6 +65,8 @@ const (
 	ServicesManage    Action = "service_accounts.manage"
 	DomainsRead       Action = "domains.read"
 	DomainsManage     Action = "domains.manage"
+	ProjectsRead      Action = "projects.read"
+	ProjectsManage    Action = "projects.manage"
 )
 
 // Permission is a row of the permission table.
@@ -97,6 +100,7 @@ const (
 	SignIns     Asset = "sign-in policy"
 	Services    Asset = "service account"
 	Domains     Asset = "domain"
+	Projects    Asset = "project"
 )
 
 // Verb is what is done to an asset. Manage stands for every change to it: create, edit and delete.
@@ -130,7 +134,7 @@ var Actions = []Permission{
 	{Dial, OnConnection, Connections, Use, "POST /connections/{connection}/dial", operators},
 
 	{ConnectionsRead, OnConnection, Connections, View, "GET /connections (each item), GET /connections/{connection}, POST /tunnel (each stream in it is decided as the dial that it is)", all},
-	{ConnectionsManage, OnScope, Connections, Manage, "POST /connections (in its environment), DELETE /connections/{connection}", operators},
+	{ConnectionsManage, OnScope, Connections, Manage, "POST /connections (in its environment, project and folder), PUT /connections/{connection}/place (where it stands and where it goes), DELETE /connections/{connection}", operators},
 	{GatewaysManage, OnWorkspace, Gateways, Manage, "PUT /connections/{connection}/gateway, DELETE /connections/{connection}/gateway, POST /connections with a gateway", admins},
 	{AgentsRead, OnWorkspace, Agents, View, "GET /agents, GET /agents/{agent}", operators},
 	{AgentsManage, OnWorkspace, Agents, Manage, "POST /agents/{agent}/disable, POST /agents/{agent}/enable, DELETE /agents/{agent}", operators},
@@ -160,6 +164,8 @@ var Actions = []Permission{
 	{ServicesManage, OnWorkspace, Services, Manage, "POST /service-accounts, POST /service-accounts/{name}/disable, POST /service-accounts/{name}/enable, DELETE /service-accounts/{name} (each of one that holds no more than the caller)", admins},
 	{DomainsRead, OnWorkspace, Domains, View, "GET /domains, GET /domains/{name}", operators},
 	{DomainsManage, OnWorkspace, Domains, Manage, "POST /domains, DELETE /domains/{name}", admins},
+	{ProjectsRead, OnScope, Projects, View, "GET /projects, GET /projects/{project}, GET /projects/{project}/folders (each item; of a project, it or one of its folders)", all},
+	{ProjectsManage, OnScope, Projects, Manage, "POST /projects (on the workspace), PUT /projects/{project}, DELETE /projects/{project} (each on the project in all environments), POST /projects/{project}/folders, DELETE /projects/{project}/folders/{folder} (where the folder stands)", operators},
 	{WorkspaceOwn, OnWorkspace, Workspaces, Manage, "DELETE /workspaces/{workspace}; and, beside the action of the route, whatever gives or takes the role owner", owners},
 }
 

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -30,22 +31,28 @@ const (
 var Environments = []Environment{Development, Test, Production}
 
 // Scope is what an action is about, or what a grant is given on. Ids, not names. Scopes lie in each other: a connection in
-// its environment, that in its workspace. A level that comes later (project, folder, recipe) is one more field here, one more
-// map in rights and one more line in scopesOf.
+// its environment and, beside that, in its folder, that in the folders above it, those in their project; all in the workspace.
+// Projects and environments lie across each other: what names both is what stands in both. A level that comes later (recipe) is
+// one more field here, and one more line in place and in decide.
 type Scope struct {
 	Workspace   string
-	Environment Environment // empty: the whole workspace
-	Connection  string      // empty for what is about the workspace or the environment
+	Environment Environment // empty: the whole workspace, or the project in all environments
+	Project     string      // empty: in none
+	Folder      string      // its id behind those of the folders above it, joined by "/"; empty: in none
+	Connection  string      // empty for what is about what it would stand in
 }
 
-// Grant gives a role on a scope: on a workspace, on an environment of it (Connection empty), or on one connection of it
-// (Environment empty: a connection is itself, wherever it stands).
+// Grant gives a role on a scope: on a workspace, on an environment of it, on a project of it, on a folder of that with all folders
+// below it (either in one environment, or in all of them), or on one connection (and nothing else named: a connection is itself,
+// wherever it stands).
 type Grant struct {
 	ID          string
 	Role        Role
 	Custom      Set // what a custom role holds; not looked at when Role is a system role
 	Workspace   string
 	Environment Environment
+	Project     string // id
+	Folder      string // id of a folder of Project
 	Connection  string
 	Team        string         // id of the team through which it is held; empty: given to the principal itself
 	Until       time.Time      // zero: without end
@@ -55,7 +62,7 @@ type Grant struct {
 // Equal reports whether two grants are the same in everything.
 func (g Grant) Equal(o Grant) bool {
 	return g.ID == o.ID && g.Role == o.Role && g.Custom == o.Custom && g.Workspace == o.Workspace && g.Environment == o.Environment &&
-		g.Connection == o.Connection && g.Team == o.Team && g.Until.Equal(o.Until) && slices.Equal(g.From, o.From)
+		g.Project == o.Project && g.Folder == o.Folder && g.Connection == o.Connection && g.Team == o.Team && g.Until.Equal(o.Until) && slices.Equal(g.From, o.From)
 }
 
 // Set gives the actions that the grant's role holds.
@@ -66,9 +73,20 @@ func (g Grant) Set() Set {
 	return g.Custom
 }
 
-// Scope is what the grant is given on.
+// Scope is what the grant is given on, without what that lies in: of a folder, those above it; of a connection, everything.
 func (g Grant) Scope() Scope {
-	return Scope{Workspace: g.Workspace, Environment: g.Environment, Connection: g.Connection}
+	return Scope{Workspace: g.Workspace, Environment: g.Environment, Project: g.Project, Folder: g.Folder, Connection: g.Connection}
+}
+
+// sound reports whether what the grant names can be named together.
+func (g Grant) sound() bool {
+	switch {
+	case g.Connection != "":
+		return g.Environment == "" && g.Project == "" && g.Folder == ""
+	case g.Folder != "" && (g.Project == "" || strings.Contains(g.Folder, "/")):
+		return false
+	}
+	return g.Environment == "" || slices.Contains(Environments, g.Environment)
 }
 
 // At is when and from where somebody asks. Of the zero value, no grant counts that has an end or a source.
@@ -93,8 +111,15 @@ type Principal struct {
 type rights struct {
 	workspace    *holding
 	environments map[Environment]*holding
+	projects     map[inProject]*holding
 	connections  map[string]*holding
 	roles        []Role // on the whole workspace
+}
+
+// inProject is a project or a folder of it, in one environment or, for "", in all.
+type inProject struct {
+	project, folder string
+	environment     Environment
 }
 
 // holding is what is given on one scope.
@@ -116,10 +141,10 @@ type held struct {
 const endless = math.MaxInt64
 
 // NewPrincipal gathers what a principal may do. Grants of another workspace, of unknown roles, on an environment that there is
-// not, and on an environment and a connection at once give nothing.
+// not, on a folder of no project, and on a connection and something else at once give nothing.
 func NewPrincipal(id, workspace, name string, kind Kind, grants []Grant) Principal {
 	p := Principal{ID: id, Workspace: workspace, Name: name, Kind: kind,
-		rights: &rights{environments: map[Environment]*holding{}, connections: map[string]*holding{}}}
+		rights: &rights{environments: map[Environment]*holding{}, projects: map[inProject]*holding{}, connections: map[string]*holding{}}}
 	for _, g := range sorted(grants) {
 		if g.Workspace != workspace || g.Set() == (Set{}) {
 			continue
@@ -128,10 +153,12 @@ func NewPrincipal(id, workspace, name string, kind Kind, grants []Grant) Princip
 		if !g.Until.IsZero() {
 			h.until = g.Until.UnixMilli()
 		}
-		if at := p.rights.place(g); at != nil {
-			at.add(h, g.From)
+		at := p.rights.place(g)
+		if at == nil {
+			continue
 		}
-		if g.Environment == "" && g.Connection == "" && !slices.Contains(p.rights.roles, g.Role) {
+		at.add(h, g.From)
+		if at == p.rights.workspace && !slices.Contains(p.rights.roles, g.Role) {
 			p.rights.roles = append(p.rights.roles, g.Role)
 		}
 	}
@@ -175,28 +202,57 @@ func sorted(grants []Grant) []Grant {
 
 // place is where a grant counts, nil for nowhere.
 func (r *rights) place(g Grant) *holding {
-	fresh := func(h *holding) *holding {
-		if h == nil {
-			h = &holding{}
-		}
-		return h
-	}
 	switch {
-	case g.Environment != "" && g.Connection != "":
+	case !g.sound():
 		return nil
 	case g.Connection != "":
-		h := fresh(r.connections[g.Connection])
-		r.connections[g.Connection] = h
-		return h
-	case g.Environment == "":
-		r.workspace = fresh(r.workspace)
-		return r.workspace
-	case slices.Contains(Environments, g.Environment):
-		h := fresh(r.environments[g.Environment])
-		r.environments[g.Environment] = h
-		return h
+		return fresh(r.connections, g.Connection)
+	case g.Project != "":
+		return fresh(r.projects, inProject{g.Project, g.Folder, g.Environment})
+	case g.Environment != "":
+		return fresh(r.environments, g.Environment)
 	}
-	return nil
+	if r.workspace == nil {
+		r.workspace = &holding{}
+	}
+	return r.workspace
+}
+
+// fresh gives what is held at a place, which it makes if there is nothing yet.
+func fresh[K comparable](m map[K]*holding, at K) *holding {
+	h := m[at]
+	if h == nil {
+		h = &holding{}
+		m[at] = h
+	}
+	return h
+}
+
+// within gives, one by one, what is held on the project and the folders that a scope lies in, until f says that it is enough.
+func (r *rights) within(s Scope, f func(h *holding, on string) bool) bool {
+	if s.Project == "" || len(r.projects) == 0 {
+		return false
+	}
+	ask := func(folder, on string) bool {
+		if h := r.projects[inProject{s.Project, folder, ""}]; h != nil && f(h, on) {
+			return true
+		}
+		if s.Environment == "" {
+			return false
+		}
+		h := r.projects[inProject{s.Project, folder, s.Environment}]
+		return h != nil && f(h, on)
+	}
+	if ask("", "project") {
+		return true
+	}
+	for rest := s.Folder; rest != ""; {
+		var id string
+		if id, rest, _ = strings.Cut(rest, "/"); id != "" && ask(id, "folder") {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *rights) each(f func(*holding)) {
@@ -204,6 +260,9 @@ func (r *rights) each(f func(*holding)) {
 		f(r.workspace)
 	}
 	for _, h := range r.environments {
+		f(h)
+	}
+	for _, h := range r.projects {
 		f(h)
 	}
 	for _, h := range r.connections {
@@ -335,6 +394,16 @@ func (r *rights) decide(action int, s Scope, at At) Decision {
 	if Actions[action].Level != OnWorkspace {
 		if id, ok := r.environments[s.Environment].allows(action, now, at.Source); ok {
 			return Decision{Allow: true, Grant: id, Reason: "granted on the environment"}
+		}
+		d := Decision{}
+		if r.within(s, func(h *holding, on string) bool {
+			id, ok := h.allows(action, now, at.Source)
+			if ok {
+				d = Decision{Allow: true, Grant: id, Reason: "granted on the " + on}
+			}
+			return ok
+		}) {
+			return d
 		}
 		if id, ok := r.connections[s.Connection].allows(action, now, at.Source); ok {
 			return Decision{Allow: true, Grant: id, Reason: "granted on the connection"}

@@ -25,10 +25,10 @@ func principal(g ...Grant) Principal {
 }
 
 // The whole matrix, written down apart from the table: who may what.
-var analyst = []Action{Query, Schema, List, Stat, Read, RequestGet, ConnectionsRead}
+var analyst = []Action{Query, Schema, List, Stat, Read, RequestGet, ConnectionsRead, ProjectsRead}
 
 var operator = append([]Action{Exec, Transaction, Write, Delete, Move, Mkdir, Request, Dial, ConnectionsManage, AgentsRead, AgentsManage,
-	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead, BudgetsRead, SignInRead, DomainsRead}, analyst...)
+	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead, BudgetsRead, SignInRead, DomainsRead, ProjectsManage}, analyst...)
 
 var admin = append([]Action{GatewaysManage, BudgetsManage, AllowlistManage, TokensRead, TokensManage, RolesRead, RolesManage, GrantsRead,
 	GrantsManage, TeamsRead, TeamsManage, UsersRead, UsersManage, SignInManage, ServicesRead, ServicesManage, DomainsManage}, operator...)

@@ -1,6 +1,9 @@
 package authz
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Near is a grant of a principal that does not allow what was asked, with what stands in its way.
 type Near struct {
@@ -51,14 +54,15 @@ func (g Grant) reaches(p Principal, a Action, s Scope) bool {
 	switch {
 	case !ok || p.Workspace == "" || p.Workspace != s.Workspace || g.Workspace != s.Workspace || row.Level == OnConnection && s.Connection == "":
 		return false
-	case g.Environment != "" && (g.Connection != "" || !slices.Contains(Environments, g.Environment)):
+	case !g.sound():
 		return false
 	case g.Connection != "":
 		return row.Level != OnWorkspace && g.Connection == s.Connection
-	case g.Environment != "":
-		return row.Level != OnWorkspace && g.Environment == s.Environment
+	case g.Environment == "" && g.Project == "":
+		return true
 	}
-	return true
+	return row.Level != OnWorkspace && (g.Environment == "" || g.Environment == s.Environment) && (g.Project == "" || g.Project == s.Project) &&
+		(g.Folder == "" || slices.Contains(strings.Split(s.Folder, "/"), g.Folder))
 }
 
 func (g Grant) admits(at At) bool {

@@ -2,24 +2,25 @@ package authz
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
 // MayGive reports whether p may give the grant g by the action via (GrantsManage, TokensManage, TeamsManage): it must be allowed
 // via there, now and from where it asks, and it must itself hold every action that g would give, for as long and from wherever
 // g gives it, so that nobody grants above their own, and a right that is limited is passed on no less limited. on is the scope
-// of g, which for a connection also names the environment that it stands in for good.
+// of g, whole: for a connection with all that it stands in, for a folder with those above it.
 func MayGive(p Principal, g Grant, on Scope, via Action, at At) bool {
 	set := g.Set()
 	switch {
-	case set == (Set{}) || g.Workspace != on.Workspace || g.Connection != on.Connection:
+	case set == (Set{}) || !g.sound() || g.Workspace != on.Workspace || g.Connection != on.Connection:
 		return false
-	case g.Environment != "" && g.Connection != "" || g.Connection == "" && g.Environment != on.Environment:
+	case g.Connection == "" && (g.Environment != on.Environment || g.Project != on.Project || g.Folder != on.Folder[strings.LastIndexByte(on.Folder, '/')+1:]):
 		return false
 	case !Decide(p, via, on, at).Allow:
 		return false
 	}
-	narrow := on.Environment != "" || on.Connection != ""
+	narrow := on.Environment != "" || on.Project != "" || on.Connection != ""
 	for i, row := range Actions {
 		if !set.has(i) || narrow && row.Level == OnWorkspace {
 			continue // a grant on a part of the workspace does not give what is about all of it
@@ -38,6 +39,10 @@ func (r *rights) covers(action int, s Scope, until time.Time, from []netip.Prefi
 		end = until.UnixMilli()
 	}
 	places := []*holding{r.workspace, r.environments[s.Environment], r.connections[s.Connection]} // nil where there is none
+	r.within(s, func(h *holding, _ string) bool {
+		places = append(places, h)
+		return false
+	})
 	if len(from) == 0 {
 		from = []netip.Prefix{{}}
 	}

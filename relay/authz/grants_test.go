@@ -3,6 +3,7 @@ package authz_test
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,10 +27,25 @@ func prefixes(texts ...string) (out []netip.Prefix) {
 	return out
 }
 
-// con is a connection, which stands in an environment for good.
+// con is a connection with what it stands in.
 func con(id string) Scope {
-	in := map[string]Environment{"con_1": Production, "con_2": Production, "con_3": Development}[id]
-	return Scope{Workspace: ws, Environment: in, Connection: id}
+	s := map[string]Scope{"con_1": {Environment: Production, Project: "prj_1", Folder: "fol_1/fol_2"}, "con_2": {Environment: Production, Project: "prj_1"},
+		"con_3": {Environment: Development, Project: "prj_1", Folder: "fol_1"}, "con_4": {Environment: Production, Project: "prj_2", Folder: "fol_3"}}[id]
+	s.Workspace, s.Connection = ws, id
+	return s
+}
+
+// whole is what a grant is given on, with what that lies in.
+func whole(g Grant) Scope {
+	on := g.Scope()
+	switch {
+	case g.Connection != "":
+		on = con(g.Connection)
+		on.Workspace = g.Workspace
+	case g.Folder == "fol_2":
+		on.Folder = "fol_1/fol_2"
+	}
+	return on
 }
 
 func set(t testing.TB, actions ...Action) Set {
@@ -56,6 +72,9 @@ func genGrant(t *rapid.T) Grant {
 		From:       rapid.SliceOfN(rapid.SampledFrom(networks), 0, 2).Draw(t, "from"),
 	}
 	if g.Connection == "" || rapid.IntRange(0, 9).Draw(t, "odd") == 0 {
+		if g.Project = rapid.SampledFrom([]string{"", "", "prj_1", "prj_1", "prj_2"}).Draw(t, "project"); g.Project != "" || rapid.IntRange(0, 9).Draw(t, "odd folder") == 0 {
+			g.Folder = rapid.SampledFrom([]string{"", "", "fol_1", "fol_2", "fol_3"}).Draw(t, "folder")
+		}
 		g.Environment = rapid.SampledFrom([]Environment{"", "", Production, Development, "staging"}).Draw(t, "environment")
 	}
 	if h := rapid.IntRange(-1, 3).Draw(t, "hours"); h != 0 {
@@ -72,7 +91,8 @@ func genGrant(t *rapid.T) Grant {
 
 func genScope(t *rapid.T) Scope {
 	s := rapid.SampledFrom([]Scope{{Workspace: ws}, {Workspace: ws, Environment: Production}, {Workspace: ws, Environment: Development},
-		con("con_1"), con("con_2"), con("con_3"), {Workspace: "ws_b"}, {}, {Connection: "con_1"}, {Workspace: ws, Connection: "con_1"}}).Draw(t, "scope")
+		con("con_1"), con("con_2"), con("con_3"), con("con_4"), {Workspace: ws, Project: "prj_1"}, {Workspace: ws, Environment: Production, Project: "prj_1"}, {Workspace: ws, Project: "prj_2"},
+		{Workspace: ws, Project: "prj_1", Folder: "fol_1"}, {Workspace: ws, Environment: Development, Project: "prj_1", Folder: "fol_1/fol_2"}, {Workspace: ws, Folder: "fol_1"}, {Workspace: "ws_b"}, {}, {Connection: "con_1"}, {Workspace: ws, Connection: "con_1"}}).Draw(t, "scope")
 	return s
 }
 
@@ -97,13 +117,16 @@ func counts(g Grant, a Action, s Scope, at At) bool {
 	}
 	var reaches bool
 	switch {
-	case g.Environment != "" && g.Connection != "":
+	case g.Connection != "" && g.Environment+Environment(g.Project+g.Folder) != "" || g.Folder != "" && g.Project == "" || g.Environment == "staging":
 	case g.Connection != "":
 		reaches = row.Level != OnWorkspace && g.Connection == s.Connection
-	case g.Environment != "":
-		reaches = row.Level != OnWorkspace && g.Environment == s.Environment && g.Environment != "staging"
-	default:
+	case g.Environment == "" && g.Project == "":
 		reaches = true
+	default:
+		reaches = row.Level != OnWorkspace
+		reaches = reaches && (g.Environment == "" || g.Environment == s.Environment)
+		reaches = reaches && (g.Project == "" || g.Project == s.Project)
+		reaches = reaches && (g.Folder == "" || slices.Contains(strings.Split(s.Folder, "/"), g.Folder))
 	}
 	inTime := g.Until.IsZero() || !at.Time.IsZero() && at.Time.Before(g.Until)
 	from := len(g.From) == 0
@@ -165,7 +188,7 @@ func TestNarrowingNeverAdds(t *testing.T) {
 		i := rapid.IntRange(0, len(gs)-1).Draw(t, "which")
 		narrow := slices.Clone(gs)
 		g := &narrow[i]
-		switch rapid.IntRange(0, 4).Draw(t, "how") {
+		switch rapid.IntRange(0, 7).Draw(t, "how") {
 		case 0: // sooner over
 			if end := now.Add(30 * time.Minute); g.Until.IsZero() || g.Until.After(end) {
 				g.Until = end
@@ -183,12 +206,24 @@ func TestNarrowingNeverAdds(t *testing.T) {
 				g.Custom = g.Custom.Without(Operator.Set().Without(Analyst.Set()))
 			}
 		case 3: // one connection of what it was on
-			if g.Environment == "" && g.Connection == "" {
+			if g.Environment == "" && g.Project == "" && g.Folder == "" && g.Connection == "" {
 				g.Connection = "con_1"
 			}
 		case 4: // an environment of it
 			if g.Environment == "" && g.Connection == "" {
 				g.Environment = Production
+			}
+		case 5: // a project of it
+			if g.Project == "" && g.Folder == "" && g.Connection == "" {
+				g.Project = "prj_1"
+			}
+		case 6: // a folder of it
+			if g.Project != "" && g.Folder == "" && g.Connection == "" {
+				g.Folder = "fol_1"
+			}
+		case 7: // a folder below it
+			if g.Project == "prj_1" && g.Folder == "fol_1" && g.Connection == "" {
+				g.Folder = "fol_2"
 			}
 		}
 		a, s, at := genAction(t), genScope(t), genAt(t)
@@ -210,11 +245,7 @@ func TestNoGrantExceedsItsGiver(t *testing.T) {
 		}
 		giver := NewPrincipal("usr_1", ws, "p", User, append(held, high))
 		g, via, at := genGrant(t), rapid.SampledFrom([]Action{GrantsManage, TokensManage, TeamsManage}).Draw(t, "via"), genAt(t)
-		on := g.Scope()
-		if g.Connection != "" && g.Environment == "" {
-			on = con(g.Connection)
-			on.Workspace = g.Workspace
-		}
+		on := whole(g)
 		if !MayGive(giver, g, on, via, at) {
 			return
 		}
@@ -224,7 +255,8 @@ func TestNoGrantExceedsItsGiver(t *testing.T) {
 		}
 		taker := NewPrincipal("usr_2", ws, "q", User, []Grant{g})
 		for _, row := range Actions {
-			for _, s := range []Scope{{Workspace: ws}, {Workspace: ws, Environment: Production}, {Workspace: ws, Environment: Development}, con("con_1"), con("con_2"), con("con_3")} {
+			for _, s := range []Scope{{Workspace: ws}, {Workspace: ws, Environment: Production}, {Workspace: ws, Environment: Development}, con("con_1"), con("con_2"), con("con_3"), con("con_4"),
+				{Workspace: ws, Project: "prj_1"}, {Workspace: ws, Environment: Production, Project: "prj_1", Folder: "fol_1/fol_2"}, {Workspace: ws, Environment: Development, Project: "prj_2", Folder: "fol_3"}} {
 				for _, hours := range []int{0, 1, 2, 3, 1000} {
 					for _, source := range sources {
 						then := At{Time: now.Add(time.Duration(hours)*time.Hour - time.Millisecond), Source: source}

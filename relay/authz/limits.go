@@ -12,20 +12,21 @@ type Limits struct {
 	// not know is not taken for no limit.
 	ByAction bool
 	Actions  Set
-	// Environments and Connections (ids) are all that it may do them on: who is limited so may do nothing that is about the
-	// workspace.
+	// Environments, Projects and Connections (ids) are all that it may do them on: who is limited so may do nothing that is about
+	// the workspace. What lies in one of them is enough.
 	Environments []Environment
+	Projects     []string
 	Connections  []string
 	From         []netip.Prefix // networks that it may come from; one that is not in its plain form matches nothing
 }
 
 // None reports whether nothing is limited.
 func (l Limits) None() bool {
-	return !l.ByAction && len(l.Environments) == 0 && len(l.Connections) == 0 && len(l.From) == 0
+	return !l.ByAction && len(l.Environments) == 0 && len(l.Projects) == 0 && len(l.Connections) == 0 && len(l.From) == 0
 }
 
-// placed reports whether they bind to environments or connections.
-func (l *Limits) placed() bool { return len(l.Environments)+len(l.Connections) > 0 }
+// placed reports whether they bind to environments, projects or connections.
+func (l *Limits) placed() bool { return len(l.Environments)+len(l.Projects)+len(l.Connections) > 0 }
 
 // Limited is p as it comes with a token that has limits. Those of before count on.
 func (p Principal) Limited(l Limits) Principal {
@@ -42,7 +43,7 @@ func (p Principal) refusal(action int, s Scope, at At) string {
 		case l.ByAction && !l.Actions.has(action):
 			return "the token is limited to other actions"
 		case l.placed() && (Actions[action].Level == OnWorkspace || !l.reaches(s)):
-			return "the token is limited to other connections or environments"
+			return "the token is limited to other connections, projects or environments"
 		case len(l.From) > 0 && !within(l.From, at.Source):
 			return "the token is limited to other networks"
 		}
@@ -52,7 +53,7 @@ func (p Principal) refusal(action int, s Scope, at At) string {
 
 // reaches reports whether a scope lies in what they are placed on.
 func (l *Limits) reaches(s Scope) bool {
-	return s.Connection != "" && slices.Contains(l.Connections, s.Connection) || s.Environment != "" && slices.Contains(l.Environments, s.Environment)
+	return s.Connection != "" && slices.Contains(l.Connections, s.Connection) || s.Project != "" && slices.Contains(l.Projects, s.Project) || s.Environment != "" && slices.Contains(l.Environments, s.Environment)
 }
 
 func within(list []netip.Prefix, source netip.Addr) bool {

@@ -15,6 +15,7 @@ func genLimits(t *rapid.T) Limits {
 	l := Limits{
 		ByAction:     rapid.Bool().Draw(t, "by action"),
 		Environments: rapid.SliceOfN(rapid.SampledFrom([]Environment{Production, Development, "staging"}), 0, 2).Draw(t, "environments"),
+		Projects:     rapid.SliceOfN(rapid.SampledFrom([]string{"prj_1", "prj_2", ""}), 0, 1).Draw(t, "projects"),
 		Connections:  rapid.SliceOfN(rapid.SampledFrom([]string{"con_1", "con_2", "con_gone"}), 0, 2).Draw(t, "connections"),
 		From:         rapid.SliceOfN(rapid.SampledFrom(networks), 0, 2).Draw(t, "limited from"),
 	}
@@ -29,9 +30,10 @@ func genLimits(t *rapid.T) Limits {
 func admits(l Limits, a Action, s Scope, at At) bool {
 	row, _ := Find(a)
 	actions := !l.ByAction || l.Actions.Has(a)
-	place := len(l.Environments)+len(l.Connections) == 0
+	place := len(l.Environments)+len(l.Projects)+len(l.Connections) == 0
 	if row.Level != OnWorkspace {
-		place = place || s.Environment != "" && slices.Contains(l.Environments, s.Environment) || s.Connection != "" && slices.Contains(l.Connections, s.Connection)
+		place = place || s.Environment != "" && slices.Contains(l.Environments, s.Environment) || s.Project != "" && slices.Contains(l.Projects, s.Project) ||
+			s.Connection != "" && slices.Contains(l.Connections, s.Connection)
 	}
 	from := len(l.From) == 0
 	for _, p := range l.From {
@@ -78,10 +80,7 @@ func TestLimitedGiverGivesNoMore(t *testing.T) {
 		giver := NewPrincipal("usr_a", ws, "a", User, gs).Limited(genLimits(t))
 		for range 8 {
 			g, at := genGrant(t), genAt(t)
-			on := g.Scope()
-			if g.Connection != "" {
-				on = con(g.Connection)
-			}
+			on := whole(g)
 			if !MayGive(giver, g, on, GrantsManage, at) {
 				continue
 			}
@@ -110,6 +109,8 @@ func TestLimitsFailClosed(t *testing.T) {
 		"no action that is known":   {ByAction: true},
 		"a connection that is gone": {Connections: []string{"con_gone"}},
 		"an environment that is no": {Environments: []Environment{"staging"}},
+		"another project":           {Projects: []string{"prj_2"}},
+		"no project":                {Projects: []string{""}},
 		"a network with host bits":  {From: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr("192.0.2.7"), 24)}},
 		"another network":           {From: prefixes("198.51.100.0/24")},
 	} {

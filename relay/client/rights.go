@@ -44,7 +44,8 @@ type NewTeam struct {
 	Name string `json:"name"`
 }
 
-// Grant gives a role to a principal or a team, on the workspace, an environment or one connection of it.
+// Grant gives a role to a principal or a team, on the workspace, or on an environment, a project, a folder or one connection of it.
+// One on a project or folder with an environment is on what of it stands there.
 type Grant struct {
 	ID            string     `json:"id"`
 	Role          string     `json:"role"`
@@ -52,6 +53,8 @@ type Grant struct {
 	PrincipalName string     `json:"principal_name,omitempty"`
 	Team          string     `json:"team,omitempty"`
 	Environment   string     `json:"environment,omitempty"`
+	Project       string     `json:"project,omitempty"`
+	Folder        string     `json:"folder,omitempty"` // path
 	Connection    string     `json:"connection,omitempty"`
 	Until         *time.Time `json:"until,omitempty"` // nil: without end
 	Over          bool       `json:"over,omitempty"`  // its end is reached
@@ -60,13 +63,15 @@ type Grant struct {
 	ETag          string     `json:"etag,omitempty"` // of its state; what If-Match takes
 }
 
-// NewGrant asks for a grant: to a principal or a team, by name or id; on an environment, a connection, or neither for the whole
-// workspace; until a time, for so many seconds, or neither without end.
+// NewGrant asks for a grant: to a principal or a team, by name or id; on an environment, a project or a folder of it (in one
+// environment, if that is named, too), a connection, or none of them for the whole workspace; until a time, for so many seconds, or neither without end.
 type NewGrant struct {
 	Role             string     `json:"role"`
 	Principal        string     `json:"principal,omitempty"`
 	Team             string     `json:"team,omitempty"`
 	Environment      string     `json:"environment,omitempty"`
+	Project          string     `json:"project,omitempty"`
+	Folder           string     `json:"folder,omitempty"` // path or id
 	Connection       string     `json:"connection,omitempty"`
 	Until            *time.Time `json:"until,omitempty"`
 	ExpiresInSeconds int64      `json:"expires_in_seconds,omitempty"`
@@ -77,8 +82,10 @@ type NewGrant struct {
 type ExplainQuery struct {
 	Principal  string // name or id
 	Action     string // such as connection.query, or the operation alone: query
-	Connection string // name or id; empty for an action on the workspace
-	Source     string // address to come from; empty: the asker's own
+	Connection string // name or id; empty for an action on the workspace or a part of it
+	// Project, Folder of it, and Environment are the part of the workspace; not with Connection.
+	Project, Folder, Environment string
+	Source                       string // address to come from; empty: the asker's own
 }
 
 // Near is a grant that does not allow what was asked, and what it lacks: action, scope, time, source.
@@ -94,6 +101,8 @@ type Explanation struct {
 	Action        string    `json:"action"`
 	Connection    string    `json:"connection,omitempty"`
 	Environment   string    `json:"environment,omitempty"`
+	Project       string    `json:"project,omitempty"`
+	Folder        string    `json:"folder,omitempty"`
 	SourceAddress string    `json:"source_address"`
 	Time          time.Time `json:"time"`
 	Allow         bool      `json:"allow"` // the relay's whole answer: principal, allowlist, grants
@@ -233,11 +242,10 @@ func (c *Client) Replay(ctx context.Context, q ReplayQuery) (Replay, error) {
 // Explain tells why a principal may or may not.
 func (c *Client) Explain(ctx context.Context, q ExplainQuery) (Explanation, error) {
 	v := url.Values{"principal": {q.Principal}, "action": {q.Action}}
-	if q.Connection != "" {
-		v.Set("connection", q.Connection)
-	}
-	if q.Source != "" {
-		v.Set("source", q.Source)
+	for name, value := range map[string]string{"connection": q.Connection, "project": q.Project, "folder": q.Folder, "environment": q.Environment, "source": q.Source} {
+		if value != "" {
+			v.Set(name, value)
+		}
 	}
 	var e Explanation
 	return e, c.do(ctx, http.MethodGet, c.ws("explain"), v, nil, &e)

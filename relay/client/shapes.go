@@ -161,6 +161,8 @@ type Connection struct {
 	Group       string        `json:"group"`
 	Profile     string        `json:"profile,omitempty"`
 	Environment string        `json:"environment,omitempty"` // development, test or production
+	Project     string        `json:"project,omitempty"`     // empty: it stands in none
+	Folder      string        `json:"folder,omitempty"`      // path in the project
 	Target      *Target       `json:"target,omitempty"`
 	Kind        protocol.Kind `json:"kind,omitempty"` // as live agents offer it; "" when none is connected
 	Adapter     string        `json:"adapter,omitempty"`
@@ -176,6 +178,8 @@ type NewConnection struct {
 	Group       string      `json:"group"`
 	Profile     string      `json:"profile,omitempty"`
 	Environment string      `json:"environment,omitempty"` // development, test or production, which is the default
+	Project     string      `json:"project,omitempty"`     // name or id; empty: in none
+	Folder      string      `json:"folder,omitempty"`      // path or id in the project
 	Target      *Target     `json:"target,omitempty"`
 	Gateway     *SetGateway `json:"gateway,omitempty"` // made with it, or neither is
 }
@@ -201,6 +205,7 @@ type Token struct {
 type TokenOnly struct {
 	Actions      []string `json:"actions,omitempty"`
 	Environments []string `json:"environments,omitempty"`
+	Projects     []string `json:"projects,omitempty"`    // names or ids
 	Connections  []string `json:"connections,omitempty"` // names or ids
 	From         []string `json:"from,omitempty"`        // networks
 }

@@ -171,6 +171,10 @@ func (d *Directory) createConnection(ctx context.Context, workspace, group strin
 		return nil, &protocol.Error{Code: protocol.CodeConflict, Message: fmt.Sprintf("agent group %s is of environment %s, and so are its connections", g.Name, g.Environment),
 			Hint: "name a group of environment " + string(b.Environment) + ", or leave the environment out"}
 	}
+	p, f, err := w.Place(b.In)
+	if err != nil {
+		return nil, err
+	}
 	id := NewID("con")
 	digest, err := d.vault.Digest(w.ID, vault.NameOfConnection, b.Name)
 	if err != nil {
@@ -187,6 +191,11 @@ func (d *Directory) createConnection(ctx context.Context, workspace, group strin
 		}
 		if err := d.within(tx, w.ID, QuotaConnections); err != nil {
 			return err
+		}
+		if p != nil {
+			if err := d.put(tx, w.ID, id, p, f); err != nil {
+				return err
+			}
 		}
 		return more(tx, w.ID, id)
 	})

@@ -80,7 +80,7 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 		s.Relays = append(s.Relays, out)
 	}
 	for _, step := range []func(*vault.Vault, *store.State, *Snapshot) error{
-		s.addGroups, s.addConnections, s.addGateways, s.addBudgets, s.addAgents, s.addJoinTokens, s.addRoles, s.addPrincipals, s.addTokens, s.addPeople, s.addAllowlists, s.addDomains,
+		s.addGroups, s.addConnections, s.addProjects, s.addGateways, s.addBudgets, s.addAgents, s.addJoinTokens, s.addRoles, s.addPrincipals, s.addTokens, s.addPeople, s.addAllowlists, s.addDomains,
 	} {
 		if err := step(v, st, prev); err != nil {
 			return nil, err
@@ -121,6 +121,7 @@ func begin(ctx context.Context, v *vault.Vault, st *store.State) (*Snapshot, err
 		w := &Workspace{ID: r.ID, Name: body.Name, Created: fromMs(r.Created), groups: map[string]*Group{},
 			connections: map[string]*Connection{}, principals: map[string]*Principal{}, agents: map[string]*Agent{},
 			members: map[string][]*Agent{}, roles: map[string]*Role{}, teams: map[string]*Team{}, grants: map[string]*Grant{},
+			projects: map[string]*Project{}, folders: map[string]*Folder{},
 			people: map[string]*Person{}, users: map[string]*Principal{}}
 		s.byID[w.ID], s.byName[w.Name] = w, w
 		s.workspaces = append(s.workspaces, w)

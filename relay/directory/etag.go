@@ -129,12 +129,16 @@ func (w *Workspace) BudgetETag() string { return tag("budget", w.ID, w.Budget) }
 // BudgetETag names the connection's limits.
 func (c *Connection) BudgetETag() string { return tag("budget", c.ID, c.Budget) }
 
-// ETag names the state of the connection and its gateway, and not of its budget.
+// ETag names the state of the connection, its place and its gateway, and not of its budget.
 func (c *Connection) ETag() string {
-	if c.Gateway == nil {
-		return tag("connection", c.ID, c.sealed)
+	parts := []any{"connection", c.ID, c.sealed}
+	if c.Gateway != nil {
+		parts = append(parts, c.Gateway.sealed)
 	}
-	return tag("connection", c.ID, c.sealed, c.Gateway.sealed)
+	if c.Project != nil {
+		parts = append(parts, "in", c.Scope())
+	}
+	return tag(parts...)
 }
 
 // ETag names the group. Its agents do not count.

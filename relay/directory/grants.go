@@ -34,11 +34,13 @@ type By struct {
 // NewGrant says what to give, and to whom: a principal or a team, by name or id.
 type NewGrant struct {
 	Principal, Team string
-	Role            string            // a system role, or a custom role by name or id
-	Environment     authz.Environment // or Connection, or neither: the whole workspace
-	Connection      string            // name or id
-	Until           time.Time         // zero: without end
-	From            []netip.Prefix    // empty: from everywhere
+	Role            string // a system role, or a custom role by name or id
+	// Environment, or In, or both, or Connection; none of them: the whole workspace.
+	Environment authz.Environment
+	In          Place
+	Connection  string         // name or id
+	Until       time.Time      // zero: without end
+	From        []netip.Prefix // empty: from everywhere
 }
 
 // judged is change for what depends on how things stand: f decides on the very state that it changes.
@@ -138,7 +140,8 @@ func (d *Directory) CreateGrant(ctx context.Context, by By, workspace string, n 
 			return err
 		}
 		g.ID = id
-		row := store.Grant{ID: id, Workspace: w.ID, Principal: principal, Team: g.Team, Environment: string(g.Environment), Until: toMs(g.Until), Created: toMs(at)}
+		row := store.Grant{ID: id, Workspace: w.ID, Principal: principal, Team: g.Team, Environment: string(g.Environment), Project: g.Project, Folder: g.Folder,
+			Until: toMs(g.Until), Created: toMs(at)}
 		g.Team = ""
 		if err := w.mayGive(by, authz.GrantsManage, g); err != nil {
 			return err
@@ -151,7 +154,7 @@ func (d *Directory) CreateGrant(ctx context.Context, by By, workspace string, n 
 			return cmpErr(err, &protocol.Error{Code: protocol.CodeTooLarge, Message: "the workspace has too many grants", Hint: "give roles to teams, or delete grants"})
 		}
 		row.Role, row.Connection = string(g.Role), g.Connection
-		return as(d.insertGrant(tx, row, n.From), protocol.Errorf(protocol.CodeNotFound, "no such principal, team or connection"), nil)
+		return as(d.insertGrant(tx, row, n.From), protocol.Errorf(protocol.CodeNotFound, "no such principal, team, project or connection"), nil)
 	})
 	if err != nil {
 		return nil, err
@@ -166,6 +169,8 @@ func (n NewGrant) check(at time.Time) error {
 		return invalid("a grant is for a principal or for a team", "give one of them")
 	case n.Environment != "" && n.Connection != "":
 		return invalid("a grant is on an environment or on a connection", "give one of them, or neither for the whole workspace")
+	case n.In != (Place{}) && n.Connection != "":
+		return invalid("a grant is on a project or on a connection", "give one of them, or neither for the whole workspace")
 	case n.Environment != "" && !slices.Contains(authz.Environments, n.Environment):
 		return noEnvironment()
 	case !n.Until.IsZero() && !n.Until.After(at):
@@ -202,8 +207,18 @@ func (w *Workspace) granted(n NewGrant) (g authz.Grant, principal string, err er
 		}
 		g.Connection = c.ID
 	}
-	if g.Role == authz.Owner && (g.Environment != "" || g.Connection != "") {
-		return g, "", invalid("an owner owns the whole workspace", "leave environment and connection out, or give the role admin")
+	p, f, err := w.Place(n.In)
+	if err != nil {
+		return g, "", err
+	}
+	if p != nil {
+		g.Project = p.ID
+	}
+	if f != nil {
+		g.Folder = f.ID
+	}
+	if g.Role == authz.Owner && (g.Environment != "" || g.Project != "" || g.Connection != "") {
+		return g, "", invalid("an owner owns the whole workspace", "leave environment, project and connection out, or give the role admin")
 	}
 	if n.Team != "" {
 		t, err := w.Team(n.Team)
@@ -213,11 +228,11 @@ func (w *Workspace) granted(n NewGrant) (g authz.Grant, principal string, err er
 		g.Team = t.ID
 		return g, "", nil
 	}
-	p, err := w.FindPrincipal(n.Principal)
+	to, err := w.FindPrincipal(n.Principal)
 	if err != nil {
 		return g, "", err
 	}
-	return g, p.ID, nil
+	return g, to.ID, nil
 }
 
 // cmpErr is the first that is not nil.

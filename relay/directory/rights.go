@@ -113,13 +113,23 @@ func noGrant() *protocol.Error { return protocol.Errorf(protocol.CodeNotFound, "
 
 // Scope is where the connection stands.
 func (c *Connection) Scope() authz.Scope {
-	return authz.Scope{Workspace: c.Workspace, Environment: c.Environment, Connection: c.ID}
+	s := authz.Scope{Workspace: c.Workspace, Environment: c.Environment, Connection: c.ID}
+	if c.Project != nil {
+		s.Project = c.Project.ID
+	}
+	if c.Folder != nil {
+		s.Folder = c.Folder.ids
+	}
+	return s
 }
 
-// scope completes the scope of a grant: a connection's environment belongs to it.
+// scope completes the scope of a grant: what a connection or a folder stands in belongs to it.
 func (w *Workspace) scope(g authz.Grant) authz.Scope {
 	if c := w.connections[g.Connection]; c != nil {
 		return c.Scope()
+	}
+	if f := w.folders[g.Folder]; f != nil && f.Project.ID == g.Project {
+		return f.Scope(g.Environment)
 	}
 	return g.Scope()
 }
@@ -131,8 +141,11 @@ func (w *Workspace) ScopeOf(g *Grant) authz.Scope { return w.scope(g.Grant) }
 // always was.
 func grantTag(v *vault.Vault, g store.Grant) ([]byte, error) {
 	parts := []string{g.ID, g.Principal, g.Role, g.Connection}
-	if g.Team != "" || g.Environment != "" || g.Until != 0 || g.Sealed != nil {
+	if g.Team != "" || g.Environment != "" || g.Until != 0 || g.Sealed != nil || g.Project != "" || g.Folder != "" {
 		parts = append(parts, g.Team, g.Environment, fmt.Sprint(g.Until), fmt.Sprintf("%x", g.Sealed))
+	}
+	if g.Project != "" || g.Folder != "" {
+		parts = append(parts, g.Project, g.Folder)
 	}
 	d, err := v.Digest(g.Workspace, vault.Grant, strings.Join(parts, "\n"))
 	return d[:], err
@@ -189,7 +202,7 @@ func (s *Snapshot) addRoles(v *vault.Vault, st *store.State, prev *Snapshot) err
 // same tells whether a row is the one that was checked and opened before.
 func same(a, b store.Grant) bool {
 	return a.ID == b.ID && a.Workspace == b.Workspace && a.Principal == b.Principal && a.Team == b.Team && a.Role == b.Role &&
-		a.Environment == b.Environment && a.Connection == b.Connection && a.Until == b.Until && bytes.Equal(a.Sealed, b.Sealed) && bytes.Equal(a.Tag, b.Tag)
+		a.Environment == b.Environment && a.Project == b.Project && a.Folder == b.Folder && a.Connection == b.Connection && a.Until == b.Until && bytes.Equal(a.Sealed, b.Sealed) && bytes.Equal(a.Tag, b.Tag)
 }
 
 // grant checks and opens one row.
@@ -199,7 +212,7 @@ func (s *Snapshot) grant(v *vault.Vault, r store.Grant, prev *Snapshot) (*Grant,
 		return nil, err
 	}
 	g := &Grant{row: r, Created: fromMs(r.Created), Grant: authz.Grant{ID: r.ID, Role: authz.Role(r.Role), Workspace: r.Workspace,
-		Environment: authz.Environment(r.Environment), Connection: r.Connection, Team: r.Team, Until: fromMs(r.Until)}}
+		Environment: authz.Environment(r.Environment), Project: r.Project, Folder: r.Folder, Connection: r.Connection, Team: r.Team, Until: fromMs(r.Until)}}
 	if c := w.roles[r.Role]; c != nil && c.ID == r.Role {
 		g.Custom = c.Set
 	}
@@ -331,7 +344,7 @@ func (d *Directory) adoptOwners(ctx context.Context) error {
 func (w *Workspace) founder() (first *Principal) {
 	for _, p := range w.Principals {
 		plain := func(g authz.Grant) bool {
-			return g.Role == authz.Admin && g.Environment == "" && g.Connection == "" && g.Until.IsZero() && len(g.From) == 0
+			return g.Role == authz.Admin && g.Environment == "" && g.Project == "" && g.Connection == "" && g.Until.IsZero() && len(g.From) == 0
 		}
 		if p.Kind == authz.User && !p.Disabled && slices.ContainsFunc(p.Grants, plain) && (first == nil || p.Created.Before(first.Created)) {
 			first = p

@@ -56,6 +56,7 @@ type Workspace struct {
 	Groups      []*Group
 	Agents      []*Agent
 	Connections []*Connection
+	Projects    []*Project
 	Principals  []*Principal
 	Tokens      []*Token
 	JoinTokens  []JoinToken
@@ -74,6 +75,8 @@ type Workspace struct {
 	budget      []byte                 // as it was sealed
 	groups      map[string]*Group      // by name and id: a name never looks like an id
 	connections map[string]*Connection // by name and id
+	projects    map[string]*Project    // by name and id
+	folders     map[string]*Folder     // by id
 	principals  map[string]*Principal  // by id
 	agents      map[string]*Agent      // by id
 	members     map[string][]*Agent    // by group id
@@ -97,6 +100,8 @@ type Connection struct {
 	Group         string // id
 	Created       time.Time
 	ConnectionBody
+	Project *Project      // nil: none
+	Folder  *Folder       // of the project; nil: it stands in the project itself
 	Gateway *Gateway      // nil: none
 	Budget  budget.Limits // the zero value limits nothing
 
@@ -112,6 +117,8 @@ type ConnectionBody struct {
 	Port    uint16 `json:"port,omitempty"`
 	// Environment is production when nothing is given. It stays for good: grants are given on it.
 	Environment authz.Environment `json:"environment,omitempty"`
+	// In says where a new one shall stand. Where one that is there stands, Project and Folder of the Connection say.
+	In Place `json:"-"`
 }
 
 // Principal is who may hold tokens and grants.
@@ -280,7 +287,11 @@ func (w *Workspace) Connection(nameOrID string) (*Connection, error) {
 	if c := w.connections[nameOrID]; c != nil {
 		return c, nil
 	}
-	return nil, &protocol.Error{Code: protocol.CodeNotFound, Message: "no such connection",
+	return nil, noConnection()
+}
+
+func noConnection() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeNotFound, Message: "no such connection",
 		Hint: "list them: fairlead connections list"}
 }
 

@@ -134,6 +134,12 @@ func TestNothingReadableOnDisk(t *testing.T) {
 	canaries["agent address"] = []byte("2001:db8:7f3a:91ca:aaaa:bbbb:cccc:1")
 	_, err = d.CreateTeam(ctx, w.ID, canary("team"))
 	must(t, err)
+	_, err = d.CreateProject(ctx, w.ID, canary("doomed project"))
+	must(t, err)
+	_, err = d.RenameProject(ctx, w.ID, string(canaries["doomed project"]), canary("project"))
+	must(t, err)
+	_, err = d.CreateFolder(ctx, w.ID, string(canaries["project"]), canary("folder"))
+	must(t, err)
 	boss, _, err := d.CreateOwnerToken(ctx, w.ID, "boss", 0)
 	must(t, err)
 	by := directory.By{ID: boss.Principal.ID}
@@ -239,6 +245,18 @@ func TestRowsChangedByHandAreRefused(t *testing.T) {
 	must(t, err)
 	_, err = d.CreateRole(t.Context(), owner, "default", "reader", []authz.Action{authz.Query})
 	must(t, err)
+	for _, p := range []string{"sales", "plant"} {
+		_, err = d.CreateProject(t.Context(), "default", p)
+		must(t, err)
+		_, err = d.CreateFolder(t.Context(), "default", p, "reports")
+		must(t, err)
+	}
+	_, err = d.CreateFolder(t.Context(), "default", "sales", "reports/monthly")
+	must(t, err)
+	_, err = d.MoveConnection(t.Context(), owner, "default", "one", directory.Place{Project: "sales", Folder: "reports"})
+	must(t, err)
+	inSales, err := d.CreateGrant(t.Context(), owner, "default", directory.NewGrant{Principal: low.Principal.ID, Role: "operator", In: directory.Place{Project: "sales", Folder: "reports"}})
+	must(t, err)
 	must(t, d.Close())
 	pristine, err := os.ReadFile(filepath.Join(dir, store.File))
 	must(t, err)
@@ -257,6 +275,17 @@ func TestRowsChangedByHandAreRefused(t *testing.T) {
 		"a grant without end":                `UPDATE grants SET until = 0 WHERE id = '` + limited.ID + `'`,
 		"a grant from everywhere":            `UPDATE grants SET sealed = NULL WHERE id = '` + limited.ID + `'`,
 		"a grant from no sealed network":     `UPDATE grants SET sealed = x'' WHERE id = '` + limited.ID + `'`,
+		"a grant on a whole project":         `UPDATE grants SET folder = NULL WHERE id = '` + inSales.ID + `'`,
+		"a grant on no project":              `UPDATE grants SET folder = NULL, project = NULL WHERE id = '` + inSales.ID + `'`,
+		"a grant on another project":         `UPDATE grants SET folder = NULL, project = (SELECT id FROM projects WHERE id <> grants.project) WHERE id = '` + inSales.ID + `'`,
+		"a grant on the folder below":        `UPDATE grants SET folder = (SELECT id FROM folders WHERE parent = grants.folder) WHERE id = '` + inSales.ID + `'`,
+		"a connection moved":                 `UPDATE placements SET folder = NULL`,
+		"a connection in another project":    `UPDATE placements SET folder = NULL, project = (SELECT id FROM projects WHERE id <> placements.project)`,
+		"another connection in the project":  `UPDATE placements SET connection = (SELECT id FROM connections WHERE id <> placements.connection)`,
+		"a project's name from another":      `UPDATE projects SET sealed = (SELECT sealed FROM projects o WHERE o.id <> projects.id)`,
+		"an older version of a project":      `UPDATE projects SET version = version + 1`,
+		"a folder's path from another":       `UPDATE folders SET sealed = (SELECT sealed FROM folders o WHERE o.id <> folders.id LIMIT 1)`,
+		"a folder in another project":        `UPDATE folders SET project = (SELECT id FROM projects WHERE id <> folders.project) WHERE id IN (SELECT id FROM folders WHERE parent IS NULL AND id NOT IN (SELECT parent FROM folders WHERE parent IS NOT NULL))`,
 		"a member made":                      `INSERT INTO team_members SELECT workspace, team, '` + low.Principal.ID + `', created, tag FROM team_members`,
 		"a member moved":                     `UPDATE team_members SET principal = '` + low.Principal.ID + `'`,
 		"an older version of a role":         `UPDATE roles SET version = version + 1`,

@@ -23,7 +23,7 @@ const tokenID = "tok" // begins their ids
 const (
 	TokenLife    = 90 * 24 * time.Hour // when none is given
 	MaxTokenLife = 5 * 366 * 24 * time.Hour
-	MaxOnly      = 100 // connections, and networks, that a token is limited to
+	MaxOnly      = 100 // projects, connections, and networks, that a token is limited to
 	MaxPersonal  = 50  // live tokens that a person has
 )
 
@@ -46,6 +46,7 @@ type NewToken struct {
 type Only struct {
 	Actions      []authz.Action
 	Environments []authz.Environment
+	Projects     []string // names or ids
 	Connections  []string // names or ids
 	From         []netip.Prefix
 }
@@ -54,6 +55,7 @@ type Only struct {
 type onlyBody struct {
 	Actions      []authz.Action      `json:"actions,omitempty"`
 	Environments []authz.Environment `json:"environments,omitempty"`
+	Projects     []string            `json:"projects,omitempty"`    // ids
 	Connections  []string            `json:"connections,omitempty"` // ids
 	From         []netip.Prefix      `json:"from,omitempty"`
 }
@@ -69,8 +71,15 @@ func (o Only) in(w *Workspace) (*onlyBody, error) {
 			return nil, noEnvironment()
 		}
 	}
-	if len(o.Connections) > MaxOnly || len(o.From) > MaxOnly {
-		return nil, &protocol.Error{Code: protocol.CodeTooLarge, Message: "the token is limited to too many connections or networks", Hint: fmt.Sprintf("give at most %d of each", MaxOnly)}
+	if len(o.Projects) > MaxOnly || len(o.Connections) > MaxOnly || len(o.From) > MaxOnly {
+		return nil, &protocol.Error{Code: protocol.CodeTooLarge, Message: "the token is limited to too many projects, connections or networks", Hint: fmt.Sprintf("give at most %d of each", MaxOnly)}
+	}
+	for _, name := range o.Projects {
+		p, err := w.Project(name)
+		if err != nil {
+			return nil, err
+		}
+		b.Projects = append(b.Projects, p.ID)
 	}
 	for _, name := range o.Connections {
 		c, err := w.Connection(name)
@@ -94,7 +103,7 @@ func (b *onlyBody) limits() authz.Limits {
 	if b == nil {
 		return authz.Limits{}
 	}
-	l := authz.Limits{ByAction: len(b.Actions) > 0, Environments: b.Environments, Connections: b.Connections, From: b.From}
+	l := authz.Limits{ByAction: len(b.Actions) > 0, Environments: b.Environments, Projects: b.Projects, Connections: b.Connections, From: b.From}
 	for _, a := range b.Actions {
 		one, _ := authz.NewSet(a) // what this release does not know, it allows nobody
 		l.Actions = l.Actions.Or(one)

@@ -13,6 +13,7 @@ import (
 type run struct {
 	c     *client.Client
 	teams map[string]client.Team // as they are after steps of this run
+	tags  map[string]string      // of connections, by id, after steps of this run
 	codes []client.UserCode
 }
 
@@ -27,7 +28,7 @@ type Result struct {
 
 // Apply takes the steps in their order, and ends at the first that fails, with its error. done is called after each that went well.
 func (p *Plan) Apply(ctx context.Context, c *client.Client, done func(Step)) (*Result, error) {
-	r := &run{c: c, teams: map[string]client.Team{}}
+	r := &run{c: c, teams: map[string]client.Team{}, tags: map[string]string{}}
 	out := &Result{Done: []Step{}, Open: []Step{}}
 	for i, s := range p.Steps {
 		err := s.do(ctx, r)

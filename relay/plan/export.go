@@ -113,6 +113,10 @@ func (o *writer) section(name string, s *state) {
 				o.line(2, "members: %s", flow(members))
 			}
 		}
+	case "projects":
+		if head(len(s.projects), "{}") {
+			o.projects(s)
+		}
 	case "connections":
 		if head(len(s.connections), "{}") {
 			for _, c := range s.connections {
@@ -163,7 +167,7 @@ func (o *writer) section(name string, s *state) {
 // plain is a grant that a user's roles are short for.
 func plain(g grant) bool {
 	_, err := authz.ParseRole(g.Role)
-	return err == nil && g.ToTeam == "" && g.Environment == "" && g.Connection == "" && g.Until.IsZero() && len(g.From) == 0
+	return err == nil && g.ToTeam == "" && g.Environment == "" && g.Project == "" && g.Connection == "" && g.Until.IsZero() && len(g.From) == 0
 }
 
 func plainRoles(s *state, user string) (roles []string) {
@@ -185,6 +189,12 @@ func (o *writer) connection(c client.Connection, b client.Budget) {
 		o.line(2, "profile: %s", text(c.Profile))
 	}
 	o.line(2, "environment: %s", text(c.Environment))
+	if c.Project != "" {
+		o.line(2, "project: %s", text(c.Project))
+	}
+	if c.Folder != "" {
+		o.line(2, "folder: %s", text(c.Folder))
+	}
 	if g := c.Gateway; g != nil {
 		o.line(2, "gateway:")
 		o.line(3, "address: %s", text(g.Address))
@@ -207,7 +217,7 @@ func (o *writer) connection(c client.Connection, b client.Budget) {
 
 func (o *writer) grant(g grant) {
 	o.line(1, "- role: %s", text(g.Role))
-	for _, f := range [][2]string{{"to", g.To}, {"to_team", g.ToTeam}, {"environment", g.Environment}, {"connection", g.Connection}} {
+	for _, f := range [][2]string{{"to", g.To}, {"to_team", g.ToTeam}, {"environment", g.Environment}, {"project", g.Project}, {"folder", g.Folder}, {"connection", g.Connection}} {
 		if f[1] != "" {
 			o.line(2, "%s: %s", f[0], text(f[1]))
 		}

@@ -24,6 +24,7 @@ type file struct {
 	Roles       map[string]role       `yaml:"roles"`
 	Users       map[string]user       `yaml:"users"`
 	Teams       map[string]team       `yaml:"teams"`
+	Projects    map[string]project    `yaml:"projects"`
 	Connections map[string]connection `yaml:"connections"`
 	Grants      []grant               `yaml:"grants"`
 	Budget      *limits               `yaml:"budget"`
@@ -52,6 +53,8 @@ type (
 		Profile     string   `yaml:"profile"`
 		Target      *target  `yaml:"target"`
 		Environment string   `yaml:"environment" enum:"development,test,production"`
+		Project     string   `yaml:"project"`
+		Folder      string   `yaml:"folder"`
 		Gateway     *gateway `yaml:"gateway"`
 		Budget      *limits  `yaml:"budget"`
 	}
@@ -71,6 +74,8 @@ type (
 		To          string    `yaml:"to"`
 		ToTeam      string    `yaml:"to_team"`
 		Environment string    `yaml:"environment" enum:"development,test,production"`
+		Project     string    `yaml:"project"`
+		Folder      string    `yaml:"folder"`
 		Connection  string    `yaml:"connection"`
 		Until       time.Time `yaml:"until"`
 		From        []string  `yaml:"from"`
@@ -113,6 +118,7 @@ type Wanted struct {
 	roles       map[string]wanted[role]
 	users       map[string]wanted[user]
 	teams       map[string]wanted[team]
+	projects    map[string]wanted[project]
 	connections map[string]wanted[connection]
 	grants      []wanted[grant]
 	budget      wanted[limits]
@@ -132,7 +138,7 @@ type wanted[T any] struct {
 // read. A thing that two files name is a fault.
 func Load(names ...string) (*Wanted, error) {
 	w := &Wanted{has: map[string]where{}, groups: map[string]wanted[group]{}, roles: map[string]wanted[role]{}, users: map[string]wanted[user]{}, teams: map[string]wanted[team]{},
-		connections: map[string]wanted[connection]{}}
+		projects: map[string]wanted[project]{}, connections: map[string]wanted[connection]{}}
 	for _, name := range names {
 		data, err := read(name)
 		if err != nil {
@@ -181,7 +187,7 @@ func (w *Wanted) add(doc *config.Document, f file) {
 		}
 		w.Workspace = f.Workspace
 	}
-	for _, section := range []string{"groups", "roles", "users", "teams", "connections", "grants", "budget", "allowlist", "allowlists", "sign_in_policy"} {
+	for _, section := range []string{"groups", "roles", "users", "teams", "projects", "connections", "grants", "budget", "allowlist", "allowlists", "sign_in_policy"} {
 		if !doc.Has(section) {
 			continue
 		}
@@ -194,6 +200,7 @@ func (w *Wanted) add(doc *config.Document, f file) {
 	gather(w, w.roles, f.Roles, top.at("roles"))
 	gather(w, w.users, f.Users, top.at("users"))
 	gather(w, w.teams, f.Teams, top.at("teams"))
+	gather(w, w.projects, f.Projects, top.at("projects"))
 	gather(w, w.connections, f.Connections, top.at("connections"))
 	for i, g := range f.Grants {
 		w.grants = append(w.grants, wanted[grant]{g, where{doc, config.Index("grants", i)}})
@@ -285,8 +292,10 @@ func (w *Wanted) check() {
 			w.fault(u.fault("a user name has small letters only", "write "+strings.ToLower(strings.TrimSpace(name))))
 		}
 	}
+	w.checkProjects()
 	for name, c := range w.connections {
 		w.checkConnection(name, c)
+		w.checkPlace(c.where, c.is.Project, c.is.Folder)
 	}
 	seen := map[string]where{}
 	for i := range w.grants {
@@ -298,7 +307,10 @@ func (w *Wanted) check() {
 			w.fault(g.fault("want to or to_team", "to: the name of a user or of a token's principal; to_team: that of a team"))
 		case g.is.Environment != "" && g.is.Connection != "":
 			w.fault(g.fault("want environment or connection, not both", "leave both out for the whole workspace"))
+		case g.is.Project != "" && g.is.Connection != "":
+			w.fault(g.fault("want project or connection, not both", "leave both out for the whole workspace"))
 		}
+		w.checkPlace(g.where, g.is.Project, g.is.Folder)
 		g.is.Until = g.is.Until.Truncate(time.Millisecond)
 		g.is.From = w.prefixes(g.is.From, g.at("from"))
 		k := g.is.key()
@@ -360,7 +372,7 @@ func (g grant) key() string {
 	if !g.Until.IsZero() {
 		until = g.Until.UTC().Format(time.RFC3339Nano)
 	}
-	return strings.Join([]string{g.Role, g.To, g.ToTeam, g.Environment, g.Connection, until, strings.Join(g.From, " ")}, "\n")
+	return strings.Join([]string{g.Role, g.To, g.ToTeam, g.Environment, g.Project, g.Folder, g.Connection, until, strings.Join(g.From, " ")}, "\n")
 }
 
 // String is the grant in one line.
@@ -374,6 +386,10 @@ func (g grant) String() string {
 	switch {
 	case g.Connection != "":
 		s += " on connection " + g.Connection
+	case g.Project != "":
+		if s += " on project " + at(g.Project, g.Folder); g.Environment != "" {
+			s += " in " + g.Environment
+		}
 	case g.Environment != "":
 		s += " on environment " + g.Environment
 	default:
@@ -389,7 +405,7 @@ func (g grant) String() string {
 }
 
 func grantOf(g client.Grant) grant {
-	o := grant{Role: g.Role, ToTeam: g.Team, Environment: g.Environment, Connection: g.Connection}
+	o := grant{Role: g.Role, ToTeam: g.Team, Environment: g.Environment, Project: g.Project, Folder: g.Folder, Connection: g.Connection}
 	if g.Team == "" {
 		o.To = g.PrincipalName
 	}

@@ -75,11 +75,15 @@ func TestFaultsHaveTheirPlace(t *testing.T) {
 			`grants[0]: the grant gives no role`, `grants[1]: want to or to_team`, `grants[2]: want to or to_team`, `grants[3]: want environment or connection`, `:7:`, `grants[4].from[0]`},
 		v + "users: {anna: {roles: [analyst]}}\ngrants:\n  - {role: analyst, to: anna}\n  - {role: r, to: b, from: [10.0.0.2, 10.0.0.1]}\n  - {role: r, to: b, from: [10.0.0.1, 10.0.0.2]}\n": {
 			`users.anna.roles[0]: is the same as grants[0]`, `grants[2]: is the same as grants[1]`},
-		v + "allowlists: {agents: [x], callers: []}\n": {`allowlists.agents[0]`, `allowlists.callers`, "that of callers is allowlist"},
-		v + "allowlist: [10.0.0.1/8, x]\n":             {`allowlist[0]`, `allowlist[1]`},
-		v + "budget: {egress: much}\n":                 {`budget.egress`},
-		v + "sign_in_policy: {idle: 30}\n":             {`sign_in_policy.idle`, `did you mean "30s"?`},
-		v + "teams: &a {x: {members: []}}":             {`:2:`},
+		v + "allowlists: {agents: [x], callers: []}\n":    {`allowlists.agents[0]`, `allowlists.callers`, "that of callers is allowlist"},
+		v + "allowlist: [10.0.0.1/8, x]\n":                {`allowlist[0]`, `allowlist[1]`},
+		v + "budget: {egress: much}\n":                    {`budget.egress`},
+		v + "sign_in_policy: {idle: 30}\n":                {`sign_in_policy.idle`, `did you mean "30s"?`},
+		v + "projects: {sales: {folders: [a/b, x, x]}}\n": {`projects.sales.folders[0]: the folder above it is not named; name a, too`, `projects.sales.folders[2]: stands twice`},
+		v + "projects: {sales: {folder: [a]}}\n":          {`projects.sales.folder: unknown key`},
+		v + "connections: {a: {group: g, profile: p, folder: x}}\ngrants:\n  - {role: r, to: a, folder: x}\n  - {role: r, to: a, project: p, connection: c}\n": {
+			`connections.a.folder: is of no project`, `grants[0].folder: is of no project`, `grants[1]: want project or connection`},
+		v + "teams: &a {x: {members: []}}": {`:2:`},
 	} {
 		name := written(t, text)[0]
 		_, err := plan.Load(name)

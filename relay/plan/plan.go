@@ -50,7 +50,8 @@ type Plan struct {
 // state shows are config.Faults, too.
 func Make(ctx context.Context, c *client.Client, w *Wanted, prune bool) (*Plan, error) {
 	has := func(section string) bool { _, ok := w.has[section]; return ok }
-	s, err := look(ctx, c, has, func(name string) bool { _, ok := w.connections[name]; return ok })
+	asks := func(section string) bool { return has(section) || section == "projects" && w.places() }
+	s, err := look(ctx, c, asks, func(name string) bool { _, ok := w.connections[name]; return ok })
 	if err != nil {
 		return nil, err
 	}
@@ -67,9 +68,10 @@ func Make(ctx context.Context, c *client.Client, w *Wanted, prune bool) (*Plan, 
 	m.roles()
 	m.users()
 	m.teams()
+	m.projects()
 	m.connections()
 	m.grants()
-	for _, l := range [][]Step{m.dropGrants, m.dropMembers, m.dropTeams, m.dropUsers, m.dropGateways, m.dropConnections, m.dropRoles, m.dropGroups} {
+	for _, l := range [][]Step{m.dropGrants, m.dropMembers, m.dropTeams, m.dropUsers, m.dropPlaces, m.dropGateways, m.dropConnections, m.dropFolders, m.dropProjects, m.dropRoles, m.dropGroups} {
 		m.Steps = append(m.Steps, l...)
 	}
 	// These decide who can come at all: last, so that they do not stop the rest.
@@ -91,6 +93,7 @@ type maker struct {
 	faults config.Faults
 
 	dropGrants, dropMembers, dropTeams, dropGateways, dropConnections, dropUsers, dropRoles, dropGroups []Step
+	dropPlaces, dropFolders, dropProjects                                                               []Step
 	dropOwn                                                                                             []Step // the caller's own rights
 }
 
@@ -133,6 +136,7 @@ func (m *maker) judge() {
 			bad(c.at("environment"), "its group is of environment "+in, "name a group of environment "+c.is.Environment+", or leave the environment out")
 		}
 		m.w.connections[name] = c
+		m.judgePlace(c.where, c.is.Project, c.is.Folder)
 	}
 	for name, u := range m.w.users {
 		if _, there := users[name]; !there && len(u.is.Roles) == 0 {
@@ -162,6 +166,7 @@ func (m *maker) judge() {
 				bad(g.at("connection"), "there is no such connection", "name it under connections, too")
 			}
 		}
+		m.judgePlace(g.where, g.is.Project, g.is.Folder)
 		if g.is.To != "" && !known(g.is.To) {
 			bad(g.at("to"), "there is no such principal", "name it under users, or make its token first")
 		}

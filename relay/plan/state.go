@@ -9,7 +9,7 @@ import (
 )
 
 // Sections of a workspace, in the order in which a file is written.
-var sections = []string{"groups", "roles", "users", "teams", "connections", "grants", "budget", "allowlist", "allowlists", "sign_in_policy"}
+var sections = []string{"groups", "roles", "users", "teams", "projects", "connections", "grants", "budget", "allowlist", "allowlists", "sign_in_policy"}
 
 // state is what the relay has of the sections that were asked for.
 type state struct {
@@ -19,6 +19,8 @@ type state struct {
 	users       []client.User
 	teams       []client.Team
 	connections []client.Connection
+	projects    []client.Project
+	folders     []folder       // of each project, by path
 	grants      []client.Grant // not those that are over
 	budgets     map[string]client.Budget
 	allowlist   client.Allowlist
@@ -46,6 +48,7 @@ func look(ctx context.Context, c *client.Client, has func(section string) bool, 
 	do(rights, func() error { s.users, err = c.Users(ctx); return err })
 	do(rights, func() error { s.teams, err = c.Teams(ctx); return err })
 	do(has("connections") || has("grants"), func() error { s.connections, err = c.Connections(ctx); return err })
+	do(has("projects"), func() error { return s.lookAtProjects(ctx, c) })
 	do(rights, func() error {
 		s.grants, err = c.Grants(ctx)
 		s.grants = slices.DeleteFunc(s.grants, func(g client.Grant) bool { return g.Over })

@@ -25,6 +25,7 @@ func (m *maker) connections() {
 			continue
 		}
 		m.sameConnection(is, want)
+		m.placeOf(is, want.is)
 		m.gatewayOf(is, want.is.Gateway)
 		have, set := m.s.budgets[name], limits{}
 		if want.is.Budget != nil {
@@ -40,12 +41,13 @@ func (m *maker) connections() {
 }
 
 func (m *maker) createConnection(name string, want connection) {
-	n := client.NewConnection{Name: name, Group: want.Group, Profile: want.Profile, Environment: want.Environment}
+	n := client.NewConnection{Name: name, Group: want.Group, Profile: want.Profile, Environment: want.Environment, Project: want.Project, Folder: want.Folder}
 	detail := []string{"to profile " + want.Profile + " of group " + want.Group + ", " + want.Environment}
 	if want.Target != nil {
 		n.Target = &client.Target{Host: want.Target.Host, Port: want.Target.Port}
 		detail[0] = fmt.Sprintf("to %s:%d behind group %s, %s", want.Target.Host, want.Target.Port, want.Group, want.Environment)
 	}
+	detail = append(detail, placeLines(want.Project, want.Folder)...)
 	if want.Gateway != nil {
 		g := want.Gateway.api()
 		n.Gateway = &g
@@ -98,7 +100,7 @@ func (m *maker) gatewayOf(is client.Connection, want *gateway) {
 	switch {
 	case want == nil && is.Gateway == nil:
 	case want == nil:
-		m.drop(&m.dropGateways, "gateway", name, func(ctx context.Context, r *run) error { return r.c.If(is.ETag).DeleteGateway(ctx, is.ID) })
+		m.drop(&m.dropGateways, "gateway", name, func(ctx context.Context, r *run) error { return r.c.If(r.tagOf(is)).DeleteGateway(ctx, is.ID) })
 	default:
 		act, was := Create, gateway{}
 		if is.Gateway != nil {
@@ -122,7 +124,8 @@ func (m *maker) gatewayOf(is client.Connection, want *gateway) {
 			return
 		}
 		m.step(act, "gateway", name, detail, func(ctx context.Context, r *run) error {
-			_, err := r.c.If(is.ETag).SetGateway(ctx, is.ID, want.api())
+			now, err := r.c.If(r.tagOf(is)).SetGateway(ctx, is.ID, want.api())
+			r.changed(now, err)
 			return err
 		})
 	}
@@ -207,7 +210,7 @@ func (m *maker) grants() {
 		}
 		g := want[k]
 		m.step(Create, "grant", g.String(), nil, func(ctx context.Context, r *run) error {
-			n := client.NewGrant{Role: g.Role, Principal: g.To, Team: g.ToTeam, Environment: g.Environment, Connection: g.Connection, From: g.From}
+			n := client.NewGrant{Role: g.Role, Principal: g.To, Team: g.ToTeam, Environment: g.Environment, Project: g.Project, Folder: g.Folder, Connection: g.Connection, From: g.From}
 			if !g.Until.IsZero() {
 				n.Until = &g.Until
 			}
@@ -228,7 +231,7 @@ func (m *maker) leaves(g grant) bool {
 	in := func(l []Step, name string) bool {
 		return name != "" && slices.ContainsFunc(l, func(s Step) bool { return s.Name == name })
 	}
-	return in(m.dropUsers, g.To) || in(m.dropTeams, g.ToTeam) || in(m.dropConnections, g.Connection)
+	return in(m.dropUsers, g.To) || in(m.dropTeams, g.ToTeam) || in(m.dropConnections, g.Connection) || in(m.dropProjects, g.Project) || g.Folder != "" && in(m.dropFolders, at(g.Project, g.Folder))
 }
 
 // settings are the budget, the allowlist and the sign-in policy of the workspace.

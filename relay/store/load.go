@@ -44,6 +44,7 @@ func (t *Tx) Load(prev *State) (*State, error) {
 		func(r *sql.Rows, v *Domain) error {
 			return r.Scan(&v.ID, &v.Workspace, &v.Created, &v.NameDigest, &v.Sealed)
 		}, nil)
+	l.projects()
 	part(l, "allowlist", "id, workspace, version, sealed", "id", func(s *State) *[]AllowEntry { return &s.Allowlist },
 		func(r *sql.Rows, v *AllowEntry) error { return r.Scan(&v.ID, &v.Workspace, &v.Version, &v.Sealed) }, nil)
 	return l.s, l.err

@@ -27,12 +27,13 @@ type Member struct {
 	Tag                        []byte // keyed digest of the row
 }
 
-// Grant gives a role to a principal or a team, on a workspace, an environment or one connection of it.
+// Grant gives a role to a principal or a team, on a workspace, or on an environment, a project, a folder or one connection of it.
 type Grant struct {
 	ID, Workspace   string
 	Principal, Team string // one of them
 	Role            string
 	Environment     string
+	Project, Folder string
 	Connection      string
 	Until           int64 // 0: without end
 	Created         int64
@@ -53,18 +54,18 @@ func (l *loader) rights() {
 		func(r *sql.Rows, v *Member) error {
 			return r.Scan(&v.Workspace, &v.Team, &v.Principal, &v.Created, &v.Tag)
 		}, nil)
-	part(l, "grants", `id, workspace, COALESCE(principal, ''), COALESCE(team, ''), role, environment, COALESCE(connection, ''), until, created,
-		sealed, tag`, "id", func(s *State) *[]Grant { return &s.Grants },
+	part(l, "grants", `id, workspace, COALESCE(principal, ''), COALESCE(team, ''), role, environment, COALESCE(project, ''), COALESCE(folder, ''),
+		COALESCE(connection, ''), until, created, sealed, tag`, "id", func(s *State) *[]Grant { return &s.Grants },
 		func(r *sql.Rows, v *Grant) error {
-			return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Team, &v.Role, &v.Environment, &v.Connection, &v.Until, &v.Created, &v.Sealed, &v.Tag)
+			return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Team, &v.Role, &v.Environment, &v.Project, &v.Folder, &v.Connection, &v.Until, &v.Created, &v.Sealed, &v.Tag)
 		}, func(v *Grant) string { return v.ID })
 }
 
 // InsertGrant adds a grant.
 func (t *Tx) InsertGrant(v Grant) error {
-	return t.touch("grants", v.ID).exec(`INSERT INTO grants (id, workspace, principal, team, role, environment, connection, until, created, sealed, tag)
-		VALUES (?, ?, NULLIF(?, ''), NULLIF(?, ''), ?, ?, NULLIF(?, ''), ?, ?, ?, ?)`,
-		v.ID, v.Workspace, v.Principal, v.Team, v.Role, v.Environment, v.Connection, v.Until, v.Created, v.Sealed, v.Tag)
+	return t.touch("grants", v.ID).exec(`INSERT INTO grants (id, workspace, principal, team, role, environment, project, folder, connection, until, created, sealed, tag)
+		VALUES (?, ?, NULLIF(?, ''), NULLIF(?, ''), ?, ?, NULLIF(?, ''), NULLIF(?, ''), NULLIF(?, ''), ?, ?, ?, ?)`,
+		v.ID, v.Workspace, v.Principal, v.Team, v.Role, v.Environment, v.Project, v.Folder, v.Connection, v.Until, v.Created, v.Sealed, v.Tag)
 }
 
 // DeleteGrant removes a grant.

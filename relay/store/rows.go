@@ -131,6 +131,9 @@ type State struct {
 	Gateways     []Gateway
 	Budgets      []Budget
 	Domains      []Domain
+	Projects     []Project
+	Folders      []Folder
+	Placements   []Placement
 	Roles        []CustomRole
 	Teams        []Team
 	Members      []Member

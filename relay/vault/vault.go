@@ -76,12 +76,16 @@ const (
 	RepeatKey
 	NameOfDomain
 	ACMEKey
+	NameOfProject
+	PathOfFolder
+	Placement
 	purposes
 )
 
 var purposeNames = [purposes]string{
 	"workspace name", "group name", "connection name", "principal name", "api token", "join token", "grant",
 	"gateway address", "role name", "team name", "team member", "session", "user", "one-time code", "recovery code", "source network", "idempotency key", "domain", "acme key",
+	"project name", "folder path", "placement",
 }
 
 // mac is a pool of HMACs under one key: the hot path allocates nothing.

@@ -270,6 +270,7 @@ func (r *Relay) routes(mux *http.ServeMux) {
 	r.gatewayRoutes(handle)
 	r.budgetRoutes(handle)
 	r.rightsRoutes(handle)
+	r.projectRoutes(handle)
 	r.peopleRoutes(mux, handle)
 	handle("GET /connections", func(w http.ResponseWriter, q *http.Request) {
 		if r.DenyConnections {
@@ -290,7 +291,7 @@ func (r *Relay) routes(mux *http.ServeMux) {
 	handle("POST /connections", func(w http.ResponseWriter, q *http.Request) {
 		var n client.NewConnection
 		_ = json.NewDecoder(q.Body).Decode(&n)
-		c := client.Connection{ID: "con_2", Name: n.Name, Group: n.Group, Profile: n.Profile, Environment: n.Environment, Target: n.Target, CreatedAt: Time}
+		c := client.Connection{ID: "con_2", Name: n.Name, Group: n.Group, Profile: n.Profile, Environment: n.Environment, Project: n.Project, Folder: n.Folder, Target: n.Target, CreatedAt: Time}
 		if n.Gateway != nil {
 			c.Gateway = gatewayOf(*n.Gateway)
 		}

@@ -94,7 +94,7 @@ func (r *Relay) rightsRoutes(handle func(pattern string, h func(w http.ResponseW
 			Fail(w, missing("principal"))
 			return
 		}
-		g := client.Grant{ID: "gra_2", Role: n.Role, PrincipalName: n.Principal, Team: n.Team, Environment: n.Environment, Connection: n.Connection, Until: n.Until, From: n.From, CreatedAt: Time}
+		g := client.Grant{ID: "gra_2", Role: n.Role, PrincipalName: n.Principal, Team: n.Team, Environment: n.Environment, Project: n.Project, Folder: n.Folder, Connection: n.Connection, Until: n.Until, From: n.From, CreatedAt: Time}
 		grants = append(grants, g)
 		answer(w, 201, g)
 	})

@@ -106,6 +106,7 @@ type tokensCreate struct {
 	Connection      []string `placeholder:"NAME" help:"Connection that the roles are given on, by name or id. May be given several times. Without it, the whole workspace."`
 	OnlyAction      []string `placeholder:"ACTION" help:"Limit the token to this action, like connection.query (docs/permissions.md lists them). May be given several times, as all --only-…."`
 	OnlyConnection  []string `placeholder:"NAME" help:"Limit the token to this connection."`
+	OnlyProject     []string `placeholder:"NAME" help:"Limit the token to what stands in this project."`
 	OnlyEnvironment []string `placeholder:"NAME" enum:"development,test,production" help:"Limit the token to connections of this environment: ${enum}."`
 	OnlyFrom        []string `placeholder:"PREFIX" help:"Limit the token to this network or address."`
 	Expires         lifetime `placeholder:"90d" help:"How long it is valid: 12h, 90d."`
@@ -119,8 +120,8 @@ func (*tokensCreate) Examples() []string {
 }
 
 func (k *tokensCreate) only() *client.TokenOnly {
-	o := client.TokenOnly{Actions: k.OnlyAction, Environments: k.OnlyEnvironment, Connections: k.OnlyConnection, From: k.OnlyFrom}
-	if len(o.Actions)+len(o.Environments)+len(o.Connections)+len(o.From) == 0 {
+	o := client.TokenOnly{Actions: k.OnlyAction, Environments: k.OnlyEnvironment, Projects: k.OnlyProject, Connections: k.OnlyConnection, From: k.OnlyFrom}
+	if len(o.Actions)+len(o.Environments)+len(o.Projects)+len(o.Connections)+len(o.From) == 0 {
 		return nil
 	}
 	return &o
@@ -192,7 +193,7 @@ func limits(o *client.TokenOnly) string {
 	if o == nil {
 		return ""
 	}
-	return strings.Join(slices.Concat(o.Actions, o.Environments, o.Connections, o.From), ",")
+	return strings.Join(slices.Concat(o.Actions, o.Environments, o.Projects, o.Connections, o.From), ",")
 }
 
 type tokensRevoke struct {

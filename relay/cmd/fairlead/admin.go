@@ -288,6 +288,7 @@ type connectionsCommands struct {
 	List    connectionsList    `cmd:"" help:"List the connections that you may see."`
 	Show    connectionsShow    `cmd:"" help:"Show one connection."`
 	Create  connectionsCreate  `cmd:"" help:"Make a connection to a profile, or to a target that the site's allow list admits."`
+	Move    connectionsMove    `cmd:"" help:"Move a connection to a project or folder, or out of any. What its old place allowed is cut."`
 	Delete  connectionsDelete  `cmd:"" help:"Delete a connection; the site's profile stays."`
 	Gateway connectionsGateway `cmd:"" help:"Open a TCP port at the relay that leads to the target, or close it."`
 }
@@ -309,7 +310,7 @@ func (k *connectionsList) Run(ctx context.Context, t *cli.Term, r *relayFlags) e
 	return list(t, k.Output, all, connectionHeader, connectionRow)
 }
 
-var connectionHeader = []string{"name", "group", "leads to", "kind", "adapter", "available", "environment", "gateway", "id"}
+var connectionHeader = []string{"name", "group", "leads to", "kind", "adapter", "available", "environment", "project", "gateway", "id"}
 
 func connectionRow(k client.Connection) []string {
 	to := "profile " + k.Profile
@@ -320,7 +321,7 @@ func connectionRow(k client.Connection) []string {
 	if k.Available {
 		available = "yes"
 	}
-	return []string{k.Name, k.Group, to, string(k.Kind), k.Adapter, available, k.Environment, gatewayCell(k.Gateway), k.ID}
+	return []string{k.Name, k.Group, to, string(k.Kind), k.Adapter, available, k.Environment, placeName(k.Project, k.Folder), gatewayCell(k.Gateway), k.ID}
 }
 
 type connectionsShow struct {
@@ -355,6 +356,7 @@ type connectionsCreate struct {
 	Group        string       `required:"" placeholder:"GROUP" help:"Agent group that serves it."`
 	Profile      string       `placeholder:"PROFILE" help:"Profile in the agents' own file."`
 	Target       string       `placeholder:"HOST:PORT" help:"Host and port instead of a profile; the site's allow list must admit it."`
+	Place        placeFlags   `embed:""`
 	Environment  string       `placeholder:"ENV" help:"Environment that it stands in for good: development, test or production. Default: that of the group, else production."`
 	Gateway      string       `placeholder:"ADDRESS:PORT" help:"Open this TCP port of the relay's machine too, for tools that cannot run this command."`
 	GatewayFlags gatewayFlags `embed:"" prefix:"gateway-"`
@@ -365,6 +367,7 @@ func (*connectionsCreate) Examples() []string {
 	return []string{
 		"fairlead connections create sales --group default --profile sales",
 		"fairlead connections create erp --group default --target erp.corp:3200",
+		"fairlead connections create orders --group default --profile orders --project sales --folder reports",
 		"fairlead connections create bi --group default --profile sales --gateway 10.0.0.5:15432 --gateway-allow 192.0.2.0/24",
 	}
 }
@@ -373,7 +376,10 @@ func (k *connectionsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags)
 	if (k.Profile == "") == (k.Target == "") {
 		return cli.Usage("want either --profile PROFILE or --target HOST:PORT")
 	}
-	n := client.NewConnection{Name: k.Name, Group: k.Group, Profile: k.Profile, Environment: k.Environment}
+	if err := k.Place.check(); err != nil {
+		return err
+	}
+	n := client.NewConnection{Name: k.Name, Group: k.Group, Profile: k.Profile, Environment: k.Environment, Project: k.Place.Project, Folder: k.Place.Folder}
 	var err error
 	if n.Gateway, err = k.GatewayFlags.set(k.Gateway, "gateway-"); err != nil {
 		return err
@@ -392,7 +398,7 @@ func (k *connectionsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags)
 	}
 	defer c.Close()
 	made, err := c.CreateConnection(ctx, n)
-	if client.CodeOf(err) == protocol.CodeNotFound {
+	if client.CodeOf(err) == protocol.CodeNotFound && k.Place.Project == "" { // else it may be the project
 		return about(k.Group, err)
 	}
 	if err != nil {

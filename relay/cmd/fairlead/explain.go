@@ -14,9 +14,10 @@ type explainCommand struct {
 	As         string        `placeholder:"PRINCIPAL" help:"Name or id of whom it is about; the name of a token is its principal's."`
 	From       string        `placeholder:"ADDRESS" help:"Address that it comes from. Without it, your own."`
 	Action     string        `arg:"" optional:"" help:"Action, such as connections.read, or an operation on a connection, such as query."`
-	Connection string        `arg:"" optional:"" help:"Name or id of the connection; none for an action on the workspace."`
+	Connection string        `arg:"" optional:"" name:"asset" help:"Name or id of the connection; project/NAME or project/NAME/FOLDER for an action on a project or folder; none for one on the workspace."`
+	In         string        `name:"environment" placeholder:"ENV" help:"With a project, folder or nothing: in this environment alone, development, test or production."`
 	Replay     time.Duration `placeholder:"TIME" help:"Make the decisions of so long ago until now again, such as 168h, under the change that --with, --without and --role propose, and list those that would be others. Changes nothing."`
-	With       []string      `sep:"none" placeholder:"GRANT" help:"With --replay: a grant that would be given, such as 'analyst to bob', 'operator to team night-shift in production', 'analyst to bob on sales'."`
+	With       []string      `sep:"none" placeholder:"GRANT" help:"With --replay: a grant that would be given, such as 'analyst to bob', 'operator to team night-shift in production', 'analyst to bob on sales', 'analyst to bob on project/shop in test'."`
 	Without    []string      `placeholder:"ID" help:"With --replay: a grant that would be gone."`
 	Role       []string      `sep:"none" placeholder:"NAME=ACTION,..." help:"With --replay: what a custom role would hold."`
 	cli.Output
@@ -24,6 +25,7 @@ type explainCommand struct {
 
 func (*explainCommand) Examples() []string {
 	return []string{"fairlead explain --as reports query sales", "fairlead explain --as night-shift --from 192.0.2.7 exec sales", "fairlead explain --as reports agents.read",
+		"fairlead explain --as reports connections.manage project/sales/reports --environment test",
 		"fairlead explain --replay 168h --without gra_7w3zt2k5q4x6y7z2a3b4c5d6e7 --with 'analyst to bob on sales'"}
 }
 
@@ -36,9 +38,9 @@ func (k *explainCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 	case k.Replay == 0 && proposes:
 		return cli.Usage("--with, --without and --role are for --replay")
 	case k.Replay == 0 && (k.As == "" || k.Action == ""):
-		return cli.Usage("name whom it is about, and an action: fairlead explain --as PRINCIPAL ACTION [CONNECTION]")
-	case k.Replay != 0 && (k.As != "" || k.From != "" || k.Action != ""):
-		return cli.Usage("--replay is about everybody's recorded decisions: give no --as, --from or action")
+		return cli.Usage("name whom it is about, and an action: fairlead explain --as PRINCIPAL ACTION [CONNECTION | project/NAME]")
+	case k.Replay != 0 && (k.As != "" || k.From != "" || k.Action != "" || k.In != ""):
+		return cli.Usage("--replay is about everybody's recorded decisions: give no --as, --from, --environment or action")
 	case k.Replay != 0:
 		return k.replay(ctx, t, r)
 	}
@@ -47,7 +49,9 @@ func (k *explainCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 		return err
 	}
 	defer c.Close()
-	e, err := c.Explain(ctx, client.ExplainQuery{Principal: k.As, Action: k.Action, Connection: k.Connection, Source: k.From})
+	q := client.ExplainQuery{Principal: k.As, Action: k.Action, Environment: k.In, Source: k.From}
+	q.Project, q.Folder, q.Connection = onAsset(k.Connection)
+	e, err := c.Explain(ctx, q)
 	if err != nil {
 		return err
 	}
@@ -55,8 +59,15 @@ func (k *explainCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 		return t.JSON(e)
 	}
 	on := "the workspace"
-	if e.Connection != "" {
+	switch {
+	case e.Connection != "":
 		on = "connection " + e.Connection + " (" + e.Environment + ")"
+	case e.Project != "":
+		if on = "project " + placeName(e.Project, e.Folder); e.Environment != "" {
+			on += " in " + e.Environment
+		}
+	case e.Environment != "":
+		on = "environment " + e.Environment
 	}
 	answer := "no"
 	if e.Allow {
@@ -89,6 +100,16 @@ func (k *explainCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 		t.Notef("%s\n", cli.Clean(e.AgentHint))
 	}
 	return nil
+}
+
+// onAsset reads what an action is about: a connection, or project/NAME and a folder behind that.
+func onAsset(s string) (project, folder, connection string) {
+	rest, ok := strings.CutPrefix(s, "project/")
+	if !ok {
+		return "", "", s
+	}
+	project, folder, _ = strings.Cut(rest, "/")
+	return project, folder, ""
 }
 
 // describe names a grant in a line.
@@ -162,11 +183,11 @@ func (k *explainCommand) replay(ctx context.Context, t *cli.Term, r *relayFlags)
 	return nil
 }
 
-// proposedGrant reads ROLE to [team] NAME [on CONNECTION | in ENVIRONMENT].
+// proposedGrant reads ROLE to [team] NAME [on CONNECTION | on project/NAME[/FOLDER] | in ENVIRONMENT | on project/… in ENVIRONMENT].
 func proposedGrant(s string) (g client.NewGrant, err error) {
 	w := strings.Fields(s)
 	bad := func() (client.NewGrant, error) {
-		return client.NewGrant{}, cli.Usage("--with %q: want ROLE to [team] NAME [on CONNECTION | in ENVIRONMENT]", s)
+		return client.NewGrant{}, cli.Usage("--with %q: want ROLE to [team] NAME [on CONNECTION | on project/NAME | in ENVIRONMENT]", s)
 	}
 	if len(w) < 3 || w[1] != "to" {
 		return bad()
@@ -180,9 +201,12 @@ func proposedGrant(s string) (g client.NewGrant, err error) {
 	switch {
 	case len(w) == 0:
 	case len(w) == 2 && w[0] == "on":
-		g.Connection = w[1]
+		g.Project, g.Folder, g.Connection = onAsset(w[1])
 	case len(w) == 2 && w[0] == "in":
 		g.Environment = w[1]
+	case len(w) == 4 && w[0] == "on" && w[2] == "in" && strings.HasPrefix(w[1], "project/"):
+		g.Project, g.Folder, _ = onAsset(w[1])
+		g.Environment = w[3]
 	default:
 		return bad()
 	}

@@ -33,6 +33,9 @@ type grammar struct {
 	Groups      groupsCommands      `cmd:"" help:"Manage agent groups."`
 	JoinToken   joinTokenCommands   `cmd:"" help:"Manage the single-use tokens that enrol agents."`
 	Connections connectionsCommands `cmd:"" help:"Manage connections."`
+	Projects    projectsCommands    `cmd:"" help:"Manage projects, which hold connections."`
+	Folders     foldersCommands     `cmd:"" help:"Manage folders of projects."`
+	Promote     promoteCommand      `cmd:"" help:"Copy a project's connections from one environment to another."`
 	Tokens      tokensCommands      `cmd:"" help:"Manage API tokens, those of programs and your own."`
 	Services    servicesCommands    `cmd:"" name:"service-accounts" help:"Manage service accounts: programs that hold tokens."`
 	Roles       rolesCommands       `cmd:"" help:"Show roles, and manage custom ones."`

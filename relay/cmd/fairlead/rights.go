@@ -201,6 +201,10 @@ func onWhat(g client.Grant) string {
 	switch {
 	case g.Connection != "":
 		return "connection " + g.Connection
+	case g.Project != "" && g.Environment != "":
+		return "project " + placeName(g.Project, g.Folder) + " in " + g.Environment
+	case g.Project != "":
+		return "project " + placeName(g.Project, g.Folder)
 	case g.Environment != "":
 		return "environment " + g.Environment
 	}
@@ -219,7 +223,9 @@ type grantsCreate struct {
 	Role        string    `arg:"" help:"System or custom role."`
 	To          string    `placeholder:"PRINCIPAL" help:"Name or id of whom it is for; the name of a token is its principal's."`
 	ToTeam      string    `placeholder:"TEAM" help:"Name or id of the team that it is for."`
-	Environment string    `placeholder:"ENV" help:"On an environment alone: development, test or production."`
+	Environment string    `placeholder:"ENV" help:"On an environment alone: development, test or production; with --project, on what of that stands there."`
+	Project     string    `placeholder:"NAME" help:"On a project alone: its name or id."`
+	Folder      string    `placeholder:"PATH" help:"On a folder of the project with those below it: its path or id."`
 	Connection  string    `placeholder:"NAME" help:"On a connection alone: its name or id."`
 	Until       time.Time `placeholder:"TIME" help:"Until a time: 2026-12-31T18:00:00Z."`
 	Expires     lifetime  `placeholder:"8h" help:"For so long: 8h, 30d."`
@@ -230,18 +236,23 @@ type grantsCreate struct {
 func (*grantsCreate) Examples() []string {
 	return []string{
 		"fairlead grants create analyst --to reports --connection sales",
+		"fairlead grants create operator --to-team plant --project sales --folder reports --environment test",
 		"# on call tonight, from the office",
 		"fairlead grants create operator --to-team night --environment production --expires 12h --from 192.0.2.0/24",
 	}
 }
 
 func (k *grantsCreate) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	n := client.NewGrant{Role: k.Role, Principal: k.To, Team: k.ToTeam, Environment: k.Environment, Connection: k.Connection, ExpiresInSeconds: k.Expires.seconds(), From: k.From}
+	n := client.NewGrant{Role: k.Role, Principal: k.To, Team: k.ToTeam, Environment: k.Environment, Project: k.Project, Folder: k.Folder, Connection: k.Connection, ExpiresInSeconds: k.Expires.seconds(), From: k.From}
 	switch {
 	case (k.To == "") == (k.ToTeam == ""):
 		return cli.Usage("want either --to PRINCIPAL or --to-team TEAM")
 	case k.Environment != "" && k.Connection != "":
 		return cli.Usage("want --environment or --connection, or neither for the whole workspace")
+	case k.Project != "" && k.Connection != "":
+		return cli.Usage("want --project or --connection, or neither for the whole workspace")
+	case k.Folder != "" && k.Project == "":
+		return cli.Usage("--folder is of a project: name it by --project")
 	case !k.Until.IsZero() && k.Expires != 0:
 		return cli.Usage("want --until or --expires, not both")
 	case !k.Until.IsZero():

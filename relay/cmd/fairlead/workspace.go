@@ -100,37 +100,7 @@ func (k *workspaceApply) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 	}
 	defer c.Close()
 	t.Notef("%s", planText(p))
-	if len(p.Steps) > 0 && !k.Yes {
-		if !cli.IsTerminal(t.In) {
-			return cli.Usage("nothing was done: there is no terminal to ask on; look at the plan, and give --yes")
-		}
-		if err := confirm(t, "Do this?", false); err != nil {
-			return err
-		}
-	}
-	res, err := p.Apply(ctx, c, func(s plan.Step) { t.Notef("done    %s %s %s\n", s.Act, s.Kind, cli.Clean(s.Name)) })
-	if k.JSON() {
-		if e := t.JSON(res); err == nil {
-			err = e
-		}
-	} else {
-		for _, u := range res.Codes {
-			t.Printf("%s %s\n", cli.Clean(u.Name), cli.Clean(u.Code))
-		}
-	}
-	if len(res.Codes) > 0 {
-		t.Notef("user and one-time code, which sets the first password: pass each to its user; it is not shown again (fairlead users code NAME makes another)\n")
-	}
-	if err != nil {
-		t.Notef("failed  %s\n", cli.Clean(res.Failed.String()))
-		for _, s := range res.Open {
-			t.Notef("open    %s\n", cli.Clean(s.String()))
-		}
-		t.Notef("%d of %d steps are done, and stay; the same command goes on from here\n", len(res.Done), len(p.Steps))
-		return err
-	}
-	t.Notef("%d steps are done\n", len(res.Done))
-	return nil
+	return takeSteps(ctx, t, c, p, k.Yes, k.Output)
 }
 
 type workspaceExport struct{}
