@@ -55,7 +55,7 @@ var typeDocs = map[string]string{
 	"Quota":             "How much the workspace has of something that the relay's operator bounds.",
 	"NewServiceAccount": "A service account to make.",
 	"ServiceAccount":    "A program that may hold tokens.",
-	"TokenOnly":         "What a token is limited to beside what its principal may; of environments, projects and connections one that fits is enough, each other list must fit, and what is empty limits nothing.",
+	"TokenOnly":         "What a token is limited to beside what its principal may; of each list that is given one must fit, and what is empty limits nothing.",
 	"NewUser":           "Somebody to take into the workspace.",
 	"NewUserCode":       "How long the new one-time code counts.",
 	"Problem":           "An error (RFC 9457) with members of Fairlead's own. Programs decide by code. It never holds a value that was sent.",

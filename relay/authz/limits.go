@@ -13,7 +13,7 @@ type Limits struct {
 	ByAction bool
 	Actions  Set
 	// Environments, Projects and Connections (ids) are all that it may do them on: who is limited so may do nothing that is about
-	// the workspace. What lies in one of them is enough.
+	// the workspace. What lies in one of each kind that is given is enough.
 	Environments []Environment
 	Projects     []string
 	Connections  []string
@@ -51,9 +51,14 @@ func (p Principal) refusal(action int, s Scope, at At) string {
 	return ""
 }
 
-// reaches reports whether a scope lies in what they are placed on.
+// reaches reports whether a scope lies in each kind of place that they are placed on.
 func (l *Limits) reaches(s Scope) bool {
-	return s.Connection != "" && slices.Contains(l.Connections, s.Connection) || s.Project != "" && slices.Contains(l.Projects, s.Project) || s.Environment != "" && slices.Contains(l.Environments, s.Environment)
+	return among(l.Connections, s.Connection) && among(l.Projects, s.Project) && among(l.Environments, s.Environment)
+}
+
+// among reports whether a place is one of the list; of an empty list each is, and none is the empty text.
+func among[T ~string](list []T, place T) bool {
+	return len(list) == 0 || place != "" && slices.Contains(list, place)
 }
 
 func within(list []netip.Prefix, source netip.Addr) bool {

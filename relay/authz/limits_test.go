@@ -30,16 +30,30 @@ func genLimits(t *rapid.T) Limits {
 func admits(l Limits, a Action, s Scope, at At) bool {
 	row, _ := Find(a)
 	actions := !l.ByAction || l.Actions.Has(a)
-	place := len(l.Environments)+len(l.Projects)+len(l.Connections) == 0
-	if row.Level != OnWorkspace {
-		place = place || s.Environment != "" && slices.Contains(l.Environments, s.Environment) || s.Project != "" && slices.Contains(l.Projects, s.Project) ||
-			s.Connection != "" && slices.Contains(l.Connections, s.Connection)
+	place := true
+	if len(l.Environments)+len(l.Projects)+len(l.Connections) > 0 {
+		place = row.Level != OnWorkspace
+	}
+	for _, kind := range []struct {
+		list []string
+		at   string
+	}{{texts(l.Environments), string(s.Environment)}, {l.Projects, s.Project}, {l.Connections, s.Connection}} {
+		if len(kind.list) > 0 {
+			place = place && kind.at != "" && slices.Contains(kind.list, kind.at)
+		}
 	}
 	from := len(l.From) == 0
 	for _, p := range l.From {
 		from = from || p.Contains(at.Source) && !at.Source.Is4In6() && at.Source.Zone() == ""
 	}
 	return actions && place && from
+}
+
+func texts(list []Environment) (out []string) {
+	for _, e := range list {
+		out = append(out, string(e))
+	}
+	return out
 }
 
 // What a token is limited to is what its principal may, and its limits admit; nothing else, whatever is limited again.
@@ -99,6 +113,25 @@ func TestLimitedGiverGivesNoMore(t *testing.T) {
 	})
 	if given == 0 {
 		t.Fatal("nothing was ever given: the test is void")
+	}
+}
+
+// Each kind of limit that is given narrows: a project does not widen a limit to an environment.
+func TestEachKindOfLimitNarrows(t *testing.T) {
+	p := NewPrincipal("usr_a", ws, "a", User, []Grant{{ID: "gra_1", Role: Owner, Workspace: ws}})
+	at := At{Time: now, Source: netip.MustParseAddr("192.0.2.7")}
+	l := Limits{Environments: []Environment{Test}, Projects: []string{"prj_1"}, Connections: []string{"con_1", "con_2"}}
+	for s, want := range map[Scope]bool{
+		{Workspace: ws, Environment: Test, Project: "prj_1", Connection: "con_1"}:       true,
+		{Workspace: ws, Environment: Test, Project: "prj_1", Connection: "con_2"}:       true,
+		{Workspace: ws, Environment: Production, Project: "prj_1", Connection: "con_1"}: false,
+		{Workspace: ws, Environment: Test, Project: "prj_2", Connection: "con_1"}:       false,
+		{Workspace: ws, Environment: Test, Connection: "con_1"}:                         false,
+		{Workspace: ws, Environment: Test, Project: "prj_1", Connection: "con_3"}:       false,
+	} {
+		if got := Decide(p.Limited(l), Query, s, at).Allow; got != want {
+			t.Errorf("%+v: %v", s, got)
+		}
 	}
 }
 
