@@ -295,6 +295,8 @@ var fieldDocs = map[string]field{
 	"retry_after_ms":                      {leftOut, "milliseconds until it is worth trying again"},
 	"role":                                {`"analyst"`, "name of a system or custom role"},
 	"roles":                               {`["analyst"]`, "names of roles on the whole workspace"},
+	"Explanation.limited":                 {leftOut, "a grant allows it, and the token's limits do not"},
+	"Explanation.token":                   {leftOut, "id of the token that it is about; left out when it is about a principal"},
 	"Explanation.roles":                   {leftOut, "roles that hold the action, the narrowest first"},
 	"NewToken.roles":                      {`["analyst"]`, "system roles of the new account: owner, admin, operator, analyst; at least one, unless principal is given"},
 	"NewUser.roles":                       {`["analyst"]`, "system roles: owner, admin, operator, analyst"},

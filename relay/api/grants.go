@@ -16,7 +16,8 @@ import (
 
 type inExplain struct {
 	Workspace  string `path:"workspace" doc:"name or id"`
-	Principal  string `query:"principal" doc:"whom it is about: name or id"`
+	Principal  string `query:"principal" doc:"whom it is about: name or id; or token"`
+	Token      string `query:"token" doc:"id of a token that it is about, with its limits; not with principal"`
 	Action     string `query:"action" doc:"an action of the permission table, or an operation on a connection"`
 	Connection string `query:"connection" doc:"name or id; empty for an action on the workspace or a part of it"`
 	Project    string `query:"project" doc:"name or id of the project that it is about; not with connection"`
@@ -131,8 +132,8 @@ func grant(ws *directory.Workspace, g *directory.Grant, now time.Time) client.Gr
 // explain tells what the relay would decide, and of which grants it comes.
 func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Explanation, error) {
 	ws, at := v.workspace, v.at()
-	if i.Principal == "" || i.Action == "" {
-		return nil, invalid("want the parameters principal and action", "`fairlead explain --as PRINCIPAL ACTION CONNECTION`")
+	if (i.Principal == "") == (i.Token == "") || i.Action == "" {
+		return nil, invalid("want the parameters action, and principal or token", "`fairlead explain --as PRINCIPAL ACTION CONNECTION`")
 	}
 	action := authz.Action(i.Action)
 	if _, ok := authz.Find(action); !ok {
@@ -181,13 +182,17 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 	if row.Level == authz.OnConnection && c == nil {
 		return nil, invalid("the action is about a connection and none is named", "name it: `fairlead explain --as PRINCIPAL ACTION CONNECTION`")
 	}
-	p, err := ws.FindPrincipal(i.Principal)
+	p, t, err := a.explained(v, i)
 	if err != nil {
 		return nil, err
 	}
-	d, near := authz.Explain(p.Principal, p.Grants, action, scope, at)
-	e := &client.Explanation{Principal: p.ID, PrincipalName: p.Name, Action: string(action), SourceAddress: at.Source.String(), Time: at.Time.UTC(), Allow: d.Allow,
-		Reason: d.Reason, Near: []client.Near{}, Disabled: p.Disabled, Allowlisted: admitted(ws, p, at.Source), Agent: client.AgentNotAsked, Environment: i.In}
+	asks, comes := p.Principal, admitted(ws, p, at.Source)
+	if t != nil {
+		asks, comes = t.Acting(), ws.Admits(directory.Programs, at.Source)
+	}
+	d, near := authz.Explain(asks, p.Grants, action, scope, at)
+	e := &client.Explanation{Principal: p.ID, PrincipalName: p.Name, Token: i.Token, Action: string(action), SourceAddress: at.Source.String(), Time: at.Time.UTC(), Allow: d.Allow,
+		Reason: d.Reason, Limited: d.Limited, Near: []client.Near{}, Disabled: p.Disabled, Allowlisted: comes, Agent: client.AgentNotAsked, Environment: i.In}
 	e.Project, e.Folder = standsIn(pr, fo)
 	if c != nil {
 		e.Connection, e.Environment = c.Name, string(c.Environment)
@@ -203,9 +208,10 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 		o := grant(ws, g, at.Time)
 		return &o
 	}
-	if d.Allow {
+	switch {
+	case d.Allow:
 		e.Grant = shown(d.Grant)
-	} else {
+	case !d.Limited:
 		e.Missing = []string{string(action)}
 		for _, r := range authz.RolesWith(action) {
 			e.Roles = append(e.Roles, string(r))
@@ -230,10 +236,28 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 	switch {
 	case p.Disabled:
 		e.Allow, e.Reason = false, "the principal is disabled"
+	case t != nil && !t.Live(at.Time):
+		e.Allow, e.Reason = false, "the token was revoked, has expired, or is one that the sign-in policy admits no more"
 	case !e.Allowlisted:
 		e.Allow, e.Reason = false, "the workspace's allowlist does not admit the address"
 	}
 	return e, nil
+}
+
+// explained gives whom an explanation is about. Tokens are shown to who may see them, and to whose they are; of others they are
+// not there.
+func (a *API) explained(v *visit, i *inExplain) (*directory.Principal, *directory.Token, error) {
+	if i.Token == "" {
+		p, err := v.workspace.FindPrincipal(i.Principal)
+		return p, nil, err
+	}
+	sees := authz.Decide(v.principal, authz.TokensRead, authz.Scope{Workspace: v.workspace.ID}, v.at()).Allow
+	for _, t := range v.workspace.Tokens {
+		if t.ID == i.Token && (sees || t.Principal.ID == v.principal.ID) {
+			return t.Principal, t, nil
+		}
+	}
+	return nil, nil, protocol.Errorf(protocol.CodeNotFound, "no such token")
 }
 
 // admitted tells whether a principal may come from an address: signed in, if it is a person, else with a token.

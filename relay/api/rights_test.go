@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -282,6 +283,56 @@ func TestExplain(t *testing.T) {
 	_, none := explain(admin, "principal="+strings.ReplaceAll(nobodys, " ", "+")+"&action=query&connection=default-shop")
 	if foreign.status != 404 || foreign.shape() != none.shape() {
 		t.Errorf("P9 another workspace's principal answers %d %s, a missing one %d %s", foreign.status, foreign.body, none.status, none.body)
+	}
+}
+
+// A token is explained with its limits, to who may see tokens and to whose it is; of others it answers as one that is not there.
+func TestExplainOfAToken(t *testing.T) {
+	g := newRig(t)
+	limited, _, err := g.dir.CreateToken(context.Background(), g.admin, "default", directory.NewToken{Name: "job", Roles: []authz.Role{authz.Operator}, Life: time.Hour,
+		Only: directory.Only{Actions: []authz.Action{authz.Query}, From: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/25")}}})
+	must(t, err)
+	own, ownText, err := g.dir.CreateToken(context.Background(), g.admin, "default", directory.NewToken{Name: "keeper", Roles: []authz.Role{authz.Operator}, Life: time.Hour})
+	must(t, err)
+	g.give(`{"role":"admin","principal":"keeper","environment":"production"}`)
+	explain := func(token, query string) (e client.Explanation, a answer) {
+		t.Helper()
+		a = g.ask("GET", "/workspaces/default/explain?connection=default-shop&"+query, token, "")
+		if a.status == 200 {
+			must(t, json.Unmarshal([]byte(a.body), &e))
+		}
+		return e, a
+	}
+	admin, job := g.token[authz.Admin], "token="+limited.ID
+	if e, _ := explain(admin, job+"&action=query"); !e.Allow || e.Token != limited.ID || e.PrincipalName != "job" || e.Grant == nil || e.Limited {
+		t.Errorf("%+v", e)
+	}
+	if e, _ := explain(admin, job+"&action=exec"); e.Allow || !e.Limited || e.Reason != "the token is limited to other actions" || e.Grant != nil || e.Missing != nil {
+		t.Errorf("%+v", e)
+	}
+	if e, _ := explain(admin, job+"&action=query&source=192.0.2.200"); e.Allow || !e.Limited || e.Reason != "the token is limited to other networks" {
+		t.Errorf("%+v", e)
+	}
+	if e, _ := explain(admin, "principal=job&action=exec"); !e.Allow || e.Limited || e.Token != "" {
+		t.Errorf("the principal itself is not limited: %+v", e)
+	}
+	// keeper may look into grants of production, and not into tokens.
+	if e, a := explain(ownText.ExposeString(), "token="+own.ID+"&action=query"); a.status != 200 || e.Token != own.ID {
+		t.Errorf("one's own: %d %+v", a.status, e)
+	}
+	_, others := explain(ownText.ExposeString(), job+"&action=query")
+	_, none := explain(ownText.ExposeString(), "token=tok_"+strings.Repeat("a", 26)+"&action=query")
+	if others.status != 404 || others.shape() != none.shape() {
+		t.Errorf("J1 another's token answers %d %s, a missing one %d %s", others.status, others.body, none.status, none.body)
+	}
+	for _, bad := range []string{"action=query", "principal=job&" + job + "&action=query"} {
+		if _, a := explain(admin, bad); a.status != 400 {
+			t.Errorf("%s: %d %s", bad, a.status, a.body)
+		}
+	}
+	must(t, g.dir.RevokeToken(context.Background(), "default", limited.ID))
+	if e, _ := explain(admin, job+"&action=query"); e.Allow || !strings.Contains(e.Reason, "revoked") {
+		t.Errorf("%+v", e)
 	}
 }
 

@@ -81,6 +81,7 @@ type NewGrant struct {
 // ExplainQuery asks why a principal may or may not.
 type ExplainQuery struct {
 	Principal  string // name or id
+	Token      string // id of a token, in place of Principal
 	Action     string // such as connection.query, or the operation alone: query
 	Connection string // name or id; empty for an action on the workspace or a part of it
 	// Project, Folder of it, and Environment are the part of the workspace; not with Connection.
@@ -98,6 +99,7 @@ type Near struct {
 type Explanation struct {
 	Principal     string    `json:"principal"`
 	PrincipalName string    `json:"principal_name"`
+	Token         string    `json:"token,omitempty"` // that it is about
 	Action        string    `json:"action"`
 	Connection    string    `json:"connection,omitempty"`
 	Environment   string    `json:"environment,omitempty"`
@@ -107,6 +109,7 @@ type Explanation struct {
 	Time          time.Time `json:"time"`
 	Allow         bool      `json:"allow"` // the relay's whole answer: principal, allowlist, grants
 	Reason        string    `json:"reason"`
+	Limited       bool      `json:"limited,omitempty"` // a grant allows it, and the token's limits do not
 	Grant         *Grant    `json:"grant,omitempty"`   // that allows
 	Missing       []string  `json:"missing,omitempty"` // actions that no grant gives
 	Roles         []string  `json:"roles,omitempty"`   // that hold them, the narrowest first
@@ -241,8 +244,8 @@ func (c *Client) Replay(ctx context.Context, q ReplayQuery) (Replay, error) {
 
 // Explain tells why a principal may or may not.
 func (c *Client) Explain(ctx context.Context, q ExplainQuery) (Explanation, error) {
-	v := url.Values{"principal": {q.Principal}, "action": {q.Action}}
-	for name, value := range map[string]string{"connection": q.Connection, "project": q.Project, "folder": q.Folder, "environment": q.Environment, "source": q.Source} {
+	v := url.Values{"action": {q.Action}}
+	for name, value := range map[string]string{"principal": q.Principal, "token": q.Token, "connection": q.Connection, "project": q.Project, "folder": q.Folder, "environment": q.Environment, "source": q.Source} {
 		if value != "" {
 			v.Set(name, value)
 		}

@@ -12,6 +12,7 @@ import (
 
 type explainCommand struct {
 	As         string        `placeholder:"PRINCIPAL" help:"Name or id of whom it is about; the name of a token is its principal's."`
+	AsToken    string        `placeholder:"ID" help:"Id of a token that it is about, with the token's limits; in place of --as."`
 	From       string        `placeholder:"ADDRESS" help:"Address that it comes from. Without it, your own."`
 	Action     string        `arg:"" optional:"" help:"Action, such as connections.read, or an operation on a connection, such as query."`
 	Connection string        `arg:"" optional:"" name:"asset" help:"Name or id of the connection; project/NAME or project/NAME/FOLDER for an action on a project or folder; none for one on the workspace."`
@@ -24,7 +25,7 @@ type explainCommand struct {
 }
 
 func (*explainCommand) Examples() []string {
-	return []string{"fairlead explain --as reports query sales", "fairlead explain --as night-shift --from 192.0.2.7 exec sales", "fairlead explain --as reports agents.read",
+	return []string{"fairlead explain --as reports query sales", "fairlead explain --as night-shift --from 192.0.2.7 exec sales", "fairlead explain --as reports agents.read", "fairlead explain --as-token tok_7w3zt2k5q4x6y7z2a3b4c5d6e7 query sales",
 		"fairlead explain --as reports connections.manage project/sales/reports --environment test",
 		"fairlead explain --replay 168h --without gra_7w3zt2k5q4x6y7z2a3b4c5d6e7 --with 'analyst to bob on sales'"}
 }
@@ -37,10 +38,10 @@ func (k *explainCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 	switch {
 	case k.Replay == 0 && proposes:
 		return cli.Usage("--with, --without and --role are for --replay")
-	case k.Replay == 0 && (k.As == "" || k.Action == ""):
-		return cli.Usage("name whom it is about, and an action: fairlead explain --as PRINCIPAL ACTION [CONNECTION | project/NAME]")
-	case k.Replay != 0 && (k.As != "" || k.From != "" || k.Action != "" || k.In != ""):
-		return cli.Usage("--replay is about everybody's recorded decisions: give no --as, --from, --environment or action")
+	case k.Replay == 0 && ((k.As == "") == (k.AsToken == "") || k.Action == ""):
+		return cli.Usage("name whom it is about, and an action: fairlead explain --as PRINCIPAL (or --as-token ID) ACTION [CONNECTION | project/NAME]")
+	case k.Replay != 0 && (k.As != "" || k.AsToken != "" || k.From != "" || k.Action != "" || k.In != ""):
+		return cli.Usage("--replay is about everybody's recorded decisions: give no --as, --as-token, --from, --environment or action")
 	case k.Replay != 0:
 		return k.replay(ctx, t, r)
 	}
@@ -49,7 +50,7 @@ func (k *explainCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 		return err
 	}
 	defer c.Close()
-	q := client.ExplainQuery{Principal: k.As, Action: k.Action, Environment: k.In, Source: k.From}
+	q := client.ExplainQuery{Principal: k.As, Token: k.AsToken, Action: k.Action, Environment: k.In, Source: k.From}
 	q.Project, q.Folder, q.Connection = onAsset(k.Connection)
 	e, err := c.Explain(ctx, q)
 	if err != nil {
