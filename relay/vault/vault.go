@@ -76,12 +76,13 @@ const (
 	RepeatKey
 	NameOfDomain
 	ACMEKey
+	PasskeyID
 	purposes
 )
 
 var purposeNames = [purposes]string{
 	"workspace name", "group name", "connection name", "principal name", "api token", "join token", "grant",
-	"gateway address", "role name", "team name", "team member", "session", "user", "one-time code", "recovery code", "source network", "idempotency key", "domain", "acme key",
+	"gateway address", "role name", "team name", "team member", "session", "user", "one-time code", "recovery code", "source network", "idempotency key", "domain", "acme key", "passkey",
 }
 
 // mac is a pool of HMACs under one key: the hot path allocates nothing.
