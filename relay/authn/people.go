@@ -12,6 +12,7 @@ import (
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/directory"
+	"github.com/fairleadhq/fairlead/relay/passkey"
 	"github.com/fairleadhq/fairlead/relay/password"
 )
 
@@ -21,6 +22,7 @@ type PeopleConfig struct {
 	Wait      time.Duration // how long somebody waits for a turn
 	PerSource int           // turns that one network waits for at a time
 	Attempts  AttemptLimits
+	Passkeys  *passkey.Ceremonies // nil: there are none
 }
 
 // DefaultPeopleConfig gives 2 at a time, 10 s, 4, and DefaultAttemptLimits.
@@ -310,13 +312,15 @@ func (p *People) ChangePassword(ctx context.Context, s *directory.Session, sourc
 	return p.dir.RotateSession(ctx, s, s.ByCode)
 }
 
-// Confirm makes a session fresh for dangerous acts: by a code, or by the password for who has no second factor. The old text counts
+// Confirm makes a session fresh for dangerous acts: by a code, or by the password for who has neither a second factor nor a passkey. The old text counts
 // no more.
 func (p *People) Confirm(ctx context.Context, s *directory.Session, source netip.Addr, text secret.Bytes, code string) (*directory.Session, secret.Bytes, error) {
 	var verifier string
 	var err error
 	right := func() {}
-	if code = strings.TrimSpace(code); s.Person.SecondFactor.IsZero() {
+	if code = strings.TrimSpace(code); s.Person.SecondFactor.IsZero() && s.Person.HoldsPasskey() {
+		return nil, secret.Bytes{}, wantsPasskey()
+	} else if s.Person.SecondFactor.IsZero() {
 		code = ""
 		if verifier, err = p.prove(ctx, s, source, text); err != nil {
 			return nil, secret.Bytes{}, err

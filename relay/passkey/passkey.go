@@ -44,7 +44,8 @@ func Check(id string, origins []string) (field, fault, want string) {
 	for i, o := range origins {
 		at := fmt.Sprintf("origins[%d]", i)
 		u, err := url.Parse(o)
-		if err != nil || u.Scheme != "https" || u.Hostname() == "" || o != "https://"+u.Host || u.Host != strings.ToLower(u.Host) || u.Port() == "443" || strings.HasSuffix(u.Host, ":") {
+		if err != nil || u.Scheme != "https" || u.Hostname() == "" || o != "https://"+u.Host || u.Host != strings.ToLower(u.Host) || u.Port() == "443" || strings.HasSuffix(u.Host, ":") ||
+			wa.ValidateRPID(u.Hostname()) != nil || strings.Contains(u.Host, "*") {
 			return at, "is not an origin", "https://HOST or https://HOST:PORT in small letters, as a browser writes it: no path, and no port 443"
 		}
 		if h := u.Hostname(); h != id && !strings.HasSuffix(h, "."+id) {
