@@ -16,6 +16,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/passkey"
 	"github.com/fairleadhq/fairlead/relay/passkey/passkeytest"
+	"github.com/fairleadhq/fairlead/relay/password"
 )
 
 const relayOrigin = "https://relay.example.com:8443"
@@ -66,7 +67,7 @@ func (w *world) confirm(s *directory.Session, a *passkeytest.Authenticator, wron
 // sameRefusal is that of a wrong password.
 func (w *world) sameRefusal(what string, res authn.Result, err error, reason string) {
 	w.t.Helper()
-	_, want := w.try("nobody here", "not the password at all", "", netip.MustParseAddr("203.0.113.250"))
+	_, want := w.p.SignIn(w.t.Context(), authn.SignIn{Workspace: "nowhere", User: "anna", Source: home})
 	var a, b *protocol.Error
 	if !errors.As(err, &a) || !errors.As(want, &b) || a.Message != b.Message || a.Hint != b.Hint || a.Code != b.Code || a.Rule != b.Rule || res.Session != nil || !res.Text.IsZero() {
 		w.t.Errorf("%s: %v, want %v", what, err, want)
@@ -105,7 +106,7 @@ func TestAPasskeyStandsForPasswordAndSecondFactor(t *testing.T) {
 	if len(keys) != 1 || keys[0].LastUsed.IsZero() || keys[0].Label != "laptop" || !keys[0].Eligible || !keys[0].BackedUp {
 		t.Errorf("%+v", keys[0])
 	}
-	w.policy(directory.SignIn{SecondFactor: true, MaxAgeDays: 1})
+	w.policy(directory.SignIn{Policy: password.Policy{MaxAgeDays: 1}, SecondFactor: true})
 	res, err := w.tap(a, "", home, passkeytest.Wrong{})
 	must(t, err)
 	if what := res.Session.Needs(time.Now().AddDate(0, 1, 0)); what != "" {
@@ -354,7 +355,7 @@ func TestPasskeysRequiredAndOff(t *testing.T) {
 	w.policy(directory.SignIn{Passkeys: directory.PasskeysOff, SecondFactor: true})
 	res, err := w.tap(a, "", home, passkeytest.Wrong{})
 	w.sameRefusal("off", res, err, "off")
-	if _, _, err := w.p.BeginAddPasskey(s); code(err) != protocol.CodeConflict {
+	if _, _, err := w.p.BeginAddPasskey(w.d.Snapshot().Session(s.ID)); code(err) != protocol.CodeConflict {
 		t.Error("one can be added:", err)
 	}
 	if err := w.d.RemoveSecondFactor(t.Context(), w.person(), ""); code(err) != protocol.CodeConflict {
