@@ -65,7 +65,7 @@ func TestPasskeyInABrowserIsACookie(t *testing.T) {
 	if got.status != 200 || strings.Contains(got.body, "fls_") || c.Name != "__Host-fairlead" || !c.Secure || !c.HttpOnly {
 		t.Fatalf("%d %s %v", got.status, got.body, c)
 	}
-	page := browser(c.Value, "https://example.com")
+	page := browser(c.Value, "https://relay.example")
 	var begin client.Ceremony
 	must(t, json.Unmarshal([]byte(g.ask("POST", "/account/confirm/passkey/begin", "", "{}", page).body), &begin))
 	got = g.ask("POST", "/account/confirm", "", g.text(client.Confirm{Ceremony: begin.Ceremony, Credential: a.Get(t, begin.Options, passkeytest.Wrong{})}), page)
