@@ -216,6 +216,9 @@ func (p *People) AddPasskey(ctx context.Context, s *directory.Session, ceremony,
 	if err != nil {
 		return nil, nil, none, err
 	}
+	if _, err := directory.PasskeyLabel(label); err != nil {
+		return nil, nil, none, err // the ceremony stays open: the authenticator has its key by now
+	}
 	open, err := c.Take(passkey.Register, ceremony, s.ID)
 	var made passkey.Credential
 	if err == nil {

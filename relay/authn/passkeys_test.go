@@ -438,13 +438,39 @@ func TestNobodyHasMoreThanTenPasskeys(t *testing.T) {
 	must(t, err)
 	last, lastOpts, err := w.p.BeginAddPasskey(s)
 	must(t, err)
-	_, _, _, err = w.p.AddPasskey(t.Context(), s, last, " ", answer(t, a.Create(t, lastOpts, passkeytest.Wrong{})))
+	made := answer(t, a.Create(t, lastOpts, passkeytest.Wrong{}))
+	_, _, _, err = w.p.AddPasskey(t.Context(), s, last, " ", made)
 	if code(err) != protocol.CodeInvalid {
 		t.Error("without a label:", err)
+	}
+	if len(w.person().Passkeys) != directory.MaxPasskeys-1 {
+		t.Error("one without a label is there")
 	}
 	_, s, _, err = w.p.AddPasskey(t.Context(), s, early, "the tenth", answer(t, a.Create(t, opts, passkeytest.Wrong{})))
 	must(t, err)
 	if _, _, err := w.p.BeginAddPasskey(s); code(err) != protocol.CodeConflict || len(w.person().Passkeys) != directory.MaxPasskeys {
 		t.Error(err)
+	}
+}
+
+// A session that was stolen is not made fresh by a password that was stolen, too.
+func TestANewPasswordIsNoProofForWhoHasMore(t *testing.T) {
+	w := keyed(t)
+	a := passkeytest.New(relayOrigin)
+	s, err := w.add(w.in1(""), a, passkeytest.Wrong{})
+	must(t, err)
+	before := s.Confirmed
+	s, _, err = w.p.ChangePassword(t.Context(), s, home, secret.FromString(goodPassword), secret.FromString("another kettle of fine fish"))
+	must(t, err)
+	if !s.Confirmed.Equal(before) || !s.ByPasskey {
+		t.Error("the session was confirmed by a password:", before, s.Confirmed)
+	}
+	w.invite("bert")
+	res, err := w.try("bert", goodPassword, "", home)
+	must(t, err)
+	n, _, err := w.p.ChangePassword(t.Context(), res.Session, home, secret.FromString(goodPassword), secret.FromString("another kettle of fine fish"))
+	must(t, err)
+	if !n.Confirmed.After(res.Session.Confirmed) {
+		t.Error("who has nothing else proved it by the password")
 	}
 }

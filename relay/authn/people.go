@@ -309,7 +309,10 @@ func (p *People) ChangePassword(ctx context.Context, s *directory.Session, sourc
 	if err := p.dir.SetPassword(ctx, s.Person, was, verifier, s.ID); err != nil {
 		return nil, secret.Bytes{}, err
 	}
-	return p.dir.RotateSession(ctx, s, s.ByCode)
+	if s.Person.SecondFactor.IsZero() && !s.Person.HoldsPasskey() {
+		return p.dir.RotateSession(ctx, s, s.ByCode)
+	}
+	return p.dir.RenewSession(ctx, s) // the password alone is no fresh proof
 }
 
 // Confirm makes a session fresh for dangerous acts: by a code, or by the password for who has neither a second factor nor a passkey. The old text counts

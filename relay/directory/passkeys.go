@@ -222,8 +222,8 @@ func (s *Session) Fresh(now time.Time) bool {
 		(s.ByCode || s.ByPasskey || s.Person.SecondFactor.IsZero() && !s.Person.HoldsPasskey())
 }
 
-// passkeyLabel takes what a person calls a passkey.
-func passkeyLabel(s string) (string, error) {
+// PasskeyLabel takes what a person calls a passkey (invalid).
+func PasskeyLabel(s string) (string, error) {
 	s = strings.TrimSpace(s)
 	if s == "" || len(s) > MaxLabel || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 }) {
 		return "", invalid("/label: not usable", fmt.Sprintf("give 1 to %d bytes without control characters, as \"laptop\"", MaxLabel))
@@ -255,7 +255,7 @@ func (d *Directory) AddPasskey(ctx context.Context, s *Session, label string, c 
 	if err := d.MayAddPasskey(s); err != nil {
 		return nil, nil, none, err
 	}
-	label, err := passkeyLabel(label)
+	label, err := PasskeyLabel(label)
 	if err != nil {
 		return nil, nil, none, err
 	}
@@ -387,6 +387,13 @@ type PasskeySession struct {
 	NewSession // without what concerns passwords and codes
 	Passkey    *Passkey
 	Used       passkey.Used
+}
+
+// RenewSession gives a session a new text and leaves it as fresh as it was.
+func (d *Directory) RenewSession(ctx context.Context, s *Session) (*Session, secret.Bytes, error) {
+	b := s.body(s.ByCode)
+	b.Confirmed = toMs(s.Confirmed)
+	return d.putSession(ctx, s.Workspace, b, func(tx *store.Tx) error { return as(tx.DeleteSession(s.Workspace, s.ID), noSession(), nil) })
 }
 
 // BeginPasskeySession begins a session by a passkey (ErrCode), in one step with the passkey's counter.
