@@ -21,6 +21,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/dispatch"
 	"github.com/fairleadhq/fairlead/relay/gateway"
+	"github.com/fairleadhq/fairlead/relay/passkey"
 	"github.com/fairleadhq/fairlead/relay/vault"
 )
 
@@ -157,6 +158,14 @@ type SignIn struct {
 	// LeakedPasswords is a file of SHA-1 hashes of passwords that nobody may choose, ascending, one a line; "" for none beside the
 	// commonest, which the program knows. A relative path is taken from relay.yaml's folder.
 	LeakedPasswords string `yaml:"leaked_passwords"`
+	// Passkeys lets people sign in by passkeys; nil: nobody can.
+	Passkeys *Passkeys `yaml:"passkeys"`
+}
+
+// Passkeys says who the relay is to browsers and authenticators.
+type Passkeys struct {
+	ID      string   `yaml:"id"`      // the host that passkeys belong to, for good
+	Origins []string `yaml:"origins"` // of the relay's pages, exactly
 }
 
 // Log is the program's own log.
@@ -316,6 +325,11 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 	c.Mail.validate(fault)
 	if c.Mail.Server != "" && !c.API.Pages {
 		fault("mail.server", "sends links to the account pages, which api.pages turns off", "leave api.pages out, or mail")
+	}
+	if k := c.SignIn.Passkeys; k != nil {
+		if field, msg, want := passkey.Check(k.ID, k.Origins); field != "" {
+			fault("sign_in.passkeys."+field, msg, want)
+		}
 	}
 	limits := func(path string, b Budget) { // a quota is good as any number is; the decoder takes none below 0
 		if field, want := b.limits().Check(); field != "" {

@@ -42,6 +42,7 @@ func TestRelaySamplesLoad(t *testing.T) {
 			d := DefaultConfig()
 			// The samples show the defaults, but for the file of the log: whoever copies one changes nothing else by it.
 			c.Log.File = ""
+			c.SignIn.Passkeys = nil // they are bound to a name, which no default knows
 			if c.Listen != d.Listen || c.Congestion != d.Congestion || c.Health != d.Health || c.Agents != d.Agents || c.Audit != d.Audit || c.SignIn != d.SignIn || c.Mail != d.Mail || c.Log != d.Log {
 				t.Errorf("got %+v, the defaults are %+v", c, d)
 			}
@@ -138,6 +139,13 @@ func TestBadRelayYAMLIsToldWhere(t *testing.T) {
 		{"a mail authority that is not there", good + "mail: {server: \"mail.example.com:25\", from: f@example.com, link: \"https://a\", ca_file: gone.pem}\n", 3, "mail.ca_file", "PEM file"},
 		{"no e-mail at all", good + "mail: {per_workspace: 0}\n", 3, "mail.per_workspace", "1 to 10000"},
 		{"too much e-mail", good + "mail: {per_recipient: 10001}\n", 3, "mail.per_recipient", "1 to 10000"},
+		{"passkeys of an address", good + "sign_in: {passkeys: {id: 192.0.2.1, origins: [\"https://192.0.2.1\"]}}\n", 3, "sign_in.passkeys.id", "relay.example.com"},
+		{"passkeys of a URL", good + "sign_in: {passkeys: {id: \"https://relay.example.com\", origins: [\"https://relay.example.com\"]}}\n", 3, "sign_in.passkeys.id", "no scheme"},
+		{"passkeys without origins", good + "sign_in: {passkeys: {id: relay.example.com}}\n", 3, "sign_in.passkeys.origins", "https://relay.example.com"},
+		{"passkeys in the clear", good + "sign_in: {passkeys: {id: relay.example.com, origins: [\"http://relay.example.com\"]}}\n", 3, "sign_in.passkeys.origins[0]", "https://HOST"},
+		{"passkeys of a path", good + "sign_in: {passkeys: {id: relay.example.com, origins: [\"https://relay.example.com/\"]}}\n", 3, "sign_in.passkeys.origins[0]", "no path"},
+		{"passkeys of another host", good + "sign_in: {passkeys: {id: relay.example.com, origins: [\"https://relay.example.com\", \"https://evilrelay.example.com\"]}}\n", 3, "sign_in.passkeys.origins[1]", "below it"},
+		{"passkeys twice", good + "sign_in: {passkeys: {id: relay.example.com, origins: [\"https://relay.example.com\", \"https://relay.example.com\"]}}\n", 3, "sign_in.passkeys.origins[1]", "once"},
 		{"old TLS", good + "api: {min_tls: \"1.1\"}\n", 3, "api.min_tls", `"1.2" or "1.3"`},
 		{"TLS that is no text", good + "api: {min_tls: 1.2}\n", 3, "api.min_tls", ""},
 		{"old HTTP", good + "api: {min_http: \"0.9\"}\n", 3, "api.min_http", `"1.0" or "1.1"`},

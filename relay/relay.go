@@ -34,6 +34,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/hub"
 	"github.com/fairleadhq/fairlead/relay/mail"
 	"github.com/fairleadhq/fairlead/relay/pages"
+	"github.com/fairleadhq/fairlead/relay/passkey"
 	"github.com/fairleadhq/fairlead/relay/password"
 )
 
@@ -142,7 +143,13 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	signIn, err := authn.NewPeople(dir, authn.DefaultPeopleConfig())
+	peopleConf := authn.DefaultPeopleConfig()
+	if k := o.Config.SignIn.Passkeys; k != nil {
+		if peopleConf.Passkeys, err = passkey.New(passkey.DefaultConfig(k.ID, k.Origins)); err != nil {
+			return nil, err
+		}
+	}
+	signIn, err := authn.NewPeople(dir, peopleConf)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +174,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		conf.Tunnel = r.serveWebSocket
 	}
 	if o.Config.API.Pages {
-		if conf.Pages, err = pages.New(); err != nil {
+		if conf.Pages, err = pages.New(pages.Config{Passkeys: o.Config.SignIn.Passkeys != nil}); err != nil {
 			return nil, err
 		}
 	}
@@ -524,5 +531,8 @@ func (r *Relay) enforce(ctx context.Context) {
 func directoryConfig(c Config, log *slog.Logger) directory.Config {
 	d := directory.DefaultConfig(c.Data)
 	d.KEKFile, d.KEKEnv, d.Logger, d.PasswordRounds = c.KEK.File, c.KEK.Env, log, c.SignIn.PasswordRounds
+	if c.SignIn.Passkeys != nil {
+		d.PasskeyID = c.SignIn.Passkeys.ID
+	}
 	return d
 }

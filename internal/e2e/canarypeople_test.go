@@ -12,6 +12,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/passkey/passkeytest"
 	"github.com/fairleadhq/fairlead/relay/totp"
 )
 
@@ -83,6 +84,28 @@ func canaryPeople(t *testing.T, i *installation, c *canaries, must, refused func
 	}
 	in("anna", pass, wrong)
 	anna = as(in("anna", pass, codes.Codes[0]))
+	k := passkeytest.New("https://localhost:8443")
+	begun, err := anna.BeginAddPasskey(ctx)
+	must("a passkey", err)
+	label := c.text("label of a passkey", " <")
+	_, err = anna.AddPasskey(ctx, client.NewPasskey{Ceremony: wrong, Label: label, Credential: map[string]any{"id": wrong}})
+	refused("a passkey of another ceremony", err)
+	added, err := anna.AddPasskey(ctx, client.NewPasskey{Ceremony: begun.Ceremony, Label: label, Credential: k.Create(t, begun.Options, passkeytest.Wrong{})})
+	must("the passkey", err)
+	c.add("credential id", k.Keys[0].ID)
+	c.add("session", []byte(added.Session.Session[4:24]), []byte(added.Session.Session[24:]))
+	anna = as(added.Session.Session)
+	for _, w := range []passkeytest.Wrong{{Signature: true}, {}} {
+		begun, err := nobody.BeginPasskeySignIn(ctx)
+		must("a ceremony", err)
+		s, err := nobody.SignInByPasskey(ctx, client.PasskeySignIn{Ceremony: begun.Ceremony, Credential: k.Get(t, begun.Options, w)})
+		if w.Signature {
+			refused("a wrong signature", err)
+			continue
+		}
+		must("a sign-in by a passkey", err)
+		c.add("session", []byte(s.Session[4:24]), []byte(s.Session[24:]))
+	}
 	_, err = anna.ChangePassword(ctx, client.ChangePassword{Password: wrong, NewPassword: wrong})
 	refused("a change by a wrong password", err)
 	_, err = anna.Confirm(ctx, client.Confirm{Code: wrong})

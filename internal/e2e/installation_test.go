@@ -57,7 +57,7 @@ func install(t *testing.T, yaml string) *installation {
 		t.Fatal(err)
 	}
 	i.adminToken = strings.TrimSpace(string(token))
-	i.appendTo("relay/relay.yaml", "log: {level: debug}\n")
+	i.appendTo("relay/relay.yaml", "log: {level: debug}\nsign_in: {passkeys: {id: localhost, origins: [\"https://localhost:8443\"]}}\n")
 	i.env = []string{"HOME=" + i.dir, "FAIRLEAD_RELAY=" + i.address, "FAIRLEAD_TOKEN_FILE=" + i.tokenFile, "FAIRLEAD_CA=" + i.path("relay/ca.pem")}
 	c, err := client.New(client.Config{Relay: i.address, Token: secret.FromString(i.adminToken), CAFile: i.path("relay/ca.pem")})
 	if err != nil {

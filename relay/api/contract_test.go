@@ -20,6 +20,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/api"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/passkey/passkeytest"
 )
 
 // document loads what the API says of itself.
@@ -320,6 +321,26 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	do("DELETE /account/tokens/{id}", "/account/tokens/"+id, "", 204)
 	do("DELETE /account/tokens/{id}", "/account/tokens/gone", "", 404)
 	do("DELETE "+ws+"/sessions/{id}", own+"/sessions/gone", "", 404)
+	do("POST /account/confirm/passkey/begin", "/account/confirm/passkey/begin", "", 409)
+	do("POST /account/passkeys/begin", "/account/passkeys/begin", "{}", 200)
+	body, tapper := g.newPasskey(as, passkeytest.Wrong{})
+	var added client.AddedPasskey
+	must(t, json.Unmarshal([]byte(do("POST /account/passkeys", "/account/passkeys", body, 201).body), &added))
+	as = added.Session.Session
+	do("POST /account/passkeys", "/account/passkeys", body, 403)
+	do("GET /account/passkeys", "/account/passkeys", "", 200)
+	do("POST /account/confirm/passkey/begin", "/account/confirm/passkey/begin", "", 200)
+	do("POST /account/confirm", "/account/confirm", `{"password":"`+goodPassword+`"}`, 400)
+	var confirmed client.SignedIn
+	must(t, json.Unmarshal([]byte(do("POST /account/confirm", "/account/confirm", g.confirmation(as, tapper, passkeytest.Wrong{}), 200).body), &confirmed))
+	as = ""
+	do("POST /sign-in/passkey/begin", "/sign-in/passkey/begin", "{}", 200)
+	do("POST /sign-in/passkey", "/sign-in/passkey", g.tap(tapper, "", passkeytest.Wrong{}), 200)
+	do("POST /sign-in/passkey", "/sign-in/passkey", `{"ceremony":"x","credential":{}}`, 401)
+	do("POST /sign-in/passkey", "/sign-in/passkey", `{"ceremony":"x"}`, 400)
+	as = confirmed.Session
+	do("DELETE /account/passkeys/{id}", "/account/passkeys/gone", "", 404)
+	do("DELETE /account/passkeys/{id}", "/account/passkeys/"+added.ID, "", 204)
 	do("POST /account/recovery-codes", "/account/recovery-codes", "", 409)
 	do("POST /account/second-factor", "/account/second-factor", "", 200)
 	do("PUT /account/second-factor", "/account/second-factor", `{"code":"12345"}`, 403)

@@ -50,7 +50,7 @@ func isSmall(o documented) bool { return o.small() }
 // proves: it takes a password or a code, and counts those that fail.
 func proves(o documented) bool {
 	switch o.Path {
-	case "/sign-in", "/sign-in/first", "/sign-in/hand-over", "/account/confirm", "/account/password":
+	case "/sign-in", "/sign-in/first", "/sign-in/hand-over", "/sign-in/passkey", "/sign-in/passkey/begin", "/account/confirm", "/account/password":
 		return true
 	case "/account/second-factor":
 		return o.Method == http.MethodPut
@@ -90,6 +90,8 @@ func refusals() []refusal {
 		{404, "NotFound", "It is not there, or not yours to see: both look the same.", below("{workspace}"), dispatch.NotFound("workspace")},
 		{404, "NoSession", "There is no such session of yours.", below("/account/sessions/"), protocol.Errorf(protocol.CodeNotFound, "no such session")},
 		{404, "NoOwnToken", "There is no such token of yours.", below("/account/tokens/"), protocol.Errorf(protocol.CodeNotFound, "no such token")},
+		{404, "NoOwnPasskey", "There is no such passkey of yours.", below("/account/passkeys/{"), protocol.Errorf(protocol.CodeNotFound, "no such passkey")},
+		{409, "NoPasskeys", "The relay has no passkeys, or you have none.", below("/passkey"), directory.PasskeysAreOff()},
 		{409, "KeyUnderWay", "There is one already, or a request under the same key is under way or cannot be answered again.", func(o documented) bool { return makes(*o.Operation) },
 			relaySays(protocol.CodeConflict, "idempotency_key", "a request with this idempotency key is under way", "wait for its answer, or send the same again shortly")},
 		{409, "Conflict", "What is there does not let it be done: look, then decide.", func(o documented) bool { return o.changes && !o.data }, protocol.Errorf(protocol.CodeConflict, "it was changed meanwhile")},

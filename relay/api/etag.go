@@ -120,6 +120,16 @@ func things() []thing {
 			}
 			return "", protocol.Errorf(protocol.CodeNotFound, "no such token")
 		}},
+		{"/account/passkeys/{id}", func(s *directory.Snapshot, _ *directory.Workspace, v *visit, param func(string) string) (string, error) {
+			if p := s.Person(v.session.Person.ID); p != nil {
+				for _, k := range p.Passkeys {
+					if k.ID == param("id") {
+						return k.ETag(), nil
+					}
+				}
+			}
+			return "", protocol.Errorf(protocol.CodeNotFound, "no such passkey")
+		}},
 		{"/account", person}, {"/sign-out", person},
 	}
 }

@@ -116,6 +116,8 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 		return ""
 	}
 	theirs, mine := session(other), session(me)
+	_, key, me := g.addPasskey(me)
+	mine = session(me)
 	hers := idOf(g.ask("POST", "/account/tokens", me, `{"name":"laptop"}`))
 	port := freePort(t)
 	agent := g.agent("site")
@@ -165,6 +167,9 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 		{"DELETE " + ws + "/users/{id}/sessions", own + "/users/anna/sessions", "", own + "/users", `"anna"`, owner},
 		{"DELETE " + ws + "/users/{id}", own + "/users/anna", "", own + "/users", `"anna"`, owner},
 		{"DELETE " + ws + "/sessions/{id}", own + "/sessions/" + theirs, "", own + "/sessions", theirs, owner},
+		{"POST /account/passkeys/begin", "/account/passkeys/begin", "{}", "/account", "", me},
+		{"POST /account/confirm/passkey/begin", "/account/confirm/passkey/begin", "{}", "/account", "", me},
+		{"DELETE /account/passkeys/{id}", "/account/passkeys/" + key, "", "/account/passkeys", key, me},
 		{"DELETE /account/sessions", "/account/sessions", "", "/account", "", me},
 		{"POST /account/second-factor", "/account/second-factor", "", "/account", "", me},
 		{"DELETE /account/second-factor", "/account/second-factor", "", "/account", "", me},
@@ -191,7 +196,7 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 	}
 	// These have no success here, yet their conditions.
 	me = g.person("dora", authz.Admin)
-	for _, c := range [][3]string{{"PUT", "/account/second-factor", `{"code":"123456"}`}, {"POST", "/account/recovery-codes", ""}, {"POST", "/account/confirm", `{"password":"` + goodPassword + `"}`},
+	for _, c := range [][3]string{{"PUT", "/account/second-factor", `{"code":"123456"}`}, {"POST", "/account/recovery-codes", ""}, {"POST", "/account/passkeys", `{"ceremony":"x","label":"x","credential":{}}`}, {"POST", "/account/confirm", `{"password":"` + goodPassword + `"}`},
 		{"POST", "/account/password", `{"password":"` + goodPassword + `","new_password":"another fine kettle of fish"}`}, {"POST", "/account/hand-over", handOverBody("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM")}, {"POST", "/sign-out", ""}} {
 		if a := g.ask(c[0], c[1], me, c[2], onlyIf(`"AAAAAAAAAAAAAAAAAAAA"`)); a.status < 400 {
 			t.Errorf("%v: %d %s", c, a.status, a.body)

@@ -14,7 +14,7 @@ import (
 )
 
 // open routes need no action: they are about the caller alone, or about nobody.
-var open = map[string]bool{"POST /sign-in": true /* TestSignInRoutes */, "POST /sign-in/first": true, "POST /sign-in/hand-over": true /* TestHandedOverCodeIsRefused */, "GET /whoami": true, "GET /openapi.json": true, "GET /tunnel": true /* guarded by the handshake inside: relay.TestWebSocketRouteIsGuardedByTheHandshakeInside */}
+var open = map[string]bool{"POST /sign-in": true /* TestSignInRoutes */, "POST /sign-in/first": true, "POST /sign-in/hand-over": true /* TestHandedOverCodeIsRefused */, "POST /sign-in/passkey": true /* TestPasskey… */, "POST /sign-in/passkey/begin": true, "GET /whoami": true, "GET /openapi.json": true, "GET /tunnel": true /* guarded by the handshake inside: relay.TestWebSocketRouteIsGuardedByTheHandshakeInside */}
 
 // own are the routes of a person's own account, which want a session.
 func own(r api.Route) bool {

@@ -221,10 +221,14 @@ func (a *API) userRoutes() {
 		}
 		return a.cfg.Directory.RemoveUser(ctx, v.workspace.ID, p.ID)
 	})
-	on("DELETE", "/second-factor", "Take the user's second factor away, for who lost it; all sessions end", func(ctx context.Context, v *visit, p *directory.Principal) error {
+	on("DELETE", "/second-factor", "Take the user's second factor and passkeys away, for who lost them; all sessions end", func(ctx context.Context, v *visit, p *directory.Principal) error {
 		err := a.cfg.Directory.ResetSecondFactor(ctx, v.by(), v.workspace.ID, p.ID)
-		if q := v.workspace.PersonOf(p.ID); err == nil && !q.SecondFactor.IsZero() {
+		q := v.workspace.PersonOf(p.ID)
+		if err == nil && !q.SecondFactor.IsZero() {
 			a.notify(q.Email, mail.FactorRemoved, q.Home, v.workspace.Name, p.Name)
+		}
+		if err == nil && len(q.Passkeys) > 0 {
+			a.notify(q.Email, mail.PasskeyRemoved, q.Home, v.workspace.Name, p.Name)
 		}
 		return err
 	})
@@ -256,7 +260,7 @@ func (a *API) userRoutes() {
 	})
 	route(a, "PUT", ws+"/sign-in-policy", authz.SignInManage, "Replace it; sessions that it does not admit end at once", 200, func(ctx context.Context, v *visit, i *in[client.SignInPolicy]) (*out[client.SignInPolicy], error) {
 		b := i.Body
-		s := directory.SignIn{Policy: password.Policy{MinLength: b.MinLength, Classes: b.Classes, MaxAgeDays: b.MaxAgeDays, History: b.History}, SecondFactor: b.SecondFactor,
+		s := directory.SignIn{Policy: password.Policy{MinLength: b.MinLength, Classes: b.Classes, MaxAgeDays: b.MaxAgeDays, History: b.History}, SecondFactor: b.SecondFactor, Passkeys: b.Passkeys,
 			Idle: seconds(b.IdleSeconds), Absolute: seconds(b.AbsoluteSeconds), StepUp: seconds(b.StepUpSeconds), PersonalTokens: seconds(b.PersonalTokenSeconds)}
 		if err := a.cfg.Directory.SetSignIn(ctx, v.workspace.ID, s); err != nil {
 			return nil, err
@@ -285,13 +289,13 @@ func (a *API) recordElsewhere(ctx context.Context, v *visit, principal string) e
 // policy tells what is in force, with the defaults filled in.
 func policy(w *directory.Workspace) client.SignInPolicy {
 	s := w.SignIn.InForce()
-	return client.SignInPolicy{SecondFactor: s.SecondFactor, MinLength: s.MinLength, Classes: s.Classes, MaxAgeDays: s.MaxAgeDays, History: s.History,
+	return client.SignInPolicy{SecondFactor: s.SecondFactor, Passkeys: s.Passkeys, MinLength: s.MinLength, Classes: s.Classes, MaxAgeDays: s.MaxAgeDays, History: s.History,
 		IdleSeconds: int64(s.Idle / time.Second), AbsoluteSeconds: int64(s.Absolute / time.Second), StepUpSeconds: int64(s.StepUp / time.Second), PersonalTokenSeconds: int64(s.PersonalTokens / time.Second), ETag: w.SignInETag()}
 }
 
 func (a *API) user(w *directory.Workspace, p *directory.Principal) client.User {
 	q := w.PersonOf(p.ID)
-	u := client.User{ID: p.ID, Name: p.Name, Disabled: p.Disabled, HomeHere: q.Home == w.ID, PasswordSet: !q.PasswordSet.IsZero(), SecondFactor: !q.SecondFactor.IsZero(),
+	u := client.User{ID: p.ID, Name: p.Name, Disabled: p.Disabled, HomeHere: q.Home == w.ID, PasswordSet: !q.PasswordSet.IsZero(), SecondFactor: !q.SecondFactor.IsZero(), Passkeys: len(q.Passkeys),
 		CreatedAt: p.Created, Roles: []string{}, Email: mail.Mask(addressFor(w, q)), Mail: a.mailState(w, q), ETag: w.UserETag(p)}
 	for _, r := range p.Principal.Roles() {
 		u.Roles = append(u.Roles, string(r))

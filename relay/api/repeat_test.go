@@ -14,6 +14,7 @@ import (
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/directory"
+	"github.com/fairleadhq/fairlead/relay/passkey/passkeytest"
 	"github.com/fairleadhq/fairlead/relay/store"
 )
 
@@ -43,15 +44,18 @@ func TestEveryCreationIsDoneOnceUnderItsKey(t *testing.T) {
 		"/users": `{"name":"anna","roles":["analyst"]}`, "/users/anna/code": `{"expires_in_seconds":600}`,
 		"/projects": `{"name":"sales"}`, "/projects/sales/folders": `{"path":"reports"}`,
 		"/service-accounts": `{"name":"nightly"}`, "/domains": `{"name":"sales.apps.example"}`, "/account/tokens": `{"name":"laptop"}`}
-	secrets := map[string]string{"/join-tokens": "token", "/tokens": "token", "/users": "code", "/users/anna/code": "code", "/account/tokens": "token"}
+	secrets := map[string]string{"/join-tokens": "token", "/tokens": "token", "/users": "code", "/users/anna/code": "code", "/account/tokens": "token", "/account/passkeys": "session"}
 	must(t, g.dir.SetSignIn(t.Context(), "default", directory.SignIn{PersonalTokens: time.Hour}))
 	me := g.person("bertha", authz.Owner)
 	doc := document(t, g)
 	done := map[string]bool{}
-	for _, path := range []string{"/groups", "/join-tokens", "/connections", "/tokens", "/roles", "/teams", "/grants", "/users", "/users/anna/code", "/projects", "/projects/sales/folders", "/service-accounts", "/domains", "/account/tokens"} {
+	for _, path := range []string{"/groups", "/join-tokens", "/connections", "/tokens", "/roles", "/teams", "/grants", "/users", "/users/anna/code", "/projects", "/projects/sales/folders", "/service-accounts", "/domains", "/account/tokens", "/account/passkeys"} {
 		own, owner, route := own, owner, "/workspaces/{workspace}"
 		if strings.HasPrefix(path, "/account") {
 			own, owner, route = "", me, ""
+			if path == "/account/passkeys" {
+				bodies[path], _ = g.newPasskey(me, passkeytest.Wrong{})
+			}
 		}
 		key := under(`"key of ` + path[1:2] + strings.ReplaceAll(path[2:], "/", "-") + `"`)
 		if a := g.ask("POST", own+path, owner, bodies[path], key); a.status != http.StatusBadRequest { // blanks in it
@@ -70,6 +74,10 @@ func TestEveryCreationIsDoneOnceUnderItsKey(t *testing.T) {
 		}
 		var made map[string]any
 		must(t, json.Unmarshal([]byte(first.body), &made))
+		if path == "/account/passkeys" { // the session has a new text by it
+			s := made["session"].(map[string]any)["session"]
+			made["session"], owner = s, s.(string)
+		}
 		before := g.count()
 		again := g.ask("POST", own+path, owner, bodies[path], key)
 		if member := secrets[path]; member == "" {

@@ -65,6 +65,7 @@ func newRig(t testing.TB, proxies ...string) *rig {
 	ctx := context.Background()
 	state := t.TempDir()
 	dc := directory.DefaultConfig(state)
+	dc.PasskeyID = passkeyID
 	first, err := directory.Init(ctx, directory.InitConfig{Config: dc, Relay: directory.Relay{Name: "relay", Addresses: []string{"localhost:1"}},
 		Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
 	must(t, err)
@@ -107,7 +108,7 @@ func newRig(t testing.TB, proxies ...string) *rig {
 	}
 	who, err := authn.New(authn.DefaultConfig())
 	must(t, err)
-	g.people, err = authn.NewPeople(g.dir, peopleConfig())
+	g.people, err = authn.NewPeople(g.dir, withPasskeys(t, peopleConfig()))
 	must(t, err)
 	h := hub.New(hub.Config{})
 	g.hub, g.logs = h, logs

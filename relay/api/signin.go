@@ -68,10 +68,12 @@ func needs(what string) *protocol.Error {
 		directory.NeedsCode:         "the session began without a code of your second factor",
 		directory.NeedsSecondFactor: "the workspace demands a second factor, and you have none",
 		directory.NeedsPassword:     "your password has expired",
+		directory.NeedsPasskey:      "a passkey is wanted: show one that you have, or add one if you have none",
 	}[what], Hint: map[string]string{
 		directory.NeedsCode:         "sign in again: fairlead login --user",
 		directory.NeedsSecondFactor: "fairlead second-factor add",
 		directory.NeedsPassword:     "fairlead password",
+		directory.NeedsPasskey:      "in a browser: the relay's page /account",
 	}[what]}
 }
 
@@ -243,7 +245,7 @@ func (a *API) signInRoutes() {
 	})
 	account(a, "GET", "/account", "", false, "What a person sees of itself", 200, func(_ context.Context, v *visit, _ *none) (*out[client.Account], error) {
 		p, now := v.session.Person, time.Now()
-		o := client.Account{Person: p.ID, User: v.principal.Name, Workspace: v.workspace.Name, PasswordSetAt: p.PasswordSet, RecoveryCodes: p.Recovery, Needs: v.session.Needs(now), Fresh: v.session.Fresh(now), ETag: p.ETag()}
+		o := client.Account{Person: p.ID, User: v.principal.Name, Workspace: v.workspace.Name, PasswordSetAt: p.PasswordSet, RecoveryCodes: p.Recovery, Passkeys: len(p.Passkeys), Needs: v.session.Needs(now), Fresh: v.session.Fresh(now), ETag: p.ETag()}
 		if !p.SecondFactor.IsZero() {
 			o.SecondFactorSince = &p.SecondFactor
 		}
@@ -258,6 +260,9 @@ func (a *API) signInRoutes() {
 		return &out[client.SignedIn]{v.signedIn(t, text, v.cookie)}, nil
 	})
 	account(a, "POST", "/account/confirm", audit.KindConfirm, false, "Prove again that it is you, before a dangerous act; the session has a new text", 200, func(ctx context.Context, v *visit, i *struct{ Body client.Confirm }) (*out[client.SignedIn], error) {
+		if i.Body.Ceremony != "" {
+			return a.confirmPasskey(ctx, v, i.Body)
+		}
 		t, text, err := a.cfg.People.Confirm(ctx, v.session, v.source, secret.FromString(i.Body.Password), i.Body.Code)
 		if err != nil {
 			return nil, err
@@ -265,6 +270,7 @@ func (a *API) signInRoutes() {
 		return &out[client.SignedIn]{v.signedIn(t, text, v.cookie)}, nil
 	})
 	a.factorRoutes()
+	a.passkeyRoutes()
 	a.ownTokenRoutes()
 	account(a, "GET", "/account/sessions", "", false, "The person's own sessions, in all workspaces", 200, func(_ context.Context, v *visit, _ *none) (*out[client.List[client.Session]], error) {
 		return &out[client.List[client.Session]]{sessions(v, v.snap.SessionsOf(v.session.Person))}, nil
@@ -287,18 +293,23 @@ func (a *API) signIn(ctx context.Context, v *visit, i *struct{ Body client.SignI
 	}
 	res, err := a.cfg.People.SignIn(ctx, authn.SignIn{Workspace: b.Workspace, User: b.User, Password: secret.FromString(b.Password), Code: b.Code, Source: v.source, Agent: v.agent,
 		Idle: seconds(b.IdleSeconds), Life: seconds(b.LifeSeconds)})
+	method := "password"
+	if err == nil && res.Session.ByCode {
+		method = "password and code"
+	}
+	return a.signedInBy(ctx, v, res, err, method, b.Cookie)
+}
+
+// signedInBy records what came of a sign-in by a method, and gives the session away if one began.
+func (a *API) signedInBy(ctx context.Context, v *visit, res authn.Result, err error, method string, cookie bool) (*out[client.SignedIn], error) {
 	if err != nil {
 		if res.Reason != "" {
 			a.refusedSignIn(ctx, v, res, err)
 		}
 		return nil, err
 	}
-	method := "password"
-	if res.Session.ByCode {
-		method = "password and code"
-	}
 	if err := a.began(ctx, v, res, map[string]string{"id": res.Session.ID, "method": method}); err != nil {
 		return nil, err
 	}
-	return &out[client.SignedIn]{v.signedIn(res.Session, res.Text, b.Cookie)}, nil
+	return &out[client.SignedIn]{v.signedIn(res.Session, res.Text, cookie)}, nil
 }

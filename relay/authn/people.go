@@ -12,6 +12,7 @@ import (
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/directory"
+	"github.com/fairleadhq/fairlead/relay/passkey"
 	"github.com/fairleadhq/fairlead/relay/password"
 )
 
@@ -22,6 +23,7 @@ type PeopleConfig struct {
 	PerSource int           // turns that one network waits for at a time
 	Attempts  AttemptLimits
 	HandOver  HandOverLimits
+	Passkeys  *passkey.Ceremonies // nil: there are none
 }
 
 // DefaultPeopleConfig gives 2 at a time, 10 s, 4, DefaultAttemptLimits and DefaultHandOverLimits.
@@ -309,16 +311,21 @@ func (p *People) ChangePassword(ctx context.Context, s *directory.Session, sourc
 	if err := p.dir.SetPassword(ctx, s.Person, was, verifier, s.ID); err != nil {
 		return nil, secret.Bytes{}, err
 	}
-	return p.dir.RotateSession(ctx, s, s.ByCode)
+	if s.Person.SecondFactor.IsZero() && !s.Person.HoldsPasskey() {
+		return p.dir.RotateSession(ctx, s, s.ByCode)
+	}
+	return p.dir.RenewSession(ctx, s) // the password alone is no fresh proof
 }
 
-// Confirm makes a session fresh for dangerous acts: by a code, or by the password for who has no second factor. The old text counts
+// Confirm makes a session fresh for dangerous acts: by a code, or by the password for who has neither a second factor nor a passkey. The old text counts
 // no more.
 func (p *People) Confirm(ctx context.Context, s *directory.Session, source netip.Addr, text secret.Bytes, code string) (*directory.Session, secret.Bytes, error) {
 	var verifier string
 	var err error
 	right := func() {}
-	if code = strings.TrimSpace(code); s.Person.SecondFactor.IsZero() {
+	if code = strings.TrimSpace(code); s.Person.SecondFactor.IsZero() && s.Person.HoldsPasskey() {
+		return nil, secret.Bytes{}, wantsPasskey()
+	} else if s.Person.SecondFactor.IsZero() {
 		code = ""
 		if verifier, err = p.prove(ctx, s, source, text); err != nil {
 			return nil, secret.Bytes{}, err

@@ -11,6 +11,7 @@ const (
 	NeedsCode         = "code"          // sign in again, with a code of the second factor
 	NeedsSecondFactor = "second_factor" // the workspace demands one
 	NeedsPassword     = "password"      // it has expired
+	NeedsPasskey      = "passkey"       // show one that you have, or add one if you have none
 )
 
 // Rules of refusals that tell what to send.
@@ -57,6 +58,7 @@ type Account struct {
 	PasswordSetAt     time.Time  `json:"password_set_at"`
 	SecondFactorSince *time.Time `json:"second_factor_since,omitempty"`
 	RecoveryCodes     int        `json:"recovery_codes"` // left
+	Passkeys          int        `json:"passkeys"`
 	Needs             string     `json:"needs,omitempty"`
 	Fresh             bool       `json:"fresh"`          // dangerous acts are possible without another proof
 	ETag              string     `json:"etag,omitempty"` // of its state; what If-Match takes
@@ -68,10 +70,12 @@ type ChangePassword struct {
 	NewPassword string `json:"new_password"`
 }
 
-// Confirm proves again that somebody is there: by a code, or by the password for who has no second factor.
+// Confirm proves again that somebody is there: by a code, by a passkey (after BeginConfirm), or by the password for who has neither.
 type Confirm struct {
-	Password string `json:"password,omitempty"`
-	Code     string `json:"code,omitempty"`
+	Password   string         `json:"password,omitempty"`
+	Code       string         `json:"code,omitempty"`
+	Ceremony   string         `json:"ceremony,omitempty"`
+	Credential map[string]any `json:"credential,omitempty"` // what PublicKeyCredential.toJSON gives
 }
 
 // NewSecondFactor is what an authenticator app wants to know, shown this once.
@@ -116,6 +120,7 @@ type User struct {
 	HomeHere     bool       `json:"home_here"` // this workspace keeps its credentials
 	PasswordSet  bool       `json:"password_set"`
 	SecondFactor bool       `json:"second_factor"`
+	Passkeys     int        `json:"passkeys"`                // how many it has
 	InvitedUntil *time.Time `json:"invited_until,omitempty"` // a one-time code is open
 	Email        string     `json:"email,omitempty"`         // masked
 	Mail         *MailState `json:"mail,omitempty"`          // of the last code; nil where no e-mail can go
@@ -154,14 +159,15 @@ type NewUserCode struct {
 
 // SignInPolicy is what a workspace demands of who signs in; 0 is the default.
 type SignInPolicy struct {
-	SecondFactor    bool  `json:"second_factor,omitempty"`
-	MinLength       int   `json:"min_length,omitempty"`
-	Classes         int   `json:"classes,omitempty"`
-	MaxAgeDays      int   `json:"max_age_days,omitempty"`
-	History         int   `json:"history,omitempty"`
-	IdleSeconds     int64 `json:"idle_seconds,omitempty"`
-	AbsoluteSeconds int64 `json:"absolute_seconds,omitempty"`
-	StepUpSeconds   int64 `json:"step_up_seconds,omitempty"`
+	SecondFactor    bool   `json:"second_factor,omitempty"`
+	Passkeys        string `json:"passkeys,omitempty"` // allowed, required or off
+	MinLength       int    `json:"min_length,omitempty"`
+	Classes         int    `json:"classes,omitempty"`
+	MaxAgeDays      int    `json:"max_age_days,omitempty"`
+	History         int    `json:"history,omitempty"`
+	IdleSeconds     int64  `json:"idle_seconds,omitempty"`
+	AbsoluteSeconds int64  `json:"absolute_seconds,omitempty"`
+	StepUpSeconds   int64  `json:"step_up_seconds,omitempty"`
 	// PersonalTokenSeconds is how old a personal token may get; 0: there are none.
 	PersonalTokenSeconds int64 `json:"personal_token_seconds,omitempty"`
 	// ETag is what the relay's answer named its state by; it is no part of the body.
@@ -170,6 +176,9 @@ type SignInPolicy struct {
 
 // InForce fills the relay's defaults in.
 func (p SignInPolicy) InForce() SignInPolicy {
+	if p.Passkeys == "" {
+		p.Passkeys = "allowed"
+	}
 	if p.MinLength == 0 {
 		if p.MinLength = 15; p.SecondFactor {
 			p.MinLength = 8
@@ -288,7 +297,7 @@ func (c *Client) RemoveUser(ctx context.Context, user string) error {
 	return c.do(ctx, http.MethodDelete, c.ws("users", user), nil, nil, nil)
 }
 
-// ResetSecondFactor takes a user's second factor away, for who lost it.
+// ResetSecondFactor takes a user's second factor and passkeys away, for who lost them.
 func (c *Client) ResetSecondFactor(ctx context.Context, user string) error {
 	return c.do(ctx, http.MethodDelete, c.ws("users", user, "second-factor"), nil, nil, nil)
 }

@@ -67,8 +67,8 @@ func open(v *vault.Vault, p vault.Place, sealed []byte, body any) error {
 
 // build makes the snapshot of a state. Rows that did not change since prev are taken from it, so that a change costs no more
 // decryption than what it changed. A row that does not open is an error: better no new snapshot than one with a hole.
-func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot) (*Snapshot, error) {
-	s, err := begin(ctx, v, st)
+func build(ctx context.Context, v *vault.Vault, rp string, st *store.State, prev *Snapshot) (*Snapshot, error) {
+	s, err := begin(ctx, v, rp, st)
 	if err != nil {
 		return nil, err
 	}
@@ -98,17 +98,18 @@ func build(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot)
 }
 
 // begin makes a snapshot of the workspaces that there are, with nothing in them.
-func begin(ctx context.Context, v *vault.Vault, st *store.State) (*Snapshot, error) {
+func begin(ctx context.Context, v *vault.Vault, rp string, st *store.State) (*Snapshot, error) {
 	in := st.Installation
 	if err := v.LoadKey(ctx, in.ID, "", in.KeyWrapped); err != nil {
 		return nil, err
 	}
 	s := &Snapshot{
-		Generation: st.Generation, Installation: in.ID, Created: fromMs(in.Created),
+		Generation: st.Generation, Installation: in.ID, Created: fromMs(in.Created), rp: rp,
 		byName: map[string]*Workspace{}, byID: map[string]*Workspace{},
 		agents: make(map[string]*Agent, len(st.Agents)), tokens: make(map[[32]byte]*Token, len(st.APITokens)),
 		digest:        func(text string) ([32]byte, error) { return v.Digest("", vault.APIToken, text) },
 		sessionDigest: func(text string) ([32]byte, error) { return v.Digest("", vault.Session, text) },
+		passkeyDigest: func(id string) ([32]byte, error) { return v.Digest("", vault.PasskeyID, id) },
 	}
 	for _, r := range st.Workspaces {
 		if err := v.LoadKey(ctx, in.ID, r.ID, r.KeyWrapped); err != nil {
@@ -130,8 +131,8 @@ func begin(ctx context.Context, v *vault.Vault, st *store.State) (*Snapshot, err
 }
 
 // buildRights is build for a state of LoadRights: it knows who may do what and comes in how, and nothing else.
-func buildRights(ctx context.Context, v *vault.Vault, st *store.State, prev *Snapshot) (*Snapshot, error) {
-	s, err := begin(ctx, v, st)
+func buildRights(ctx context.Context, v *vault.Vault, rp string, st *store.State, prev *Snapshot) (*Snapshot, error) {
+	s, err := begin(ctx, v, rp, st)
 	if err != nil {
 		return nil, err
 	}

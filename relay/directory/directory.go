@@ -30,6 +30,7 @@ type Config struct {
 	Logger     *slog.Logger
 	// PasswordRounds of PBKDF2 for people's passwords: vault.MinRounds or more. One with fewer is made anew when its person signs in.
 	PasswordRounds int
+	PasskeyID      string           // the relying party that passkeys belong to; "": there are no passkeys
 	Quota          Quota            // of each workspace …
 	Quotas         map[string]Quota // … but these, by name
 	Leaked         *password.Leaked // passwords that nobody may choose; nil: none beside the commonest. Whoever gives it closes it.
@@ -199,7 +200,7 @@ func (d *Directory) reload(ctx context.Context, generation int64) error {
 	if err != nil {
 		return fmt.Errorf("read the state: %w", err)
 	}
-	s, err := build(ctx, d.vault, st, d.last)
+	s, err := build(ctx, d.vault, d.conf.PasskeyID, st, d.last)
 	if err != nil {
 		return fmt.Errorf("read the state: %w", err)
 	}

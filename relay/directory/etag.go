@@ -180,14 +180,14 @@ func (w *Workspace) UserETag(p *Principal) string {
 		}
 	}
 	if q := w.people[p.ID]; q != nil {
-		return tag("user", p.ID, p.sealed, p.Disabled, grants, q.PasswordSet, q.SecondFactor, q.InvitedUntil, q.emailSet)
+		return tag("user", p.ID, p.sealed, p.Disabled, grants, q.PasswordSet, q.SecondFactor, q.InvitedUntil, q.emailSet, passkeyTags(q))
 	}
 	return tag("user", p.ID, p.sealed, p.Disabled, grants)
 }
 
 // ETag names the state of a person's own account.
 func (p *Person) ETag() string {
-	return tag("account", p.ID, p.PasswordSet, p.SecondFactor, p.Recovery)
+	return tag("account", p.ID, p.PasswordSet, p.SecondFactor, p.Recovery, passkeyTags(p))
 }
 
 var errBehind = errors.New("the state changed meanwhile")

@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
@@ -44,16 +45,21 @@ func (d *Directory) ProveSecondFactor(ctx context.Context, p *Person, code, but 
 	})
 }
 
-// RemoveSecondFactor takes a person's second factor away, unless a workspace that it belongs to demands one (conflict).
+// RemoveSecondFactor takes a person's second factor away, unless a workspace that it belongs to demands one and the person has no
+// passkey in its place (conflict).
 func (d *Directory) RemoveSecondFactor(ctx context.Context, p *Person, but string) error {
-	for _, w := range d.Snapshot().workspaces {
-		for _, q := range w.people {
-			if q.ID == p.ID && w.SignIn.SecondFactor {
-				return &protocol.Error{Code: protocol.CodeConflict, Message: "a workspace that you belong to demands a second factor", Hint: "put another in its place: fairlead second-factor add"}
-			}
+	return d.judgedIn(ctx, p.Home, func(tx *store.Tx, s *Snapshot, _ *Workspace) error {
+		is := s.people[p.ID]
+		if is == nil {
+			return noUser()
 		}
-	}
-	return d.dropFactor(ctx, p, but)
+		left := *is
+		left.SecondFactor = time.Time{}
+		if err := s.spares(is, &left); err != nil {
+			return err
+		}
+		return d.editPerson(tx, p.ID, func(tx *store.Tx, b *personBody) error { return d.dropFactor(tx, b, but) })
+	})
 }
 
 // NewRecoveryCodes replaces a person's recovery codes.

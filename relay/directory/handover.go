@@ -38,6 +38,6 @@ func (d *Directory) HandOverSession(ctx context.Context, from *Session, h HandOv
 	if h.Idle > 0 && (idle == 0 || h.Idle < idle) {
 		idle = h.Idle
 	}
-	b := sessionBody{Principal: from.Principal.ID, Created: toMs(at), Expires: toMs(ends), Confirmed: toMs(from.Confirmed), ByCode: from.ByCode, Idle: idle, Source: h.Source.String(), Agent: h.Agent}
+	b := sessionBody{Principal: from.Principal.ID, Created: toMs(at), Expires: toMs(ends), Confirmed: toMs(from.Confirmed), ByCode: from.ByCode, ByPasskey: from.ByPasskey, Idle: idle, Source: h.Source.String(), Agent: h.Agent}
 	return d.putSession(ctx, from.Workspace, b, func(tx *store.Tx) error { return as(tx.HasSession(from.Workspace, from.ID), noSession(), nil) })
 }

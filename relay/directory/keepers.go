@@ -26,7 +26,7 @@ func (d *Directory) guarded(ctx context.Context, workspace string, f func(tx *st
 		if err != nil {
 			return err
 		}
-		after, err := buildRights(ctx, d.vault, st, before)
+		after, err := buildRights(ctx, d.vault, d.conf.PasskeyID, st, before)
 		if err != nil {
 			return err
 		}

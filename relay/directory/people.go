@@ -39,6 +39,7 @@ type Person struct {
 	Recovery     int       // recovery codes left
 	InvitedUntil time.Time // until when a one-time code is open; zero: none
 	Email        string    // "": none is known
+	Passkeys     []*Passkey
 
 	known    [][]byte // keyed digests of networks that it signed in from
 	emailSet int64
@@ -347,7 +348,7 @@ func (d *Directory) RemoveUser(ctx context.Context, workspace, principal string)
 	return d.guarded(ctx, w.ID, func(tx *store.Tx, _ *Workspace) error { return as(tx.DeleteUser(w.ID, principal), noUser(), nil) })
 }
 
-// ResetSecondFactor takes a user's second factor away, for who lost it, and ends all sessions. by may not hold less than the user
+// ResetSecondFactor takes a user's second factor and passkeys away, for who lost them, and ends all sessions. by may not hold less than the user
 // (denied).
 func (d *Directory) ResetSecondFactor(ctx context.Context, by By, workspace, principal string) error {
 	w, p, err := d.atHome(workspace, principal)
@@ -357,15 +358,18 @@ func (d *Directory) ResetSecondFactor(ctx context.Context, by By, workspace, pri
 	if err != nil {
 		return err
 	}
-	return d.dropFactor(ctx, p, "")
+	return d.changePerson(ctx, p.ID, func(tx *store.Tx, b *personBody) error {
+		if err := tx.DeletePasskeysOf(p.ID); err != nil {
+			return err
+		}
+		return d.dropFactor(tx, b, "")
+	})
 }
 
-func (d *Directory) dropFactor(ctx context.Context, p *Person, but string) error {
-	return d.changePerson(ctx, p.ID, func(tx *store.Tx, b *personBody) error {
-		b.Secret, b.SecondFactor, b.Recovery, b.Next, b.NextUntil = nil, 0, nil, nil, 0 // the step stays: an old code never counts again
-		_, err := tx.DeleteSessionsOf(p.ID, but)
-		return err
-	})
+func (d *Directory) dropFactor(tx *store.Tx, b *personBody, but string) error {
+	b.Secret, b.SecondFactor, b.Recovery, b.Next, b.NextUntil = nil, 0, nil, nil, 0 // the step stays: an old code never counts again
+	_, err := tx.DeleteSessionsOf(b.ID, but)
+	return err
 }
 
 // changePerson changes a person's body in a transaction of its own.

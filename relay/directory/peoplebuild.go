@@ -22,10 +22,14 @@ func (s *Snapshot) addPeople(v *vault.Vault, st *store.State, prev *Snapshot) er
 			return fmt.Errorf("sign-in policy of %s: %w", r.Workspace, err)
 		}
 	}
+	keys, err := s.addPasskeys(v, st, prev)
+	if err != nil {
+		return err
+	}
 	people := make(map[string]*Person, len(st.People))
 	for _, r := range st.People {
 		if prev != nil && prev.people[r.ID] != nil && bytes.Equal(prev.people[r.ID].sealed, r.Sealed) {
-			people[r.ID] = prev.people[r.ID]
+			people[r.ID] = prev.people[r.ID].with(keys[r.ID])
 			continue
 		}
 		b, err := openPerson(v, r)
@@ -33,7 +37,7 @@ func (s *Snapshot) addPeople(v *vault.Vault, st *store.State, prev *Snapshot) er
 			return err
 		}
 		people[r.ID] = &Person{ID: r.ID, Home: r.Home, Created: fromMs(r.Created), PasswordSet: fromMs(b.PasswordSet), SecondFactor: fromMs(b.SecondFactor),
-			Recovery: len(b.Recovery), InvitedUntil: fromMs(b.InviteUntil), known: b.Known, Email: b.Email, emailSet: b.EmailSet, version: r.Version, sealed: r.Sealed}
+			Recovery: len(b.Recovery), InvitedUntil: fromMs(b.InviteUntil), Passkeys: keys[r.ID], known: b.Known, Email: b.Email, emailSet: b.EmailSet, version: r.Version, sealed: r.Sealed}
 	}
 	s.people = people
 	for _, r := range st.Users {
@@ -87,6 +91,7 @@ func (s *Snapshot) addSession(v *vault.Vault, r store.Session, prev *Snapshot) e
 	}
 	if old != nil && bytes.Equal(old.sealed, r.Sealed) && old.digest == t.digest && old.Principal.ID == p.ID && old.Expires.Equal(t.Expires) && old.Created.Equal(t.Created) {
 		t.Confirmed, t.ByCode, t.Source, t.Agent, t.idle, t.used = old.Confirmed, old.ByCode, old.Source, old.Agent, old.idle, old.used
+		t.ByPasskey = old.ByPasskey
 	} else {
 		var b sessionBody
 		if err := open(v, place(r.Workspace, "sessions", r.ID, r.Version), r.Sealed, &b); err != nil {
@@ -96,6 +101,7 @@ func (s *Snapshot) addSession(v *vault.Vault, r store.Session, prev *Snapshot) e
 			return fmt.Errorf("session %s was not written by a relay of this installation", r.ID)
 		}
 		t.Confirmed, t.ByCode, t.Source, t.Agent, t.idle, t.used = fromMs(b.Confirmed), b.ByCode, b.Source, b.Agent, b.Idle, &usage{}
+		t.ByPasskey = b.ByPasskey
 	}
 	for _, at := range []interface {
 		Load() int64

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"net/netip"
@@ -25,6 +26,7 @@ const maxSessions = 20
 type SignIn struct {
 	password.Policy
 	SecondFactor bool          `json:"second_factor,omitempty"` // demanded of everybody
+	Passkeys     string        `json:"passkeys,omitempty"`      // PasskeysRequired, PasskeysOff; "" or PasskeysAllowed
 	Idle         time.Duration `json:"idle,omitempty"`          // a session that is not used for so long ends; 0: 1 h
 	Absolute     time.Duration `json:"absolute,omitempty"`      // and each after this; 0: 12 h
 	StepUp       time.Duration `json:"step_up,omitempty"`       // how long a proof lasts for dangerous acts; 0: 5 min
@@ -42,6 +44,7 @@ const (
 // InForce fills the defaults in.
 func (s SignIn) InForce() SignIn {
 	s.MinLength = s.Least(s.SecondFactor)
+	s.Passkeys = cmp.Or(s.Passkeys, PasskeysAllowed)
 	if s.Idle == 0 {
 		s.Idle = DefaultIdle
 	}
@@ -56,6 +59,9 @@ func (s SignIn) InForce() SignIn {
 
 func (s SignIn) check() error {
 	field, want := s.Check()
+	if !slices.Contains([]string{"", PasskeysAllowed, PasskeysRequired, PasskeysOff}, s.Passkeys) {
+		return invalid("/passkeys: not a choice", "want allowed, required or off")
+	}
 	for _, l := range []struct {
 		name     string
 		d        time.Duration
@@ -83,6 +89,7 @@ type Session struct {
 	Created, Expires time.Time
 	Confirmed        time.Time // when the person last proved that it is there
 	ByCode           bool      // by the second factor
+	ByPasskey        bool      // by a passkey, now or before
 	Source, Agent    string    // where it began, and with which program
 
 	policy SignIn // in force
@@ -99,6 +106,7 @@ type sessionBody struct {
 	Expires   int64         `json:"expires"`
 	Confirmed int64         `json:"confirmed"`
 	ByCode    bool          `json:"by_code,omitempty"`
+	ByPasskey bool          `json:"by_passkey,omitempty"`
 	Idle      time.Duration `json:"idle,omitempty"` // the person's own wish, shorter than the workspace's
 	Source    string        `json:"source,omitempty"`
 	Agent     string        `json:"agent,omitempty"`
@@ -138,25 +146,8 @@ const (
 	NeedsCode         = "code"          // the person has a second factor, and the session began without
 	NeedsSecondFactor = "second_factor" // the workspace demands one
 	NeedsPassword     = "password"      // the password has expired
+	NeedsPasskey      = "passkey"       // the person has passkeys and must prove one, or the workspace demands one
 )
-
-// Needs says what the session lacks, "" when nothing.
-func (s *Session) Needs(now time.Time) string {
-	switch {
-	case !s.Person.SecondFactor.IsZero() && !s.ByCode:
-		return NeedsCode
-	case s.policy.SecondFactor && s.Person.SecondFactor.IsZero():
-		return NeedsSecondFactor
-	case s.policy.MaxAgeDays > 0 && now.After(s.Person.PasswordSet.AddDate(0, 0, s.policy.MaxAgeDays)):
-		return NeedsPassword
-	}
-	return ""
-}
-
-// Fresh tells whether the person proved not long ago that it is there, with the second factor if it has one.
-func (s *Session) Fresh(now time.Time) bool {
-	return now.Before(s.Confirmed.Add(s.policy.StepUp)) && !now.Before(s.Confirmed.Add(-time.Minute)) && (s.ByCode || s.Person.SecondFactor.IsZero())
-}
 
 // FindSession finds a session by its text, without judging it.
 func (s *Snapshot) FindSession(text string) (*Session, bool) {
@@ -211,18 +202,11 @@ func (d *Directory) BeginSession(ctx context.Context, workspace string, n NewSes
 	if err != nil {
 		return nil, secret.Bytes{}, err
 	}
-	if n.Idle < 0 || n.Life < 0 || n.Idle > 0 && n.Idle < time.Minute || n.Life > 0 && n.Life < time.Minute {
-		return nil, secret.Bytes{}, invalid("the session's time is out of range", "give a minute or more")
-	}
-	at, life := now(), w.SignIn.InForce().Absolute
-	if n.Life > 0 {
-		life = min(life, n.Life)
-	}
-	b := sessionBody{Principal: n.Principal, Created: toMs(at), Expires: toMs(at.Add(life)), Confirmed: toMs(at), ByCode: n.Code != "", Idle: n.Idle, Source: n.Source.String(), Agent: n.Agent}
-	network, err := d.network(p, n.Source)
+	b, network, err := d.newSession(w, p, n)
 	if err != nil {
 		return nil, secret.Bytes{}, err
 	}
+	b.ByCode = n.Code != ""
 	return d.putSession(ctx, w.ID, b, func(tx *store.Tx) error {
 		return d.editPerson(tx, p.ID, func(_ *store.Tx, pb *personBody) error {
 			if pb.Verifier != n.Verifier || pb.Verifier == "" {
@@ -236,19 +220,42 @@ func (d *Directory) BeginSession(ctx context.Context, workspace string, n NewSes
 			if n.Rehashed != "" {
 				pb.Verifier = n.Rehashed
 			}
-			pb.Known = slices.DeleteFunc(pb.Known, func(k []byte) bool { return subtle.ConstantTimeCompare(k, network) == 1 })
-			pb.Known = append([][]byte{network}, pb.Known...)
-			pb.Known = pb.Known[:min(len(pb.Known), knownNetworks)]
+			pb.know(network)
 			return nil
 		})
 	})
 }
 
+// newSession is what a session begins with, and the digest of where from.
+func (d *Directory) newSession(w *Workspace, p *Person, n NewSession) (b sessionBody, network []byte, err error) {
+	if n.Idle < 0 || n.Life < 0 || n.Idle > 0 && n.Idle < time.Minute || n.Life > 0 && n.Life < time.Minute {
+		return b, nil, invalid("the session's time is out of range", "give a minute or more")
+	}
+	at, life := now(), w.SignIn.InForce().Absolute
+	if n.Life > 0 {
+		life = min(life, n.Life)
+	}
+	network, err = d.network(p, n.Source)
+	return sessionBody{Principal: n.Principal, Created: toMs(at), Expires: toMs(at.Add(life)), Confirmed: toMs(at), Idle: n.Idle, Source: n.Source.String(), Agent: n.Agent}, network, err
+}
+
+// know puts a network first among those that the person signed in from.
+func (b *personBody) know(network []byte) {
+	b.Known = slices.DeleteFunc(b.Known, func(k []byte) bool { return subtle.ConstantTimeCompare(k, network) == 1 })
+	b.Known = append([][]byte{network}, b.Known...)
+	b.Known = b.Known[:min(len(b.Known), knownNetworks)]
+}
+
+// body is what a session goes on with when it has proven itself anew.
+func (s *Session) body(byCode bool) sessionBody {
+	return sessionBody{Principal: s.Principal.ID, Created: toMs(s.Created), Expires: toMs(s.Expires), Confirmed: toMs(now()), ByCode: byCode, ByPasskey: s.ByPasskey, Idle: s.idle,
+		Source: s.Source, Agent: s.Agent}
+}
+
 // ConfirmSession replaces a session by one that is fresh: the password was verified (code ""), or the code is good (ErrCode). The
 // old text counts no more; the end stays.
 func (d *Directory) ConfirmSession(ctx context.Context, s *Session, verifier, code string) (*Session, secret.Bytes, error) {
-	b := sessionBody{Principal: s.Principal.ID, Created: toMs(s.Created), Expires: toMs(s.Expires), Confirmed: toMs(now()), ByCode: code != "", Idle: s.idle, Source: s.Source, Agent: s.Agent}
-	return d.putSession(ctx, s.Workspace, b, func(tx *store.Tx) error {
+	return d.putSession(ctx, s.Workspace, s.body(code != ""), func(tx *store.Tx) error {
 		if err := tx.DeleteSession(s.Workspace, s.ID); err != nil {
 			return as(err, noSession(), nil)
 		}
@@ -266,8 +273,7 @@ func (d *Directory) ConfirmSession(ctx context.Context, s *Session, verifier, co
 
 // RotateSession gives a session a new text after what proves itself: a second factor that was just proven, a new password.
 func (d *Directory) RotateSession(ctx context.Context, s *Session, byCode bool) (*Session, secret.Bytes, error) {
-	b := sessionBody{Principal: s.Principal.ID, Created: toMs(s.Created), Expires: toMs(s.Expires), Confirmed: toMs(now()), ByCode: byCode, Idle: s.idle, Source: s.Source, Agent: s.Agent}
-	return d.putSession(ctx, s.Workspace, b, func(tx *store.Tx) error { return as(tx.DeleteSession(s.Workspace, s.ID), noSession(), nil) })
+	return d.putSession(ctx, s.Workspace, s.body(byCode), func(tx *store.Tx) error { return as(tx.DeleteSession(s.Workspace, s.ID), noSession(), nil) })
 }
 
 func (d *Directory) putSession(ctx context.Context, workspace string, b sessionBody, first func(*store.Tx) error) (*Session, secret.Bytes, error) {
@@ -357,6 +363,9 @@ func (d *Directory) Knows(p *Person, a netip.Addr) bool {
 func (d *Directory) SetSignIn(ctx context.Context, workspace string, p SignIn) error {
 	if err := p.check(); err != nil {
 		return err
+	}
+	if p.Passkeys == PasskeysRequired && d.conf.PasskeyID == "" {
+		return PasskeysAreOff()
 	}
 	w, err := d.Snapshot().Workspace(workspace)
 	if err != nil {

@@ -34,6 +34,9 @@ type Snapshot struct {
 	sessions      map[[32]byte]*Session
 	sessionsByID  map[string]*Session
 	sessionDigest func(text string) ([32]byte, error)
+	passkeys      map[[32]byte]*Passkey
+	passkeyDigest func(id string) ([32]byte, error)
+	rp            string                // that passkeys must be bound to
 	domains       map[string]*Workspace // by name
 }
 
@@ -203,9 +206,9 @@ func (t *Token) Used(now time.Time, source netip.Addr) {
 }
 
 // Live tells whether the token may be used: neither revoked nor expired, and its principal is enabled. A personal one also goes by
-// the workspace's sign-in policy as it is now: not older than that admits, and not of who lacks the second factor that it demands.
+// the workspace's sign-in policy as it is now: not older than that admits, and not of who lacks the second factor or the passkey that it demands.
 func (t *Token) Live(now time.Time) bool {
-	if t.person != nil && (t.policy.SecondFactor && t.person.SecondFactor.IsZero() || now.Sub(t.Created) >= t.policy.PersonalTokens) {
+	if t.person != nil && (t.person.lacks(t.policy) || now.Sub(t.Created) >= t.policy.PersonalTokens) {
 		return false
 	}
 	return t.Revoked.IsZero() && now.UnixMilli() < t.expires && !t.Principal.Disabled

@@ -36,9 +36,15 @@ type page struct{ content, etag, body string }
 // Pages serves them. It is safe for concurrent use.
 type Pages struct{ of map[string]page }
 
-// New reads the files. A page "x.html" stands at x, and index.html at the base itself.
-func New() (*Pages, error) {
+// Config says what the relay offers, for the pages to show it or not. Nothing is decided by it.
+type Config struct {
+	Passkeys bool // people may sign in by passkeys
+}
+
+// New reads the files. A page "x.html" stands at x, index.html at the base itself, and what the relay offers at offers.json.
+func New(c Config) (*Pages, error) {
 	p := &Pages{of: map[string]page{}}
+	p.put("offers.json", "application/json", fmt.Appendf(nil, "{\"passkeys\":%t}\n", c.Passkeys))
 	list, err := files.ReadDir("files")
 	if err != nil {
 		return nil, fmt.Errorf("read the account pages: %w", err)
@@ -52,14 +58,18 @@ func New() (*Pages, error) {
 		if content == "" {
 			return nil, fmt.Errorf("account pages: %s is of no type that is served", f.Name())
 		}
-		sum := sha256.Sum256(b)
 		name := strings.TrimSuffix(f.Name(), ".html")
 		if name == "index" {
 			name = ""
 		}
-		p.of[Base+name] = page{content: content, etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`, body: string(b)}
+		p.put(name, content, b)
 	}
 	return p, nil
+}
+
+func (p *Pages) put(name, content string, body []byte) {
+	sum := sha256.Sum256(body)
+	p.of[Base+name] = page{content: content, etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`, body: string(body)}
 }
 
 // ServeHTTP implements http.Handler.

@@ -13,7 +13,7 @@ import (
 
 func serve(t *testing.T, method, target string, header ...string) *http.Response {
 	t.Helper()
-	p, err := New()
+	p, err := New(Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,5 +162,19 @@ func TestFilesHoldNothingThatThePolicyWouldStop(t *testing.T) {
 	}
 	if strings.Contains(all(t)["cli.js"], "localhost") {
 		t.Error("the name localhost can lead elsewhere: RFC 8252 wants the address")
+	}
+}
+
+func TestPagesKnowWhatTheRelayOffers(t *testing.T) {
+	for _, on := range []bool{true, false} {
+		p, err := New(Config{Passkeys: on})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, httptest.NewRequest("GET", "https://relay.example/account/offers.json", http.NoBody))
+		if want := map[bool]string{true: "{\"passkeys\":true}\n", false: "{\"passkeys\":false}\n"}[on]; w.Code != 200 || w.Body.String() != want || w.Header().Get("Content-Type") != "application/json" {
+			t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+		}
 	}
 }

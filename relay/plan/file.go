@@ -88,6 +88,7 @@ type (
 	}
 	policy struct {
 		SecondFactor   bool            `yaml:"second_factor"`
+		Passkeys       string          `yaml:"passkeys" enum:"allowed,required,off"`
 		MinLength      int             `yaml:"min_length"`
 		Classes        int             `yaml:"classes"`
 		MaxAgeDays     int             `yaml:"max_age_days"`
@@ -428,7 +429,7 @@ func (l limits) api() client.Limits {
 
 // api is the policy as the relay tells it: with the defaults filled in.
 func (p policy) api() client.SignInPolicy {
-	return client.SignInPolicy{SecondFactor: p.SecondFactor, MinLength: p.MinLength, Classes: p.Classes, MaxAgeDays: p.MaxAgeDays, History: p.History,
+	return client.SignInPolicy{SecondFactor: p.SecondFactor, Passkeys: p.Passkeys, MinLength: p.MinLength, Classes: p.Classes, MaxAgeDays: p.MaxAgeDays, History: p.History,
 		IdleSeconds: seconds(p.Idle), AbsoluteSeconds: seconds(p.Absolute), StepUpSeconds: seconds(p.StepUp), PersonalTokenSeconds: seconds(p.PersonalTokens)}.InForce()
 }
 

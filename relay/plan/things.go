@@ -294,7 +294,7 @@ func (m *maker) setAllowlist(name string, is []string, set client.SetAllowlist) 
 // policyLines is a policy as a file has it, a line each.
 func policyLines(p client.SignInPolicy) []string {
 	d := func(s int64) config.Duration { return config.Duration(time.Duration(s) * time.Second) }
-	return []string{fmt.Sprintf("second_factor: %t", p.SecondFactor), fmt.Sprintf("min_length: %d", p.MinLength), fmt.Sprintf("classes: %d", p.Classes),
+	return []string{fmt.Sprintf("second_factor: %t", p.SecondFactor), "passkeys: " + cmp.Or(p.Passkeys, "allowed"), fmt.Sprintf("min_length: %d", p.MinLength), fmt.Sprintf("classes: %d", p.Classes),
 		fmt.Sprintf("max_age_days: %d", p.MaxAgeDays), fmt.Sprintf("history: %d", p.History), fmt.Sprintf("idle: %s", d(p.IdleSeconds)),
 		fmt.Sprintf("absolute: %s", d(p.AbsoluteSeconds)), fmt.Sprintf("step_up: %s", d(p.StepUpSeconds)), fmt.Sprintf("personal_tokens: %s", d(p.PersonalTokenSeconds))}
 }

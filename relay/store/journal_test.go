@@ -105,6 +105,17 @@ func TestStateIsPatchedByTheJournal(t *testing.T) {
 		func(tx *Tx, i int) error {
 			return tx.UpdatePerson(Person{ID: "per_" + pick(principals), Version: 2, Sealed: []byte{byte(i)}})
 		},
+		func(tx *Tx, i int) error {
+			id := pick(principals)
+			return tx.InsertPasskey(Passkey{ID: fmt.Sprintf("pky_%04d", r.IntN(20)), Person: "per_" + id, Home: "ws_a", Digest: []byte(fmt.Sprint(i)), Version: 1, Sealed: b})
+		},
+		func(tx *Tx, i int) error {
+			return tx.UpdatePasskey(Passkey{ID: fmt.Sprintf("pky_%04d", r.IntN(20)), Version: 2, Sealed: []byte{byte(i)}})
+		},
+		func(tx *Tx, i int) error {
+			return tx.DeletePasskey("per_"+pick(principals), fmt.Sprintf("pky_%04d", r.IntN(20)))
+		},
+		func(tx *Tx, i int) error { return tx.DeletePasskeysOf("per_" + pick(principals)) },
 		func(tx *Tx, i int) error { _, err := tx.DeleteSessionsOf("per_"+pick(principals), ""); return err },
 		func(tx *Tx, i int) error { return tx.RevokeAPIToken("ws_b", "tok_"+pick(principals), int64(i)) },
 		func(tx *Tx, i int) error { return tx.DeleteSession("ws_b", "ses_"+pick(principals)) },

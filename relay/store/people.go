@@ -47,6 +47,7 @@ func (l *loader) people() {
 			return r.Scan(&v.ID, &v.Workspace, &v.Principal, &v.Digest, &v.Created, &v.Expires, &v.LastUsed, &v.Version, &v.Sealed)
 		}, func(v *Session) string { return v.ID })
 	part(l, "sign_in_policies", policyColumns, "workspace", func(s *State) *[]SignInPolicy { return &s.SignInPolicies }, scanPolicy, nil)
+	l.passkeys()
 }
 
 // Person reads one.

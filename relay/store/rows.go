@@ -144,6 +144,7 @@ type State struct {
 	Users          []User
 	Sessions       []Session
 	SignInPolicies []SignInPolicy
+	Passkeys       []Passkey
 
 	same map[string]bool
 }

@@ -79,13 +79,14 @@ const (
 	NameOfProject
 	PathOfFolder
 	Placement
+	PasskeyID
 	purposes
 )
 
 var purposeNames = [purposes]string{
 	"workspace name", "group name", "connection name", "principal name", "api token", "join token", "grant",
 	"gateway address", "role name", "team name", "team member", "session", "user", "one-time code", "recovery code", "source network", "idempotency key", "domain", "acme key",
-	"project name", "folder path", "placement",
+	"project name", "folder path", "placement", "passkey",
 }
 
 // mac is a pool of HMACs under one key: the hot path allocates nothing.

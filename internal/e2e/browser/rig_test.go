@@ -32,12 +32,12 @@ const patience = 30 * time.Second
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is a relay, without an agent's tunnel.
-func world(t *testing.T) *testenv.World {
+func world(t *testing.T, o ...testenv.Options) *testenv.World {
 	t.Helper()
 	if os.Getenv("FAIRLEAD_TEST_BROWSER") == "" {
 		t.Skip("set FAIRLEAD_TEST_BROWSER to run it (make browser)")
 	}
-	return testenv.Bare(t, testenv.Options{})
+	return testenv.Bare(t, append(o, testenv.Options{})[0])
 }
 
 // invite makes a user and gives the one-time code.

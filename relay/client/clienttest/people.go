@@ -101,6 +101,11 @@ func (r *Relay) peopleRoutes(mux *http.ServeMux, handle func(pattern string, h f
 	plain("POST "+base+"/account/recovery-codes", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, 200, client.RecoveryCodes{Codes: []string{"eeee-ffff"}})
 	})
+	passkeys := []client.Passkey{{ID: "pky_1", Label: "laptop\x1b[2J", CreatedAt: Time, LastUsedAt: &Time, BackupEligible: true, BackedUp: true, Bound: true}, {ID: "pky_2", Label: "old key", CreatedAt: Time, SuspectSince: &Time, Bound: true}}
+	plain("GET "+base+"/account/passkeys", func(w http.ResponseWriter, q *http.Request) { page(r, w, q, passkeys) })
+	plain("DELETE "+base+"/account/passkeys/{id}", func(w http.ResponseWriter, q *http.Request) {
+		drop(w, &passkeys, "passkey", func(k client.Passkey) bool { return k.ID == q.PathValue("id") })
+	})
 	sessions := func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, 200, client.List[client.Session]{Items: []client.Session{{ID: "ses_1", User: "anna", Workspace: "default", Source: "127.0.0.1", Agent: "evil\x1b[2J", CreatedAt: Time, LastUsedAt: Time, EndsAt: Time, Current: true}}})
 	}

@@ -72,6 +72,8 @@ func noteNeeds(t *cli.Term, what string) {
 		t.Notef("the workspace demands a second factor, and until you have one you can do nothing else: fairlead second-factor add\n")
 	case client.NeedsPassword:
 		t.Notef("your password has expired, and until you change it you can do nothing else: fairlead password\n")
+	case client.NeedsPasskey:
+		t.Notef("a passkey is wanted, and until you show or add one you can do nothing else: open the relay's page /account in a browser\n")
 	case client.NeedsCode:
 		t.Notef("the session began without your second factor: sign in again\n")
 	}
@@ -144,7 +146,7 @@ func (k *accountCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 		factor = "since " + stamp(*a.SecondFactorSince)
 	}
 	for _, line := range [][2]string{{"user", a.User}, {"workspace", a.Workspace}, {"person", a.Person}, {"password set", stamp(a.PasswordSetAt)}, {"second factor", factor},
-		{"recovery codes left", strconv.Itoa(a.RecoveryCodes)}} {
+		{"recovery codes left", strconv.Itoa(a.RecoveryCodes)}, {"passkeys", strconv.Itoa(a.Passkeys)}} {
 		t.Printf("%-20s %s\n", line[0]+":", cli.Clean(line[1]))
 	}
 	noteNeeds(t, a.Needs)

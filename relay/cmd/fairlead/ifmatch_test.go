@@ -15,7 +15,7 @@ func TestChangesOnlyIfItIsStillWhatWasRead(t *testing.T) {
 		"agents disable plant", "agents enable plant", "groups delete default", "connections delete sales", "connections gateway sales 127.0.0.1:15432", "connections gateway sales off",
 		"tokens revoke tok_1", "join-token revoke jtk_1", "allowlist set 192.0.2.0/24", "budget set --rate 5", "sign-in-policy set --second-factor", "roles delete reader", "grants delete gra_1",
 		"teams add night reports", "teams remove night reports", "teams delete night", "users code anna", "users disable anna", "users enable anna", "users reset-factor anna", "users remove anna",
-		"sessions end ses_1", "agents remove plant",
+		"sessions end ses_1", "passkeys remove pky_1", "agents remove plant",
 	} {
 		asked := len(r.IfMatch)
 		got := run(append(strings.Fields(args), "--if-match", `"tag"`)...)

@@ -19,6 +19,7 @@ type grammar struct {
 	Confirm      confirmCommand       `cmd:"" help:"Prove again that it is you, before a dangerous act."`
 	Password     passwordCommand      `cmd:"" help:"Change your password; your other sessions end."`
 	SecondFactor secondFactorCommands `cmd:"" help:"Set up, replace or remove your second factor."`
+	Passkeys     passkeysCommands     `cmd:"" help:"Show and remove your passkeys; a browser adds them."`
 	Sessions     sessionsCommands     `cmd:"" help:"Show and end sessions."`
 
 	Query       queryCommand       `cmd:"" help:"Run a statement and print its rows."`

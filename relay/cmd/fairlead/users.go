@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -52,7 +53,11 @@ func (k *usersList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 		case !u.PasswordSet:
 			state = "has no password"
 		}
-		return []string{u.Name, strings.Join(u.Roles, ","), state, yes(u.SecondFactor), strconv.Itoa(u.Sessions), yes(u.HomeHere), mailOf(u), stamp(u.CreatedAt), u.ID}
+		factor := yes(u.SecondFactor)
+		if !u.SecondFactor && u.Passkeys > 0 {
+			factor = "passkey"
+		}
+		return []string{u.Name, strings.Join(u.Roles, ","), state, factor, strconv.Itoa(u.Sessions), yes(u.HomeHere), mailOf(u), stamp(u.CreatedAt), u.ID}
 	})
 }
 
@@ -197,7 +202,7 @@ type usersResetFactor struct {
 func (*usersResetFactor) Examples() []string { return []string{"fairlead users reset-factor anna"} }
 
 func (k *usersResetFactor) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	return k.change(ctx, t, r, k.ifMatch, "has no second factor any more, and no session", (*client.Client).ResetSecondFactor)
+	return k.change(ctx, t, r, k.ifMatch, "has no second factor and no passkey any more, and no session", (*client.Client).ResetSecondFactor)
 }
 
 type usersRemove struct {
@@ -251,7 +256,7 @@ func (k *policyShow) print(t *cli.Term, p client.SignInPolicy) error {
 		return text
 	}
 	life := func(s int64) string { return (time.Duration(s) * time.Second).String() }
-	for _, line := range [][2]string{{"second factor", unless(!p.SecondFactor, "demanded of everybody")}, {"least length", fmt.Sprintf("%d characters", p.MinLength)},
+	for _, line := range [][2]string{{"second factor", unless(!p.SecondFactor, "demanded of everybody")}, {"passkeys", cmp.Or(p.Passkeys, "allowed")}, {"least length", fmt.Sprintf("%d characters", p.MinLength)},
 		{"kinds of characters", unless(p.Classes < 2, fmt.Sprintf("%d of 4", p.Classes))}, {"expiry", unless(p.MaxAgeDays == 0, fmt.Sprintf("after %d days", p.MaxAgeDays))},
 		{"history", unless(p.History == 0, fmt.Sprintf("the last %d may not come back", p.History))}, {"idle session ends", "after " + life(p.IdleSeconds)},
 		{"any session ends", "after " + life(p.AbsoluteSeconds)}, {"a proof is fresh", "for " + life(p.StepUpSeconds)},
@@ -262,7 +267,8 @@ func (k *policyShow) print(t *cli.Term, p client.SignInPolicy) error {
 }
 
 type policySet struct {
-	SecondFactor   bool     `help:"Demand a second factor of everybody who signs in."`
+	SecondFactor   bool     `help:"Demand a second factor of everybody who signs in; a passkey is one."`
+	Passkeys       string   `enum:",allowed,required,off" default:"" placeholder:"allowed" help:"Passkeys: allowed (the default), required of everybody, or off."`
 	MinLength      int      `placeholder:"N" help:"Least length of a password: 8 to 64. Default 15, or 8 with --second-factor."`
 	Classes        int      `placeholder:"N" help:"How many of small letters, capitals, digits and other characters a password must have."`
 	MaxAge         int      `placeholder:"DAYS" help:"Days after which a password expires."`
@@ -281,7 +287,7 @@ func (*policySet) Examples() []string {
 }
 
 func (k *policySet) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	p := client.SignInPolicy{SecondFactor: k.SecondFactor, MinLength: k.MinLength, Classes: k.Classes, MaxAgeDays: k.MaxAge, History: k.History,
+	p := client.SignInPolicy{SecondFactor: k.SecondFactor, Passkeys: k.Passkeys, MinLength: k.MinLength, Classes: k.Classes, MaxAgeDays: k.MaxAge, History: k.History,
 		IdleSeconds: k.Idle.seconds(), AbsoluteSeconds: k.Absolute.seconds(), StepUpSeconds: k.StepUp.seconds(), PersonalTokenSeconds: k.PersonalTokens.seconds()}
 	if (p == client.SignInPolicy{}) != k.Defaults {
 		return cli.Usage("want settings, or --defaults alone: fairlead sign-in-policy set --second-factor")

@@ -3,15 +3,13 @@ import { ask } from './api.js';
 
 const browser = typeof PublicKeyCredential === 'function' && typeof PublicKeyCredential.parseCreationOptionsFromJSON === 'function';
 
+let offers;
+
 // offered tells whether browser and relay both can.
 export async function offered() {
   if (!browser) return false;
-  try {
-    await ask('GET', '/account/passkeys');
-    return true;
-  } catch (e) {
-    return e.status === 401; // the route is there, and wants a session
-  }
+  offers ??= fetch('/account/offers.json', { credentials: 'omit' }).then((a) => a.json()).catch(() => ({}));
+  return (await offers).passkeys === true;
 }
 
 class Refused extends Error {
