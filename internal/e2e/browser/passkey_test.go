@@ -12,6 +12,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/testenv"
 	"github.com/fairleadhq/fairlead/relay"
+	"github.com/fairleadhq/fairlead/relay/client"
 )
 
 // A passkey is added, proves who is there, signs in without a password, and is removed: by an authenticator of the browser's own.
@@ -60,6 +61,20 @@ func TestPasskeysInTheBrowser(t *testing.T) {
 	b.press("Sign in with a passkey")
 	b.sees("Your account")
 	b.sees("anna")
+	// Where the workspace demands passkeys, the password alone leads no further than to showing one.
+	if _, err := w.Client.SetSignInPolicy(t.Context(), client.SignInPolicy{Passkeys: "required"}); err != nil {
+		t.Fatal(err)
+	}
+	b.press("Sign out")
+	b.sees("You are signed out.")
+	b.signIn("anna", goodPassword)
+	b.sees("This session wants a passkey.")
+	b.shot("wants-passkey")
+	b.press("Use a passkey")
+	b.sees("The session has shown a passkey.")
+	if _, err := w.Client.SetSignInPolicy(t.Context(), client.SignInPolicy{}); err != nil {
+		t.Fatal(err)
+	}
 	b.do("remove", chromedp.Click(`//section[h2="Passkeys"]//button[normalize-space()="Remove"]`))
 	b.press("Remove it now")
 	b.sees("The passkey is removed.")

@@ -11,6 +11,7 @@ const lacking = {
   code: 'This session began without your second factor. Sign out, and sign in again with a code.',
   second_factor: 'The workspace demands a second factor. Until you have one you can do nothing but look after this account.',
   password: 'Your password has expired. Until you change it you can do nothing but look after this account.',
+  passkey: 'This session wants a passkey. Until it has shown one you can do nothing but look after this account.',
 };
 
 // act is a button with its errors; what it does is done anew after a proof when one is wanted. With again, it is pressed twice.
@@ -49,8 +50,18 @@ async function account(said = '') {
   }
   const status = el('p', { class: 'done', role: 'status', 'aria-live': 'polite' });
   show('Your account', status, me.needs && el('p', { class: 'notice' }, lacking[me.needs] || `The session lacks: ${me.needs}.`),
+    me.needs === 'passkey' && me.passkeys > 0 && (await passkey.offered()) && shown(),
     who(me), password(me), factor(me), await passkeys(), await sessions());
   status.textContent = said; // after it is there, so that it is read out
+}
+
+// shown is the way out of a session that wants a passkey which the person has.
+function shown() {
+  const errors = errorBox();
+  return el('section', { 'aria-label': 'Show a passkey' }, errors, el('div', { class: 'actions' }, act('Use a passkey', '', errors, async () => {
+    await passkey.confirm();
+    account('The session has shown a passkey.');
+  })));
 }
 
 function who(me) {
