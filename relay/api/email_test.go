@@ -80,7 +80,7 @@ func TestAnInvitationGoesByEMailAlone(t *testing.T) {
 		t.Fatalf("%v %+v", q, m)
 	}
 	g.get("POST", "/sign-in/first", "", `{"workspace":"default","user":"bert","code":"`+code+`","password":"`+goodPassword+`"}`, nil)
-	session := g.signIn("bert", goodPassword, "")
+	g.signIn("bert", goodPassword, "")
 	// One who has a password gets another code in the same way.
 	a = g.ask("POST", "/workspaces/default/users/bert/code", owner, `{}`)
 	if a.status != 201 || strings.Contains(a.body, "fli_") || !strings.Contains(a.body, `"sent":true`) {
@@ -123,13 +123,12 @@ func TestAnInvitationGoesByEMailAlone(t *testing.T) {
 			}
 		}
 	}
-	_ = session
 }
 
 func TestPeopleAreToldWhatHappenedToTheirAccount(t *testing.T) {
 	g, s, _ := mailRig(t, nil)
 	owner := g.token[authz.Owner]
-	session := g.person("carla", authz.Admin)
+	g.person("carla", authz.Admin)
 	told := func(to, says string) {
 		t.Helper()
 		m := s.Next(t)
@@ -138,14 +137,13 @@ func TestPeopleAreToldWhatHappenedToTheirAccount(t *testing.T) {
 		}
 	}
 	g.get("DELETE", "/workspaces/default/users/carla/second-factor", owner, "", nil) // no address, nothing to tell
-	session = g.signIn("carla", goodPassword, "")
+	session := g.signIn("carla", goodPassword, "")
 	g.get("PUT", "/workspaces/default/users/carla/email", owner, `{"email":"carla@example.com"}`, nil)
-	factor, _, session := g.enrol(session)
+	_, _, session = g.enrol(session)
 	told("carla@example.com", "second factor was put in force")
 	g.get("DELETE", "/account/second-factor", session, "", nil)
 	told("carla@example.com", "second factor was taken away")
 	g.get("DELETE", "/workspaces/default/users/carla/second-factor", owner, "", nil) // there is none
-	_ = factor
 	session = g.signIn("carla", goodPassword, "")
 	g.get("POST", "/account/password", session, `{"password":"`+goodPassword+`","new_password":"another kettle battery fish"}`, nil)
 	told("carla@example.com", "password was changed")

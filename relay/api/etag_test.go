@@ -115,9 +115,8 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 		t.Fatal("no session")
 		return ""
 	}
-	theirs, mine := session(other), session(me)
 	_, key, me := g.addPasskey(me)
-	mine = session(me)
+	theirs, mine := session(other), session(me)
 	hers := idOf(g.ask("POST", "/account/tokens", me, `{"name":"laptop"}`))
 	port := freePort(t)
 	agent := g.agent("site")
