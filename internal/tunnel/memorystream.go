@@ -61,8 +61,6 @@ func (s *memoryStream) Read(p []byte) (int, error) {
 		switch {
 		case s.closed:
 			return 0, net.ErrClosed
-		case s.cut != nil:
-			return 0, s.cut
 		case len(s.in) > 0:
 			n := copy(p, s.in)
 			s.in = s.in[n:]
@@ -72,6 +70,8 @@ func (s *memoryStream) Read(p []byte) (int, error) {
 			}
 			s.peer.wake()
 			return n, nil
+		case s.cut != nil:
+			return 0, s.cut
 		case s.peer.fin:
 			return 0, io.EOF
 		}
@@ -92,7 +92,10 @@ func (s *memoryStream) Write(p []byte) (n int, err error) {
 		case s.cut != nil:
 			return n, s.cut
 		case o.closed:
+			said := s.in // before it closed: that can still be read
 			s.reset(ErrReset)
+			s.in = said
+			s.t.buffered += int64(len(said))
 			return n, ErrReset
 		case len(p) == 0:
 			return n, nil

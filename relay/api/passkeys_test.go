@@ -3,10 +3,15 @@ package api_test
 import (
 	"encoding/json"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authn"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
@@ -147,5 +152,91 @@ func TestWorkspacesDemandOrForbidPasskeys(t *testing.T) {
 	g.get("GET", "/account", pw, "", &acc)
 	if acc.Needs != "" {
 		t.Errorf("%+v", acc)
+	}
+}
+
+// A password and a code that were phished add no passkey, and take none away, where a workspace of the person demands passkeys: in
+// whichever workspace it is tried.
+func TestPhishedCodeChangesNoPasskeyWhereOneIsDemanded(t *testing.T) {
+	g := newRig(t)
+	a, id, me := g.addPasskey(g.person("anna", authz.Admin))
+	_, recovery, _ := g.enrol(me)
+	must(t, g.dir.SetSignIn(t.Context(), "default", directory.SignIn{Passkeys: directory.PasskeysRequired}))
+	phished := g.signIn("anna", goodPassword, recovery[0])
+	for _, c := range [][3]string{{"POST", "/account/passkeys/begin", "{}"}, {"DELETE", "/account/passkeys/" + id, ""}, {"DELETE", "/account/second-factor", ""}, {"POST", "/account/recovery-codes", ""},
+		{"POST", "/account/second-factor", ""}, {"POST", "/account/hand-over", handOverBody("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM")},
+		{"POST", "/account/password", `{"password":"` + goodPassword + `","new_password":"another kettle battery fish"}`}} {
+		g.refusal(c[0]+" "+c[1], g.ask(c[0], c[1], phished, c[2]), 403, "sign_in.step_up")
+	}
+	var in client.SignedIn
+	g.get("POST", "/account/confirm", phished, g.confirmation(phished, a, passkeytest.Wrong{}), &in)
+	g.get("POST", "/account/passkeys/begin", in.Session, "{}", nil)
+}
+
+// Who guessed the password of somebody who has a passkey can neither change it nor end what the person does elsewhere, and is not told
+// where that is.
+func TestGuessedPasswordEndsNothingOfWhoHasAPasskey(t *testing.T) {
+	g := newRig(t)
+	_, _, me := g.addPasskey(g.person("anna", authz.Admin))
+	_, person := func() (*directory.Principal, *directory.Person) {
+		w, err := g.dir.Snapshot().Workspace("default")
+		must(t, err)
+		return w.User("anna")
+	}()
+	owner, _, err := g.dir.CreateAdminToken(t.Context(), "other", "its owner", time.Hour)
+	must(t, err)
+	_, _, err = g.dir.CreateUser(t.Context(), directory.By{ID: owner.Principal.ID}, "other", directory.NewUser{Name: "anna", Roles: []authz.Role{authz.Analyst}, Person: person.ID})
+	must(t, err)
+	must(t, g.dir.SetSignIn(t.Context(), "default", directory.SignIn{Passkeys: directory.PasskeysRequired}))
+	res, err := g.people.SignIn(t.Context(), authn.SignIn{Workspace: "other", User: "anna", Password: secret.FromString(goodPassword), Source: netip.MustParseAddrPort(inside).Addr()})
+	must(t, err)
+	guessed := g.signIn("anna", goodPassword, "")
+	g.refusal("another password", g.ask("POST", "/account/password", guessed, `{"password":"`+goodPassword+`","new_password":"another kettle battery fish"}`), 403, "sign_in.step_up")
+	g.refusal("all sessions", g.ask("DELETE", "/account/sessions", guessed, ""), 403, "sign_in.step_up")
+	g.refusal("one session", g.ask("DELETE", "/account/sessions/"+res.Session.ID, guessed, ""), 403, "sign_in.step_up")
+	var l client.List[client.Session]
+	g.get("GET", "/account/sessions", guessed, "", &l)
+	for _, s := range l.Items {
+		if s.Workspace == "other" {
+			t.Errorf("told where else: %+v", s)
+		}
+	}
+	g.get("GET", "/account/sessions", me, "", &l)
+	if !slices.ContainsFunc(l.Items, func(s client.Session) bool { return s.Workspace == "other" }) {
+		t.Errorf("the person itself is not told: %+v", l.Items)
+	}
+	g.get("DELETE", "/account/sessions", me, "", nil)
+}
+
+// Switching passkeys off ends what has nothing but a passkey to show for itself, and takes no proof by one.
+func TestSwitchingPasskeysOffEndsTheirSessions(t *testing.T) {
+	g := newRig(t)
+	a, _, _ := g.addPasskey(g.person("anna", authz.Admin))
+	var in client.SignedIn
+	g.get("POST", "/sign-in/passkey", "", g.tap(a, "", passkeytest.Wrong{}), &in)
+	must(t, g.dir.SetSignIn(t.Context(), "default", directory.SignIn{Passkeys: directory.PasskeysOff}))
+	g.refusal("a session by a passkey", g.ask("GET", "/whoami", in.Session, ""), 401, "")
+	pw := g.signIn("anna", goodPassword, "")
+	if got := g.ask("POST", "/account/confirm/passkey/begin", pw, "{}"); got.status != 409 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if got := g.ask("POST", "/account/confirm", pw, `{"ceremony":"x","credential":{}}`); got.status != 409 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	g.refusal("what counts in other workspaces, too", g.ask("POST", "/account/second-factor", pw, ""), 403, "sign_in.step_up")
+}
+
+// Who has to wait learns of no workspace by a passkey.
+func TestWaitingTellsOfNoWorkspace(t *testing.T) {
+	g := newRig(t)
+	for range 40 {
+		g.ask("POST", "/sign-in/passkey", "", `{"ceremony":"x","credential":{}}`)
+	}
+	there, nowhere := g.ask("POST", "/sign-in/passkey", "", `{"ceremony":"x","credential":{},"workspace":"default"}`), g.ask("POST", "/sign-in/passkey", "", `{"ceremony":"x","credential":{},"workspace":"nowhere"}`)
+	if there.status != 429 || nowhere.status != 429 {
+		t.Errorf("%d %s, %d %s", there.status, there.body, nowhere.status, nowhere.body)
+	}
+	if a := g.ask("POST", "/sign-in/passkey/begin", "", "{}"); a.status != 200 {
+		t.Errorf("what others in the network did holds up who begins: %d %s", a.status, a.body)
 	}
 }

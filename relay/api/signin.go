@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 	"unicode"
 
@@ -145,7 +146,7 @@ func account[I, O any](a *API, method, path string, kind audit.Kind, fresh bool,
 		if err == nil && v.session == nil {
 			err = a.denied(r, v, noAccount())
 		}
-		if err == nil && fresh && !v.session.Fresh(time.Now()) {
+		if err == nil && fresh && !v.snap.FreshFor(v.session, time.Now()) {
 			err = a.denied(r, v, wantsStepUp())
 		}
 		if err != nil {
@@ -252,6 +253,9 @@ func (a *API) signInRoutes() {
 		return &out[client.Account]{o}, nil
 	})
 	account(a, "POST", "/account/password", audit.KindPassword, false, "Change the password; all other sessions end", 200, func(ctx context.Context, v *visit, i *struct{ Body client.ChangePassword }) (*out[client.SignedIn], error) {
+		if p := v.session.Person; (!p.SecondFactor.IsZero() || p.HoldsPasskey()) && !v.snap.FreshFor(v.session, time.Now()) {
+			return nil, a.deniedIn(ctx, v, wantsStepUp()) // a password that was guessed takes no more than itself
+		}
 		t, text, err := a.cfg.People.ChangePassword(ctx, v.session, v.source, secret.FromString(i.Body.Password), secret.FromString(i.Body.NewPassword))
 		if err != nil {
 			return nil, err
@@ -273,14 +277,24 @@ func (a *API) signInRoutes() {
 	a.passkeyRoutes()
 	a.ownTokenRoutes()
 	account(a, "GET", "/account/sessions", "", false, "The person's own sessions, in all workspaces", 200, func(_ context.Context, v *visit, _ *none) (*out[client.List[client.Session]], error) {
-		return &out[client.List[client.Session]]{sessions(v, v.snap.SessionsOf(v.session.Person))}, nil
+		l := v.snap.SessionsOf(v.session.Person)
+		if v.session.Needs(time.Now()) != "" { // where else the person belongs is not for who knows the password alone
+			l = slices.DeleteFunc(slices.Clone(l), func(s *directory.Session) bool { return s.Workspace != v.session.Workspace })
+		}
+		return &out[client.List[client.Session]]{sessions(v, l)}, nil
 	})
 	account(a, "DELETE", "/account/sessions", audit.KindSessionEnd, false, "End all own sessions but this one", 204, func(ctx context.Context, v *visit, _ *none) (*none, error) {
+		if !v.session.Strong() {
+			return nil, a.deniedIn(ctx, v, wantsStepUp())
+		}
 		return nil, a.cfg.Directory.EndSessions(ctx, v.session.Person, v.session.ID)
 	})
 	account(a, "DELETE", "/account/sessions/{id}", audit.KindSessionEnd, false, "End one of the own sessions", 204, func(ctx context.Context, v *visit, i *struct {
 		ID string `path:"id"`
 	}) (*none, error) {
+		if i.ID != v.session.ID && !v.session.Strong() {
+			return nil, a.deniedIn(ctx, v, wantsStepUp())
+		}
 		return nil, a.cfg.Directory.EndSession(ctx, "", i.ID, v.session.Person.ID)
 	})
 }

@@ -48,27 +48,14 @@ func (p *People) ceremonies() (*passkey.Ceremonies, error) {
 	return p.conf.Passkeys, nil
 }
 
-// BeginPasskey gives whoever asks a ceremony to sign in by a passkey: the same to everybody, for it names nobody. A network whose
-// attempts failed waits here, too.
+// BeginPasskey gives whoever asks a ceremony to sign in by a passkey: the same to everybody, for it names nobody. Nobody waits here for
+// what others in the network did wrong; who answers is known, and so is whether they were there before.
 func (p *People) BeginPasskey(source netip.Addr) (string, json.RawMessage, error) {
 	c, err := p.ceremonies()
 	if err != nil {
 		return "", nil, err
 	}
-	if wait := p.att.paced(source, time.Now()); wait > 0 {
-		return "", nil, tooMany(wait)
-	}
 	return c.BeginSignIn(directory.Network(source).String())
-}
-
-// paced is how long a network that nobody is known from must wait.
-func (t *attempts) paced(from netip.Addr, now time.Time) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if e := t.of[attemptKey{network: wide(from)}]; e != nil {
-		return e.until.Sub(now)
-	}
-	return 0
 }
 
 // PasskeySignIn is what somebody sends to sign in by a passkey.
@@ -96,10 +83,10 @@ func (p *People) SignInPasskey(ctx context.Context, in PasskeySignIn) (Result, e
 	if snap.Stale {
 		return res, stale()
 	}
+	missing := false // told after the attempt is counted, so that who has to wait learns of no workspace
 	if in.Workspace != "" {
-		if res.Workspace, err = snap.Workspace(in.Workspace); err != nil {
-			return Result{}, refusedSignIn()
-		}
+		res.Workspace, err = snap.Workspace(in.Workspace)
+		missing = err != nil
 	}
 	answer, unread := c.Read(in.Answer)
 	var key *directory.Passkey
@@ -120,6 +107,8 @@ func (p *People) SignInPasskey(ctx context.Context, in PasskeySignIn) (Result, e
 		return res, refusedSignIn()
 	}
 	switch {
+	case missing:
+		return Result{}, refusedSignIn()
 	case closed != nil:
 		return refused(closed.Error())
 	case unread != nil:
@@ -240,6 +229,9 @@ func (p *People) BeginConfirm(s *directory.Session) (string, json.RawMessage, er
 	if err != nil {
 		return "", nil, err
 	}
+	if err := p.dir.MayConfirmByPasskey(s); err != nil {
+		return "", nil, err
+	}
 	if len(have) == 0 {
 		return "", nil, &protocol.Error{Code: protocol.CodeConflict, Origin: protocol.OriginRelay, Message: "you have no passkey", Hint: "confirm with your password, or with a code of your second factor"}
 	}
@@ -252,6 +244,9 @@ func (p *People) ConfirmPasskey(ctx context.Context, s *directory.Session, sourc
 	none := secret.Bytes{}
 	c, err := p.ceremonies()
 	if err != nil {
+		return nil, none, "", err
+	}
+	if err := p.dir.MayConfirmByPasskey(s); err != nil {
 		return nil, none, "", err
 	}
 	done, wait := p.att.begin(s.Person.ID, source, p.dir.Knows(s.Person, source), time.Now())

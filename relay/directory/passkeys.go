@@ -216,10 +216,34 @@ func (s *Session) Needs(now time.Time) string {
 	return ""
 }
 
-// Fresh tells whether the person proved not long ago that it is there: with the second factor or a passkey, if it has one.
+// Fresh tells whether the person proved not long ago that it is there: with the second factor or a passkey, if it has one that counts
+// in the workspace.
 func (s *Session) Fresh(now time.Time) bool {
-	return now.Before(s.Confirmed.Add(s.policy.StepUp)) && !now.Before(s.Confirmed.Add(-time.Minute)) &&
-		(s.ByCode || s.ByPasskey || s.Person.SecondFactor.IsZero() && !s.Person.HoldsPasskey())
+	return s.within(s.policy.StepUp, now) && (s.Strong() || s.Person.SecondFactor.IsZero() && s.policy.Passkeys == PasskeysOff)
+}
+
+// within tells whether the last proof is not older than so long, by clocks that may differ a little.
+func (s *Session) within(long time.Duration, now time.Time) bool {
+	return now.Before(s.Confirmed.Add(long)) && !now.Before(s.Confirmed.Add(-time.Minute))
+}
+
+// Strong tells whether a session has shown the best that its person has; a password alone is that for who has nothing else. What was guessed or
+// phished alone must not end what the person does elsewhere.
+func (s *Session) Strong() bool {
+	return s.ByCode || s.ByPasskey || s.Person.SecondFactor.IsZero() && !s.Person.HoldsPasskey()
+}
+
+// FreshFor tells whether a session is fresh enough to change what its person signs in with. That counts in all workspaces of the person, so
+// the strictest of them decides, not the one that the session is of: how long a proof lasts, and that a passkey is wanted of who has
+// one. Otherwise a code that was phished would be enough to add a passkey where a passkey is demanded.
+func (s *Snapshot) FreshFor(t *Session, now time.Time) bool {
+	ws, _ := s.Where(t.Person.ID)
+	long, passkeys := t.policy.StepUp, t.policy.Passkeys == PasskeysRequired
+	for _, w := range ws {
+		p := w.SignIn.InForce()
+		long, passkeys = min(long, p.StepUp), passkeys || p.Passkeys == PasskeysRequired
+	}
+	return t.within(long, now) && t.Strong() && (t.ByPasskey || !passkeys || !t.Person.UsablePasskey())
 }
 
 // PasskeyLabel takes what a person calls a passkey (invalid).
@@ -237,9 +261,21 @@ func (d *Directory) MayAddPasskey(s *Session) error {
 	case d.conf.PasskeyID == "":
 		return PasskeysAreOff()
 	case s.policy.Passkeys == PasskeysOff:
-		return &protocol.Error{Code: protocol.CodeConflict, Message: "the workspace has switched passkeys off", Hint: "an admin can allow them: fairlead sign-in-policy set --passkeys allowed"}
+		return switchedOff()
 	case len(s.Person.Passkeys) >= MaxPasskeys:
 		return tooManyPasskeys()
+	}
+	return nil
+}
+
+func switchedOff() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeConflict, Message: "the workspace has switched passkeys off", Hint: "an admin can allow them: fairlead sign-in-policy set --passkeys allowed"}
+}
+
+// MayConfirmByPasskey refuses a proof by a passkey where the session's workspace takes none.
+func (d *Directory) MayConfirmByPasskey(s *Session) error {
+	if s.policy.Passkeys == PasskeysOff {
+		return switchedOff()
 	}
 	return nil
 }
@@ -361,13 +397,18 @@ func (d *Directory) editPasskey(tx *store.Tx, id string, f func(*passkeyBody) er
 	return as(tx.UpdatePasskey(r), protocol.Errorf(protocol.CodeConflict, "the passkey was changed meanwhile"), nil)
 }
 
-// SuspectPasskey marks a passkey as one that may have a copy. It lets nobody in any more.
+// SuspectPasskey marks a passkey as one that may have a copy. It lets nobody in any more, and all sessions of its person end: who has
+// the copy may have been first.
 func (d *Directory) SuspectPasskey(ctx context.Context, k *Passkey) error {
 	return d.change(ctx, func(tx *store.Tx) error {
-		return d.editPasskey(tx, k.ID, func(b *passkeyBody) error {
+		if err := d.editPasskey(tx, k.ID, func(b *passkeyBody) error {
 			b.Suspect = cmp.Or(b.Suspect, toMs(now()))
 			return nil
-		})
+		}); err != nil {
+			return err
+		}
+		_, err := tx.DeleteSessionsOf(k.Person, "")
+		return err
 	})
 }
 

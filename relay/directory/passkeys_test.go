@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/passkey"
 	"github.com/fairleadhq/fairlead/relay/store"
@@ -125,5 +126,39 @@ func TestAProofCountsOnceAndOfItsPerson(t *testing.T) {
 		if _, _, _, err := d.AddPasskey(t.Context(), berts, label, credential("x")); protocol.AsError(err).Code != protocol.CodeInvalid {
 			t.Errorf("label %q: %v", label, err)
 		}
+	}
+}
+
+// What a person signs in with counts in all its workspaces, so the strictest of them says how fresh a proof must be, wherever the
+// session is; and a passkey that is suspect ends all sessions.
+func TestTheStrictestWorkspaceJudgesFreshness(t *testing.T) {
+	_, d := keyed(t)
+	defer func() { must(t, d.Close()) }()
+	p, s, text := person(t, d, "anna")
+	o, err := d.CreateWorkspace(t.Context(), "lax")
+	must(t, err)
+	owner, _, err := d.CreateAdminToken(t.Context(), "lax", "owner", time.Hour)
+	must(t, err)
+	_, _, err = d.CreateUser(t.Context(), directory.By{ID: owner.Principal.ID}, o.ID, directory.NewUser{Name: "anna", Roles: []authz.Role{authz.Analyst}, Person: p.ID})
+	must(t, err)
+	must(t, d.SetSignIn(t.Context(), "lax", directory.SignIn{StepUp: time.Minute}))
+	must(t, d.SetSignIn(t.Context(), "default", directory.SignIn{StepUp: time.Hour}))
+	now := func() *directory.Session { return d.Snapshot().Session(s.ID) }
+	for after, want := range map[time.Duration]bool{30 * time.Second: true, 2 * time.Minute: false, 2 * time.Hour: false} {
+		if got := d.Snapshot().FreshFor(now(), s.Confirmed.Add(after)); got != want {
+			t.Errorf("%v after the proof: %v", after, got)
+		}
+	}
+	if !now().Fresh(s.Confirmed.Add(2 * time.Minute)) {
+		t.Error("acts in the workspace itself go by its own policy")
+	}
+	k, s2, _, err := d.AddPasskey(t.Context(), now(), "one", credential("the first passkey"))
+	must(t, err)
+	if _, ok := d.Snapshot().FindSession(text); ok {
+		t.Error("the old text counts")
+	}
+	must(t, d.SuspectPasskey(t.Context(), k))
+	if d.Snapshot().Session(s2.ID) != nil {
+		t.Error("whoever copied the passkey is still signed in")
 	}
 }

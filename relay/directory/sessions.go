@@ -138,8 +138,11 @@ func (s *Session) Ends() time.Time {
 }
 
 // Live tells whether the session may be used: neither too old nor idle for too long, and its principal is enabled. What the
-// workspace demands counts as it is now, not as it was when the session began.
-func (s *Session) Live(now time.Time) bool { return now.Before(s.Ends()) && !s.Principal.Disabled }
+// workspace demands counts as it is now, not as it was when the session began: one that has nothing but a passkey to show for itself ends
+// when passkeys are switched off.
+func (s *Session) Live(now time.Time) bool {
+	return now.Before(s.Ends()) && !s.Principal.Disabled && (s.policy.Passkeys != PasskeysOff || !s.ByPasskey || s.ByCode)
+}
 
 // What a session can lack; until it has it, only the person's own account can be seen and changed.
 const (

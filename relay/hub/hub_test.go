@@ -1,6 +1,8 @@
 package hub_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -235,5 +237,71 @@ func TestTunnelsOfAFlappingAgentDoNotPileUp(t *testing.T) {
 	case <-first.Done():
 	case <-time.After(5 * time.Second):
 		t.Fatal("the oldest tunnel was not closed")
+	}
+}
+
+// late is a body that is there when the agent has answered and closed the stream.
+type late struct {
+	io.Reader
+	gone <-chan struct{}
+}
+
+func (l late) Read(p []byte) (int, error) {
+	<-l.gone
+	return l.Reader.Read(p)
+}
+
+// An agent that refuses an upload before it has taken it: the caller sees the refusal, not a tunnel that was lost.
+func TestAnAnswerThatComesBeforeTheWholeRequestIsNotLost(t *testing.T) {
+	site, relay := tunnel.Memory(mtls.Identity{Installation: "in_x", Role: mtls.RoleAgent, Workspace: "ws_x", Group: "g", ID: "a"},
+		mtls.Identity{Installation: "in_x", Role: mtls.RoleRelay, ID: "rel_x"}, tunnel.DefaultConfig())
+	defer site.Close()
+	defer relay.Close()
+	l := hub.New(hub.Config{}).Add(relay, protocol.Hello{Version: 1})
+	for i := range 40 {
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			s, err := site.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer s.Close()
+			if _, err := http.ReadRequest(bufio.NewReaderSize(s, 16)); err != nil {
+				t.Error(err)
+			}
+			_, _ = io.WriteString(s, "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno")
+		}()
+		req, err := http.NewRequestWithContext(t.Context(), "PUT", "http://agent/", late{bytes.NewReader(make([]byte, 1<<20)), gone})
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := l.Do(req)
+		if err != nil {
+			t.Fatalf("round %d: %v: %v", i, err, errors.Unwrap(err))
+		}
+		b, err := io.ReadAll(resp.Body)
+		if resp.StatusCode != 404 || string(b) != "no" || err != nil {
+			t.Errorf("%d %q %v", resp.StatusCode, b, err)
+		}
+		if err := resp.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		<-gone
+	}
+	// A stream that is lost without an answer is still told of as lost.
+	go func() {
+		s, err := site.Accept()
+		if err == nil {
+			_ = s.Close()
+		}
+	}()
+	req, err := http.NewRequestWithContext(t.Context(), "PUT", "http://agent/", bytes.NewReader(make([]byte, 1<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Do(req); protocol.AsError(err).Code != protocol.CodeInterrupted {
+		t.Errorf("without an answer: %v", err)
 	}
 }

@@ -62,7 +62,7 @@ func newLive(t tunnel.Tunnel, hello protocol.Hello, cfg Config) *Live {
 			if err != nil {
 				return nil, fmt.Errorf("%w: open stream: %w", ErrNotSent, err)
 			}
-			return s, nil
+			return &answering{Stream: s}, nil
 		},
 		MaxResponseHeaderBytes: maxHead,
 		WriteBufferSize:        32 << 10,

@@ -115,3 +115,20 @@ func TestLimitsMustBeSet(t *testing.T) {
 		t.Error(c.ID())
 	}
 }
+
+// Keys that cost the relay more to verify than those of authenticators are not taken.
+func TestHugeRSAKeysAreRefused(t *testing.T) {
+	c := ceremonies(t)
+	a := passkeytest.New(origin)
+	rs := passkeytest.Wrong{Algorithm: passkeytest.RS256}
+	a.Bits = 4096
+	if _, err := register(t, c, a, rs); err != nil {
+		t.Error(err)
+	}
+	a.Bits = 4104
+	_, err := register(t, c, a, rs)
+	because(t, err, "2048 to 4096 bits")
+	a.Bits = 1024
+	_, err = register(t, c, a, rs)
+	because(t, err, "2048 to 4096 bits")
+}

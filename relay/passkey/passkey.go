@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/url"
 	"slices"
 	"strings"
@@ -139,6 +140,12 @@ func refuse(err error) error {
 	}
 	return &Refusal{"the passkey's answer cannot be read"}
 }
+
+// RSA keys that are taken, in bits of their modulus.
+const (
+	minRSA = 2048
+	maxRSA = 4096
+)
 
 // A Kind of ceremony.
 type Kind int
@@ -290,6 +297,20 @@ func (o *Open) origin(d wa.CollectedClientData) error {
 	return nil
 }
 
+// fits refuses RSA keys whose verification costs the relay more than those of authenticators do.
+func fits(cose []byte) error {
+	k, err := webauthncose.ParsePublicKey(cose)
+	if err != nil {
+		return &Refusal{"the passkey's key cannot be read"}
+	}
+	if r, ok := k.(webauthncose.RSAPublicKeyData); ok {
+		if n := new(big.Int).SetBytes(r.Modulus).BitLen(); n < minRSA || n > maxRSA || new(big.Int).SetBytes(r.Exponent).Cmp(big.NewInt(65537)) != 0 {
+			return &Refusal{fmt.Sprintf("an RSA key of a passkey must have %d to %d bits and the exponent 65537", minRSA, maxRSA)}
+		}
+	}
+	return nil
+}
+
 // Register verifies the answer to a ceremony that makes a passkey.
 func (o *Open) Register(answer []byte, owner Owner) (Credential, error) {
 	if len(answer) > o.c.conf.MaxAnswer {
@@ -310,6 +331,9 @@ func (o *Open) Register(answer []byte, owner Owner) (Credential, error) {
 	c, err := o.c.lib.CreateCredential(newUser(owner, nil), o.o.data, p)
 	if err != nil {
 		return Credential{}, refuse(err)
+	}
+	if err := fits(c.PublicKey); err != nil {
+		return Credential{}, err
 	}
 	if len(c.ID) > o.c.conf.MaxID || !bytes.Equal(c.ID, p.RawID) {
 		return Credential{}, &Refusal{"the passkey's id is not usable"}

@@ -1,6 +1,7 @@
 package passkeytest
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -60,6 +61,7 @@ type Authenticator struct {
 	Origin string
 	Flags  byte // beside UP and UV
 	Keys   []*Key
+	Bits   int // of RSA keys; 0: 2048
 }
 
 // New gives one of a browser on a page.
@@ -158,7 +160,7 @@ func (a *Authenticator) Create(t testing.TB, opts any, w Wrong) map[string]any {
 		cose = cborMap(cborInt(1), cborInt(1), cborInt(3), cborInt(alg), cborInt(-1), cborInt(6), cborInt(-2), cborBytes(pub))
 		k.signer = priv
 	case RS256:
-		priv := must[*rsa.PrivateKey](t)(rsa.GenerateKey(rand.Reader, 2048))
+		priv := must[*rsa.PrivateKey](t)(rsa.GenerateKey(rand.Reader, cmp.Or(a.Bits, 2048)))
 		cose = cborMap(cborInt(1), cborInt(3), cborInt(3), cborInt(alg), cborInt(-1), cborBytes(priv.N.Bytes()), cborInt(-2), cborBytes([]byte{1, 0, 1}))
 		k.signer = priv
 	default:
