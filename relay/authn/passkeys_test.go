@@ -415,13 +415,13 @@ func TestPasskeyAttemptsAreSlowedDown(t *testing.T) {
 		t.Error("confirmations are not slowed down:", err)
 	}
 	for i := range 60 { // of unknown passkeys, from one network
-		if _, _, err = w.p.BeginPasskey(netip.MustParseAddr("2001:db8::1")); err != nil {
-			break
-		}
-		_, _ = w.p.SignInPasskey(t.Context(), authn.PasskeySignIn{Source: netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%x::1", i))})
+		_, err = w.p.SignInPasskey(t.Context(), authn.PasskeySignIn{Source: netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%x::1", i))})
 	}
 	if code(err) != protocol.CodeRateLimited {
-		t.Error("a network that fails and fails begins on:", err)
+		t.Error("a network that fails and fails goes on:", err)
+	}
+	if _, _, err := w.p.BeginPasskey(netip.MustParseAddr("2001:db8::1")); err != nil {
+		t.Error("what others in the network did holds up who begins:", err)
 	}
 }
 
