@@ -104,12 +104,15 @@ func (a *API) mailState(w *directory.Workspace, q *directory.Person) *client.Mai
 	return &client.MailState{State: s.Is, At: &s.When, Why: s.Why}
 }
 
+// ofUser is what a change of one user takes.
+type ofUser[T any] struct {
+	Workspace string `path:"workspace" doc:"name or id"`
+	ID        string `path:"id" doc:"name or id"`
+	Body      T
+}
+
 func (a *API) emailRoute() {
-	route(a, "PUT", "/workspaces/{workspace}/users/{id}/email", authz.UsersManage, "Set the user's e-mail address, or take it away; an open one-time code that may have gone to the old one counts no more", 200, func(ctx context.Context, v *visit, i *struct {
-		Workspace string `path:"workspace" doc:"name or id"`
-		ID        string `path:"id" doc:"name or id"`
-		Body      client.SetEmail
-	}) (*out[client.User], error) {
+	route(a, "PUT", "/workspaces/{workspace}/users/{id}/email", authz.UsersManage, "Set the user's e-mail address, or take it away; an open one-time code that may have gone to the old one counts no more", 200, func(ctx context.Context, v *visit, i *ofUser[client.SetEmail]) (*out[client.User], error) {
 		p, q, err := userOf(v.workspace, i.ID)
 		if err != nil {
 			return nil, err

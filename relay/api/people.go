@@ -167,11 +167,7 @@ func (a *API) userRoutes() {
 		way.give(a, v, &o, person, code)
 		return &out[client.UserCode]{o}, nil
 	})
-	route(a, "POST", ws+"/users/{id}/code", authz.UsersManage, "A new one-time code that sets the user's password; it goes by e-mail, or is shown this once", 201, func(ctx context.Context, v *visit, i *struct {
-		Workspace string `path:"workspace" doc:"name or id"`
-		ID        string `path:"id" doc:"name or id"`
-		Body      client.NewUserCode
-	}) (*out[client.UserCode], error) {
+	route(a, "POST", ws+"/users/{id}/code", authz.UsersManage, "A new one-time code that sets the user's password; it goes by e-mail, or is shown this once", 201, func(ctx context.Context, v *visit, i *ofUser[client.NewUserCode]) (*out[client.UserCode], error) {
 		p, q, err := userOf(v.workspace, i.ID)
 		if err != nil {
 			return nil, err

@@ -99,14 +99,7 @@ func (k *promoteCommand) propose(ctx context.Context, t *cli.Term, r *relayFlags
 // promotionText shows a promotion to people.
 func promotionText(p *plan.Promotion) string {
 	var b strings.Builder
-	count := map[string]int{}
-	for _, s := range p.Steps {
-		count[s.Act]++
-		fmt.Fprintf(&b, "%-7s %s %s\n", s.Act, s.Kind, cli.Clean(s.Name))
-		for _, d := range s.Detail {
-			fmt.Fprintf(&b, "            %s\n", cli.Clean(d))
-		}
-	}
+	count := stepsText(&b, p.Steps)
 	for _, l := range p.Same {
 		fmt.Fprintf(&b, "same    connection %s\n", cli.Clean(l))
 	}

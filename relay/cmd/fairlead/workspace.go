@@ -59,17 +59,23 @@ func (k *workspacePlan) Run(ctx context.Context, t *cli.Term, r *relayFlags) err
 	return nil
 }
 
+// stepsText writes the steps of a plan for people, and counts them by what they do.
+func stepsText(b *strings.Builder, steps []plan.Step) map[string]int {
+	count := map[string]int{}
+	for _, s := range steps {
+		count[s.Act]++
+		fmt.Fprintf(b, "%-7s %s %s\n", s.Act, s.Kind, cli.Clean(s.Name))
+		for _, d := range s.Detail {
+			fmt.Fprintf(b, "            %s\n", cli.Clean(d))
+		}
+	}
+	return count
+}
+
 // planText shows a plan to people.
 func planText(p *plan.Plan) string {
 	var b strings.Builder
-	count := map[string]int{}
-	for _, s := range p.Steps {
-		count[s.Act]++
-		fmt.Fprintf(&b, "%-7s %s %s\n", s.Act, s.Kind, cli.Clean(s.Name))
-		for _, d := range s.Detail {
-			fmt.Fprintf(&b, "            %s\n", cli.Clean(d))
-		}
-	}
+	count := stepsText(&b, p.Steps)
 	for _, l := range p.Left {
 		fmt.Fprintf(&b, "left    %s\n", cli.Clean(l))
 	}
