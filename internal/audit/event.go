@@ -92,13 +92,14 @@ type Event struct {
 // declared. To use a new key, declare it here.
 func DetailClass(key string) string {
 	switch key {
-	case "action", "adapter", "address", "agent", "agent_version", "algorithm", "certificate", "config_digest", "connection",
-		"count", "decision", "dialect", "digest", "etag", "expires_at", "from", "from_seq", "group", "hash", "host", "id", "instance",
-		"key", "kind", "limit", "method", "mode", "new", "not_after", "offset", "old", "operation", "os", "path", "pattern", "peer",
-		"port", "prefix", "prefixes", "principal", "profile", "query_rows", "range", "reason", "refused", "region", "relay", "release",
-		"request_id", "resource", "role", "roles", "seq", "serial", "source_address", "sqlstate", "state", "statement", "status",
-		"status_code", "streams", "table", "tables", "time", "to", "token_id", "transport", "tunnel", "user_agent", "verb", "version",
-		"workspace":
+	case "action", "actions", "adapter", "address", "agent", "agent_version", "algorithm", "before", "certificate", "config_digest",
+		"connection", "connections", "count", "decision", "dialect", "digest", "environment", "environments", "etag", "expires_at", "folder",
+		"from", "from_seq", "grants", "group", "hash", "host", "id", "instance", "key", "kind", "limit", "method", "mode", "new",
+		"not_after", "notice", "offset", "old", "operation", "os", "passkey", "path", "pattern", "peer", "port", "prefix", "prefixes",
+		"principal", "principals", "profile", "project", "projects", "query_rows", "range", "reason", "refused", "region", "relay",
+		"release", "request_id", "resource", "role", "roles", "seq", "serial", "settings", "source_address", "sqlstate", "state",
+		"statement", "status", "status_code", "streams", "table", "tables", "team", "time", "to", "token_id", "transport", "tunnel",
+		"user_agent", "verb", "version", "workspace":
 		return "public"
 	case "account", "email", "hostname", "name", "principal_name", "subject", "user", "username":
 		return "sensitive"

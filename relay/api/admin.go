@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"reflect"
@@ -50,7 +51,20 @@ type (
 func route[I, O any](a *API, method, path string, action authz.Action, summary string, status int, f func(ctx context.Context, v *visit, in *I) (*O, error)) {
 	a.routes = append(a.routes, Route{Method: method, Path: path, Action: string(action)})
 	op := operation(method, path, summary, status)
-	serve(a, op, func(hc huma.Context, next func(huma.Context)) { a.guard(hc, next, action, method != http.MethodGet) }, f)
+	changes := method != http.MethodGet
+	serve(a, op, func(hc huma.Context, next func(huma.Context)) { a.guard(hc, next, action, changes) }, func(ctx context.Context, v *visit, i *I) (*O, error) {
+		if !changes {
+			return f(ctx, v, i)
+		}
+		v.tell(wanted(v.workspace, i))
+		o, err := f(ctx, v, i)
+		if err == nil {
+			if now, gone := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID); gone == nil {
+				v.became(now, path, o)
+			}
+		}
+		return o, err
+	})
 }
 
 // serve is huma.Register for routes whose guard leaves a visit: f gets it, and its errors get their request id.
@@ -128,7 +142,8 @@ func (a *API) guard(hc huma.Context, next func(huma.Context), action authz.Actio
 		if action == authz.AuditRead {
 			ev.Kind = audit.KindAuditRead
 		}
-		ev.Decision, ev.Target = "allow", r.Method+" "+target(hc, r, v)
+		v.about(hc.Operation().Path)
+		ev.Decision, ev.Target, ev.Detail = "allow", r.Method+" "+target(hc, r, v), maps.Clone(v.detail)
 		if err := a.record(r.Context(), ev); err != nil {
 			a.fail(w, r, err)
 			return

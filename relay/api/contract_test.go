@@ -106,6 +106,7 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 			t.Fatalf("%s: %d %s, want %d", route, a.status, a.body, want)
 		}
 		conforms(t, doc, r, path, a)
+		g.tellsOf(r, a)
 		var made struct{ ID string }
 		if json.Unmarshal([]byte(a.body), &made) == nil && made.ID != "" {
 			id = made.ID

@@ -45,7 +45,7 @@ func (p post) release() {
 
 // give puts a code on its way, and into the answer if that is its way.
 func (p post) give(a *API, v *visit, o *client.UserCode, person string, code secret.Bytes) {
-	v.detail = map[string]string{"method": "shown"}
+	v.tell(particulars{"method": "shown"})
 	if p.place == nil || code.IsZero() || o.ExpiresAt == nil {
 		p.release()
 		o.Code = code.ExposeString()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base32"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -53,7 +54,8 @@ type visit struct {
 	header    http.Header          // of the answer, where a route sets cookies
 	repeat    *directory.Repeat    // nil: the request has no idempotency key
 	agent     string               // the program, of who signs in
-	detail    map[string]string    // for the record of how a change ended
+	detail    map[string]string    // for the records of a change: that it is refused, and how it ended
+	was       particulars          // of the thing in the path, before a change
 	action    authz.Action
 	scope     authz.Scope
 	entered   time.Time
@@ -164,7 +166,7 @@ func (a *API) denied(r *http.Request, v *visit, e *protocol.Error) error {
 
 func (a *API) deniedIn(ctx context.Context, v *visit, e *protocol.Error) error {
 	ev := a.eventIn(ctx, v, audit.KindDenied)
-	ev.Decision, ev.Code, ev.Rule, ev.Reason = "deny", string(e.Code), e.Rule, e.Message
+	ev.Decision, ev.Code, ev.Rule, ev.Reason, ev.Detail = "deny", string(e.Code), e.Rule, e.Message, maps.Clone(v.detail)
 	a.cfg.Dispatch.Denied(ctx, v.principal, ev)
 	return e
 }

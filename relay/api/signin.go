@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -161,7 +162,11 @@ func account[I, O any](a *API, method, path string, kind audit.Kind, fresh bool,
 				a.fail(w, r, err)
 				return
 			}
-			defer func() { a.outcome(ev, "", hc.Status()) }()
+			defer func() {
+				ev.Detail = maps.Clone(ev.Detail)
+				maps.Copy(ev.Detail, v.detail)
+				a.outcome(ev, "", hc.Status())
+			}()
 		}
 		next(huma.WithValue(hc, keyVisit, v))
 	}, f)

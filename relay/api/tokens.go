@@ -104,11 +104,15 @@ func (a *API) ownTokenRoutes() {
 		if err != nil {
 			return nil, a.recorded(ctx, v, err)
 		}
+		v.tell(ofToken(t).as("token_id"))
 		return a.createdToken(t, text), nil
 	})
 	account(a, "DELETE", "/account/tokens/{id}", audit.KindChange, false, "Revoke one of the own tokens", 204, func(ctx context.Context, v *visit, i *struct {
 		ID string `path:"id"`
 	}) (*none, error) {
+		if t, err := apiToken(v.workspace, i.ID); err == nil && t.Principal.ID == v.principal.ID {
+			v.tell(ofToken(t).as("token_id"))
+		}
 		return nil, a.cfg.Directory.RevokePersonalToken(ctx, v.by(), v.workspace.ID, i.ID)
 	})
 }

@@ -1,0 +1,402 @@
+package api
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/internal/budget"
+	"github.com/fairleadhq/fairlead/relay/client"
+	"github.com/fairleadhq/fairlead/relay/directory"
+)
+
+// particulars are what the record of a change says of the thing that it is about: by ids, since names may be given again, and by the
+// keys of audit.DetailClass. Values that are empty are left out.
+type particulars map[string]string
+
+// keyOld is where what was otherwise before stands, as "key=value; key=value".
+const keyOld = "old"
+
+// tell has the record of the change, and that of its refusal, say more.
+func (v *visit) tell(p particulars) {
+	if v.detail == nil {
+		v.detail = map[string]string{}
+	}
+	maps.Copy(v.detail, p)
+}
+
+// about tells what the thing in the path is before anything is done, for the records of intent and refusal, too.
+func (v *visit) about(path string) {
+	v.was = described(v.workspace, path, v.request.PathValue, "")
+	v.tell(v.was)
+}
+
+// became tells what became of it, from the state after the change; output is the answer.
+func (v *visit) became(now *directory.Workspace, path string, output any) {
+	was := v.was
+	is := described(now, path, v.request.PathValue, cmp.Or(idOf(output), was["id"]))
+	if is == nil { // it is gone, and the grants on it are, too
+		if was["id"] != "" {
+			v.tell(particulars{"grants": join(grantsWith(v.workspace, was["id"]))}.tidy())
+		}
+		return
+	}
+	var old []string
+	if was != nil {
+		for _, k := range slices.Sorted(maps.Keys(both(was, is))) {
+			if was[k] != is[k] && audit.DetailClass(k) == "public" {
+				old = append(old, k+"="+was[k])
+			}
+		}
+	}
+	for k := range was { // what it no longer has
+		delete(v.detail, k)
+	}
+	if v.tell(is); len(old) > 0 {
+		v.tell(particulars{keyOld: strings.Join(old, "; ")})
+	}
+}
+
+func both(p, q particulars) particulars {
+	all := maps.Clone(p)
+	maps.Copy(all, q)
+	return all
+}
+
+// idOf is the id in the body of an answer.
+func idOf(output any) string {
+	v := reflect.ValueOf(output)
+	if v.Kind() != reflect.Pointer || v.IsNil() {
+		return ""
+	}
+	if body := v.Elem().FieldByName("Body"); body.IsValid() && body.Kind() == reflect.Struct {
+		if f := body.FieldByName("ID"); f.IsValid() && f.Kind() == reflect.String {
+			return f.String()
+		}
+	}
+	return ""
+}
+
+// described finds what a route of a workspace is about, and describes it; nil when it is not there. id goes before what the path names:
+// of something new, which no path names yet, or that was named by what it is no longer called.
+func described(w *directory.Workspace, path string, value func(string) string, id string) particulars {
+	_, rest, ok := strings.Cut(path, "/workspaces/{workspace}/")
+	if !ok || w == nil {
+		return nil
+	}
+	kind, rest, _ := strings.Cut(rest, "/")
+	named := cmp.Or(id, value("name"), value("id"))
+	switch kind {
+	case "allowlist":
+		return sourcesOf(w)
+	case "budget":
+		return particulars{"settings": budgetText(w.Budget)}
+	case "sign-in-policy":
+		return particulars{"settings": signInText(w.SignIn.InForce())}
+	case "grants":
+		if g, err := w.Grant(named); err == nil {
+			return ofGrant(g)
+		}
+	case "roles":
+		if r, err := w.Role(named); err == nil {
+			return particulars{"id": r.ID, "actions": join(texts(r.Set))}.tidy()
+		}
+	case "teams":
+		return ofTeam(w, value("name"), value("id"), id)
+	case "connections":
+		if c, err := w.Connection(named); err == nil {
+			return ofConnection(c)
+		}
+	case "projects":
+		return ofProject(w, rest, value, id)
+	case "tokens":
+		if t, err := apiToken(w, named); err == nil {
+			return ofToken(t)
+		}
+	case "users", "service-accounts":
+		return ofPrincipal(w, named)
+	case "groups":
+		if g, err := w.Group(named); err == nil {
+			return particulars{"id": g.ID, "environment": string(g.Environment)}.tidy()
+		}
+	case "agents":
+		if a, err := w.Agent(named); err == nil {
+			return particulars{"id": a.ID, "group": a.Group, "state": onOff(a.Disabled)}
+		}
+	case "join-tokens":
+		if t, err := joinToken(w, named); err == nil {
+			return particulars{"id": t.ID, "group": t.Group, "expires_at": stamp(t.Expires)}.tidy()
+		}
+	case "domains":
+		if d, err := w.Domain(named); err == nil {
+			return particulars{"id": d.ID, "host": d.Name}
+		}
+	case "sessions":
+		if s, err := session(w, named); err == nil {
+			return particulars{"id": s.ID, "principal": s.Principal.ID}
+		}
+	}
+	return nil
+}
+
+func ofGrant(g *directory.Grant) particulars {
+	p := particulars{"id": g.ID, "role": string(g.Role), "environment": string(g.Environment), "project": g.Grant.Project, "folder": g.Folder,
+		"connection": g.Connection, "expires_at": stamp(g.Until), "prefixes": networks(g.From)}
+	if g.Principal != nil {
+		p["principal"] = g.Principal.ID
+	}
+	if g.Team != nil {
+		p["team"] = g.Team.ID
+	}
+	return p.tidy()
+}
+
+func ofTeam(w *directory.Workspace, name, member, id string) particulars {
+	t, err := w.Team(cmp.Or(id, name))
+	if err != nil {
+		return nil
+	}
+	p := particulars{"id": t.ID}
+	if member == "" {
+		for _, m := range t.Members {
+			p["principals"] += ", " + m.ID
+		}
+		p["principals"] = strings.TrimPrefix(p["principals"], ", ")
+		return p.tidy()
+	}
+	if m, err := w.FindPrincipal(member); err == nil {
+		p["principal"], p["state"] = m.ID, "no member"
+		if slices.Contains(t.Members, m) {
+			p["state"] = "member"
+		}
+	}
+	return p
+}
+
+func ofConnection(c *directory.Connection) particulars {
+	p := particulars{"id": c.ID, "group": c.Group, "profile": c.Profile, "host": c.Host, "environment": string(c.Environment)}
+	if c.Port != 0 {
+		p["port"] = strconv.Itoa(int(c.Port))
+	}
+	if c.Project != nil {
+		p["project"] = c.Project.ID
+	}
+	if c.Folder != nil {
+		p["folder"] = c.Folder.ID
+	}
+	if c.Budget != (budget.Limits{}) {
+		p["settings"] = budgetText(c.Budget)
+	}
+	if g := c.Gateway; g != nil {
+		p["address"], p["mode"], p["prefixes"] = g.Address.String(), g.TLS, networks(g.Allow)
+		if len(g.ClientCA) > 0 {
+			p["certificate"] = digest(string(g.ClientCA))
+		}
+		if g.ProxyProtocol {
+			p["mode"] += ", proxy protocol"
+		}
+	}
+	return p.tidy()
+}
+
+func ofProject(w *directory.Workspace, rest string, value func(string) string, id string) particulars {
+	if !strings.Contains(rest, "folders") {
+		if p, err := w.Project(cmp.Or(id, value("name"))); err == nil {
+			return particulars{"id": p.ID}
+		}
+		return nil
+	}
+	p, err := w.Project(value("name"))
+	if err != nil {
+		return nil
+	}
+	if f, err := p.Folder(cmp.Or(id, value("id"))); err == nil {
+		return particulars{"id": f.ID, "project": p.ID}
+	}
+	return nil
+}
+
+func ofToken(t *directory.Token) particulars {
+	only := t.Only()
+	p := particulars{"id": t.ID, "principal": t.Principal.ID, "expires_at": stamp(t.Expires), "actions": join(only.Actions), "environments": join(only.Environments),
+		"projects": join(only.Projects), "connections": join(only.Connections), "prefixes": networks(only.From)}
+	if !t.Revoked.IsZero() {
+		p["state"] = "revoked"
+	}
+	return p.tidy()
+}
+
+// ofPrincipal tells of a user or service account: whether it is let in, and all that it holds by itself, by the grants' ids and roles.
+func ofPrincipal(w *directory.Workspace, nameOrID string) particulars {
+	pr, err := w.FindPrincipal(nameOrID)
+	if err != nil {
+		return nil
+	}
+	p := particulars{"id": pr.ID, "state": onOff(pr.Disabled)}
+	var held []string
+	for _, g := range pr.Grants {
+		if g.Team == "" {
+			held = append(held, fmt.Sprintf("%s %s", g.ID, g.Role))
+		}
+	}
+	p["roles"] = join(held)
+	if q := w.PersonOf(pr.ID); q != nil {
+		p["expires_at"] = stamp(q.InvitedUntil) // of the open one-time code
+		if to := addressFor(w, q); to != "" {
+			p["email"] = to
+		}
+	}
+	return p.tidy()
+}
+
+// sourcesOf tells of each side's list how long it is and its digest: two that are the same have the same one.
+func sourcesOf(w *directory.Workspace) particulars {
+	var all []string
+	for _, s := range directory.Sides {
+		if list, own := w.Sources(s); own {
+			all = append(all, fmt.Sprintf("%s %d sha256:%s", s, len(list), digest(networks(list))))
+		}
+	}
+	return particulars{"settings": join(all)}
+}
+
+// wanted tells what a request wants that is not there yet, for the record of its refusal.
+func wanted(w *directory.Workspace, input any) particulars {
+	p := particulars{}
+	place := func(project, folder string) {
+		p["project"], p["folder"] = project, folder
+		if pr, f, err := w.Place(directory.Place{Project: project, Folder: folder}); err == nil {
+			if pr != nil {
+				p["project"] = pr.ID
+			}
+			if f != nil {
+				p["folder"] = f.ID
+			}
+		}
+	}
+	who := func(nameOrID string) {
+		if nameOrID == "" {
+			return
+		}
+		if pr, err := w.FindPrincipal(nameOrID); err == nil {
+			p["principal"] = pr.ID
+		} else {
+			p["name"] = nameOrID // sensitive, as it may be somebody's name
+		}
+	}
+	role := func(name string) string {
+		if r, err := w.Role(name); err == nil {
+			return r.ID
+		}
+		return name
+	}
+	switch i := input.(type) {
+	case *in[client.NewGrant]:
+		b := i.Body
+		p["role"], p["environment"], p["connection"], p["team"], p["prefixes"] = role(b.Role), b.Environment, b.Connection, b.Team, join(b.From)
+		if t, err := w.Team(b.Team); err == nil {
+			p["team"] = t.ID
+		}
+		if c, err := w.Connection(b.Connection); err == nil {
+			p["connection"] = c.ID
+		}
+		place(b.Project, b.Folder)
+		who(b.Principal)
+	case *in[client.NewConnection]:
+		b := i.Body
+		p["group"], p["profile"], p["environment"] = b.Group, b.Profile, b.Environment
+		if g, err := w.Group(b.Group); err == nil {
+			p["group"] = g.ID
+		}
+		if b.Target != nil {
+			p["host"], p["port"] = b.Target.Host, strconv.Itoa(int(b.Target.Port))
+		}
+		place(b.Project, b.Folder)
+	case *inNamed[client.SetPlace]:
+		place(i.Body.Project, i.Body.Folder)
+	case *in[client.SetRole]:
+		p["actions"] = join(i.Body.Actions)
+	case *inNamed[client.SetRole]:
+		p["actions"] = join(i.Body.Actions)
+	case *in[client.NewToken]:
+		p["roles"] = join(i.Body.Roles)
+		who(i.Body.Principal)
+	case *in[client.NewUser]:
+		p["roles"] = join(i.Body.Roles)
+	case *in[client.NewServiceAccount]:
+		p["roles"] = join(i.Body.Roles)
+	case *in[client.SetAllowlist]:
+		p["kind"], p["count"], p["mode"] = cmp.Or(i.Body.For, string(directory.Callers)), strconv.Itoa(len(i.Body.Prefixes)), map[bool]string{true: "dry run"}[i.Body.DryRun]
+	}
+	return p.tidy()
+}
+
+// grantsWith are the ids of grants to or on the thing of an id.
+func grantsWith(w *directory.Workspace, id string) (ids []string) {
+	for _, g := range w.Grants {
+		if g.Grant.Project == id || g.Folder == id || g.Connection == id || g.Team != nil && g.Team.ID == id || g.Principal != nil && g.Principal.ID == id {
+			ids = append(ids, g.ID)
+		}
+	}
+	return ids
+}
+
+func budgetText(l budget.Limits) string {
+	return fmt.Sprintf("rate=%v burst=%v concurrent=%v egress=%v", l.Rate, l.Burst, l.Concurrent, l.Egress)
+}
+
+func signInText(s directory.SignIn) string {
+	return fmt.Sprintf("second_factor=%t passkeys=%s min_length=%d classes=%d max_age_days=%d history=%d idle=%s absolute=%s step_up=%s personal_tokens=%s", s.SecondFactor, s.Passkeys,
+		s.MinLength, s.Classes, s.MaxAgeDays, s.History, s.Idle, s.Absolute, s.StepUp, s.PersonalTokens)
+}
+
+func networks(list []netip.Prefix) string { return join(prefixes(list)) }
+
+func join[T ~string](list []T) string {
+	texts := make([]string, len(list))
+	for n, t := range list {
+		texts[n] = string(t)
+	}
+	return strings.Join(texts, ", ")
+}
+
+func onOff(disabled bool) string {
+	if disabled {
+		return "disabled"
+	}
+	return "enabled"
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+// as puts the id under another key, where id is the session's.
+func (p particulars) as(key string) particulars {
+	p[key] = p["id"]
+	delete(p, "id")
+	return p
+}
+
+// tidy leaves out what is empty.
+func (p particulars) tidy() particulars {
+	maps.DeleteFunc(p, func(_, v string) bool { return v == "" })
+	return p
+}
