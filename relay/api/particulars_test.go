@@ -182,4 +182,3 @@ func TestRecordsOfOwnTokensTellOfThem(t *testing.T) {
 		t.Errorf("%v", ev.Detail)
 	}
 }
-
