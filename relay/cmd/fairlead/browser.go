@@ -38,8 +38,11 @@ type handOver struct {
 	host     string // 127.0.0.1:PORT, the only name that it answers to
 	state    string // of this sign-in: whoever does not know it was not sent by our page
 	verifier string // RFC 7636
+	begin    string // path that leads the browser to page, once
+	page     string // set before Run
 	take     func(ctx context.Context, t client.TakeOver) (client.SignedIn, error)
 
+	first  chan struct{} // holds a token: whoever takes it is led to page
 	one    chan struct{} // holds a token: whoever takes it brings the answer
 	strays chan struct{} // as many tokens as strays are refused
 	done   chan handed
@@ -52,8 +55,9 @@ type handed struct {
 }
 
 func newHandOver(host string, take func(context.Context, client.TakeOver) (client.SignedIn, error)) *handOver {
-	h := &handOver{host: host, state: rand.Text() + rand.Text(), verifier: rand.Text() + rand.Text(), take: take,
-		one: make(chan struct{}, 1), strays: make(chan struct{}, browserStrays), done: make(chan handed, 1)}
+	h := &handOver{host: host, state: rand.Text() + rand.Text(), verifier: rand.Text() + rand.Text(), begin: "/begin/" + rand.Text(), take: take,
+		first: make(chan struct{}, 1), one: make(chan struct{}, 1), strays: make(chan struct{}, browserStrays), done: make(chan handed, 1)}
+	h.first <- struct{}{}
 	h.one <- struct{}{}
 	for range browserStrays {
 		h.strays <- struct{}{}
@@ -70,6 +74,10 @@ func (h *handOver) link(relay string, more url.Values) string {
 	more.Set("challenge", base64.RawURLEncoding.EncodeToString(sum[:]))
 	return relay + "/account/cli#" + more.Encode()
 }
+
+// opens is the address that a browser is started with. Other users of the machine see what programs are started with, and whoever has
+// the link can bring an answer that is a session of their own: so it is not the link, but leads there once.
+func (h *handOver) opens() string { return "http://" + h.host + h.begin }
 
 // ServeHTTP implements http.Handler. It takes one answer; whatever is not it, is refused and changes nothing.
 func (h *handOver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -91,6 +99,16 @@ func (h *handOver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Host != h.host: // a name that was made to lead here is a page's of somebody else
 		stray(http.StatusMisdirectedRequest, "This is not the address that was given.")
+		return
+	case r.URL.Path == h.begin && r.Method == http.MethodGet:
+		select {
+		case <-h.first:
+			http.Redirect(w, r, h.page, http.StatusFound)
+		default:
+			stray(http.StatusGone, "This address was opened already. Nothing was done.")
+			h.end(client.SignedIn{}, &protocol.Error{Code: protocol.CodeDenied, Message: "the address that the browser was started with was opened twice, the second time perhaps by somebody else on this machine",
+				Hint: "nothing was given; try again, or use fairlead login --user NAME"})
+		}
 		return
 	case r.URL.Path != "/":
 		stray(http.StatusNotFound, "There is nothing here.")
@@ -194,11 +212,11 @@ func (k *loginCommand) byBrowser(ctx context.Context, t *cli.Term, r *relayFlags
 			more.Set(name, strconv.FormatInt(seconds, 10))
 		}
 	}
-	link := h.link(c.Relay(), more)
-	if openBrowser(link) {
-		t.Notef("a browser opens; if none does, open this address on this machine:\n%s\n", link)
+	h.page = h.link(c.Relay(), more)
+	if openBrowser(h.opens()) {
+		t.Notef("a browser opens; if none does, open this address on this machine:\n%s\n", h.page)
 	} else {
-		t.Notef("open this address in a browser on this machine:\n%s\n", link)
+		t.Notef("open this address in a browser on this machine:\n%s\n", h.page)
 	}
 	s, err := h.Run(ctx, ln, browserTime)
 	if err != nil {

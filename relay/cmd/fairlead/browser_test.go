@@ -28,9 +28,15 @@ type asked struct {
 	end  chan result
 }
 
+// askBrowser runs where no browser opens.
 func askBrowser(t *testing.T, args ...string) *asked {
 	t.Helper()
-	t.Setenv("DISPLAY", "") // no browser opens in a test
+	return askBrowserOn(t, "", args...)
+}
+
+func askBrowserOn(t *testing.T, display string, args ...string) *asked {
+	t.Helper()
+	t.Setenv("DISPLAY", display)
 	t.Setenv("WAYLAND_DISPLAY", "")
 	said, errs := io.Pipe()
 	var out strings.Builder

@@ -43,7 +43,7 @@ async function consent() {
   show('Sign in the fairlead program?',
     el('section', {},
       el('p', {}, 'The fairlead program on ', el('strong', { class: 'host' }, host), ' asks to act as ', el('strong', {}, account.user), ' in workspace ', el('strong', {}, account.workspace), '.'),
-      el('p', {}, 'It gets a session of its own and may do there whatever you may, at the longest for as long as you are signed in here. You can end it on your account page, or with ', el('code', {}, 'fairlead logout'), '.'),
+      el('p', {}, 'It gets a session of its own and may do there whatever you may. That session ends when yours would at the latest, but signing out here does not end it: end it on your account page, or with ', el('code', {}, 'fairlead logout'), '.'),
       wanted && wanted.toLowerCase() !== account.user.toLowerCase() && el('p', { class: 'notice' }, `It was started for ${wanted}, and you are signed in as ${account.user}: it will not take this session.`),
       place && place !== account.workspace && !place.startsWith('ws_') && el('p', { class: 'notice' }, `It was started for workspace ${place}, and you are signed in to ${account.workspace}: it will not take this session.`),
       el('p', {}, el('strong', {}, 'If you did not start it just now, press Refuse.')),
