@@ -3,6 +3,8 @@ package relay
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/config"
+	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/relay/certificate"
 )
 
@@ -33,6 +37,10 @@ type ACME struct {
 	Email     string `yaml:"email"`     // of the account, for the authority's notices; may be empty
 	CA        string `yaml:"ca"`        // PEM file of the server's own authority; "": the system's
 	Agree     bool   `yaml:"agree"`     // to the authority's terms of service, which wants to be said
+	// KeyID and KeyFile bind the account to one that the authority knows (RFC 8555, 7.3.4). The file holds the MAC key in base64url, as
+	// authorities give it; a relative path is taken from relay.yaml's folder. "": no binding.
+	KeyID   string `yaml:"key_id"`
+	KeyFile string `yaml:"key_file"`
 }
 
 // roots reads the file of the ACME server's authority; nil without one.
@@ -49,6 +57,22 @@ func (a ACME) roots() (*x509.CertPool, error) {
 		return nil, fmt.Errorf("read the ACME server's authority: %s holds no certificate", a.CA)
 	}
 	return pool, nil
+}
+
+// key reads the MAC key of the account's binding; empty without one.
+func (a ACME) key() (secret.Bytes, error) {
+	if a.KeyFile == "" {
+		return secret.Bytes{}, nil
+	}
+	k, err := config.SecretRef{File: a.KeyFile}.Resolve("")
+	if err != nil {
+		return k, err
+	}
+	text := strings.TrimRight(strings.TrimSpace(k.ExposeString()), "=")
+	if raw, err := base64.RawURLEncoding.DecodeString(text); err != nil || len(raw) < 16 {
+		return secret.Bytes{}, errors.New("the file holds no key of 16 bytes or more in base64url") // the decoder's words tell of the key
+	}
+	return secret.FromString(text), nil
 }
 
 // SuppliedCertificate is a certificate of somebody else's authority, in PEM files. Relative paths are taken from relay.yaml's folder.

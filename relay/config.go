@@ -252,8 +252,10 @@ func LoadConfig(file string) (Config, error) {
 		c.SignIn.LeakedPasswords = filepath.Join(dir, c.SignIn.LeakedPasswords)
 	}
 	c.Mail.below(dir)
-	if c.API.ACME.CA != "" && !filepath.IsAbs(c.API.ACME.CA) {
-		c.API.ACME.CA = filepath.Join(dir, c.API.ACME.CA)
+	for _, f := range []*string{&c.API.ACME.CA, &c.API.ACME.KeyFile} {
+		if *f != "" && !filepath.IsAbs(*f) {
+			*f = filepath.Join(dir, *f)
+		}
 	}
 	for i := range c.API.Certificates {
 		for _, f := range []*string{&c.API.Certificates[i].Certificate, &c.API.Certificates[i].Key} {
@@ -376,6 +378,12 @@ func (c *Config) validate(fault func(path, msg, hint string)) {
 		}
 		if _, err := a.roots(); err != nil {
 			fault("api.acme.ca", err.Error(), "a PEM file of the authority that signed the ACME server's own certificate; leave it out for the system's")
+		}
+		if (a.KeyID == "") != (a.KeyFile == "") {
+			fault("api.acme.key_id", "stands without key_file, or that without key_id", "give both as your authority gave them, or neither for one that wants no external account binding")
+		}
+		if _, err := a.key(); err != nil {
+			fault("api.acme.key_file", err.Error(), "a file with the MAC key (HMAC key) alone, in base64url as your authority gave it, readable by the relay's user and nobody else")
 		}
 		if len(c.API.Domains) == 0 {
 			fault("api.acme", "there is no domain to get certificates for", "name in api.domains what workspaces may take")

@@ -156,6 +156,8 @@ func TestBadRelayYAMLIsToldWhere(t *testing.T) {
 		{"ACME without TLS", good + "api: {domains: [a.example], acme: {directory: \"http://acme.example/\", agree: true}}\n", 3, "api.acme.directory", "https"},
 		{"ACME without a yes", good + "api: {domains: [a.example], acme: {directory: \"https://acme.example/\"}}\n", 3, "api.acme.agree", "terms of service"},
 		{"ACME without domains", good + "api: {acme: {directory: \"https://acme.example/\", agree: true}}\n", 3, "api.acme", "api.domains"},
+		{"a binding without its key", good + "api: {domains: [a.example], acme: {directory: \"https://acme.example/\", agree: true, key_id: k}}\n", 3, "api.acme.key_id", "both"},
+		{"a binding whose key is not there", good + "api: {domains: [a.example], acme: {directory: \"https://acme.example/\", agree: true, key_id: k, key_file: gone}}\n", 3, "api.acme.key_file", "base64url"},
 		{"ACME without its authority", good + "api: {domains: [a.example], acme: {directory: \"https://acme.example/\", agree: true, ca: gone.pem}}\n", 3, "api.acme.ca", "PEM file"},
 		{"domain that is no name", good + "api: {domains: [\"https://a.example\"]}\n", 3, "api.domains[0]", "data.example.com"},
 		{"domain in capitals", good + "api: {domains: [A.example]}\n", 3, "api.domains[0]", "small letters"},

@@ -213,7 +213,11 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if r.acme, err = certificate.New(certificate.Config{URL: a.Directory, Email: a.Email, Roots: roots, Port: ln.Addr(), Directory: dir, Logger: o.Logger}); err != nil {
+		key, err := a.key()
+		if err != nil {
+			return nil, err
+		}
+		if r.acme, err = certificate.New(certificate.Config{URL: a.Directory, Email: a.Email, KeyID: a.KeyID, Key: key, Roots: roots, Port: ln.Addr(), Directory: dir, Logger: o.Logger}); err != nil {
 			return nil, err
 		}
 		certs.acme, spoken[certificate.ALPN] = r.acme, r.acme.Challenge()

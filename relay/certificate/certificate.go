@@ -15,8 +15,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
+	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/relay/directory"
 )
 
@@ -27,6 +29,8 @@ const ALPN = "acme-tls/1"
 type Config struct {
 	URL   string         // of the ACME server's directory, https
 	Email string         // of the account; may be empty
+	KeyID string         // binds the account to one that the authority knows (RFC 8555, 7.3.4); "": no binding
+	Key   secret.Bytes   // its MAC key in base64url; with KeyID, and only there
 	Roots *x509.CertPool // of the ACME server's own certificate; nil: the system's
 	Port  net.Addr       // the relay's port, which answers challenges
 	// OrderTimeout bounds one try for a certificate; 0: 90 s. Tries that fail are made again, ever more seldom, for as long as the
@@ -51,6 +55,9 @@ func New(c Config) (*Manager, error) {
 	if c.URL == "" || c.Directory == nil || c.Port == nil || c.Logger == nil {
 		return nil, errors.New("get certificates: the ACME server, the relay's port, state and logger must be set")
 	}
+	if (c.KeyID == "") != c.Key.IsZero() {
+		return nil, errors.New("get certificates: the account's binding wants a key's id and the key")
+	}
 	if c.OrderTimeout == 0 {
 		c.OrderTimeout = 90 * time.Second
 	}
@@ -67,8 +74,12 @@ func New(c Config) (*Manager, error) {
 	m.cache = certmagic.NewCache(certmagic.CacheOptions{Logger: log, GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return m.magic, nil }})
 	m.magic = certmagic.New(m.cache, certmagic.Config{Storage: &storage{dir: c.Directory, locks: map[string]chan struct{}{}}, Logger: log,
 		OCSP: certmagic.OCSPConfig{DisableStapling: true}})
+	var binding *acme.EAB
+	if c.KeyID != "" {
+		binding = &acme.EAB{KeyID: c.KeyID, MACKey: c.Key.ExposeString()}
+	}
 	// The port is taken, by the relay: it answers the challenges, and no other listener is opened for them.
-	m.magic.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(m.magic, certmagic.ACMEIssuer{CA: c.URL, TestCA: c.URL, Email: c.Email, Agreed: true, TrustedRoots: c.Roots,
+	m.magic.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(m.magic, certmagic.ACMEIssuer{CA: c.URL, TestCA: c.URL, Email: c.Email, ExternalAccount: binding, Agreed: true, TrustedRoots: c.Roots,
 		DisableHTTPChallenge: true, DisableDistributedSolvers: true, ListenHost: host, AltTLSALPNPort: port, CertObtainTimeout: c.OrderTimeout, Logger: log})}
 	return m, nil
 }

@@ -59,7 +59,8 @@ type authority struct {
 	log         *text
 }
 
-func newAuthority(t *testing.T, port int) *authority {
+// keys are MAC keys by their ids, one of which the server then wants each account to be bound to.
+func newAuthority(t *testing.T, port int, keys map[string]string) *authority {
 	t.Helper()
 	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
 	t.Setenv("PEBBLE_WFE_NONCEREJECT", "20") // of a hundred nonces: a client must take that
@@ -73,8 +74,11 @@ func newAuthority(t *testing.T, port int) *authority {
 	go names.Run()
 	t.Cleanup(names.Shutdown)
 	store := db.NewMemoryStore()
+	for id, key := range keys {
+		must(t, store.AddExternalAccountKeyByID(id, key))
+	}
 	issuer := ca.New(logger, store, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {Description: "default", ValidityPeriod: 7776000}})
-	front := wfe.New(logger, store, va.New(logger, 1, port, true, dns, store), issuer, []string{"pebble.example"}, true, false, 1, 1)
+	front := wfe.New(logger, store, va.New(logger, 1, port, true, dns, store), issuer, []string{"pebble.example"}, true, len(keys) > 0, 1, 1)
 	srv := httptest.NewTLSServer(front.Handler())
 	t.Cleanup(srv.Close)
 	a.url, a.caFile = srv.URL+wfe.DirectoryPath, filepath.Join(t.TempDir(), "acme-ca.pem")
@@ -161,28 +165,35 @@ func shown(t *testing.T, a *authority, addr, name string) *x509.Certificate {
 	return chain[0]
 }
 
-// A domain gets its certificate by itself, proven at the relay's own port, and keeps it over a restart; a name that is no domain gets
-// none by being asked for; nothing of it stands in the clear; and with the domain it goes.
-func TestDomainsGetCertificatesByACME(t *testing.T) {
-	addr := testenv.LowPort(t, 20000)
+// newSite makes the folder of a relay that listens at an address, with more in the section acme of its relay.yaml.
+func newSite(t *testing.T, keys map[string]string, more string) (a *authority, s *site, addr string) {
+	t.Helper()
+	addr = testenv.LowPort(t, 20000)
 	_, text16, err := net.SplitHostPort(addr)
 	must(t, err)
 	port, err := strconv.Atoi(text16)
 	must(t, err)
-	a := newAuthority(t, port)
-	s := &site{dir: filepath.Join(t.TempDir(), "relay"), log: &text{}}
+	a = newAuthority(t, port, keys)
+	s = &site{dir: filepath.Join(t.TempDir(), "relay"), log: &text{}}
 	in, err := relay.Init(context.Background(), relay.InitOptions{Data: s.dir, Listen: addr, PublicAddress: "localhost:1"})
 	must(t, err)
 	s.token = in.Token.ExposeString()
 	yaml := filepath.Join(s.dir, "relay.yaml")
 	b, err := os.ReadFile(yaml)
 	must(t, err)
-	must(t, os.WriteFile(yaml, append(b, "api:\n  domains: [\"*.apps.example.com\"]\n  acme: {directory: \""+a.url+"\", ca: \""+a.caFile+"\", email: ops@example.com, agree: true}\n"...), 0o600))
+	must(t, os.WriteFile(yaml, append(b, "api:\n  domains: [\"*.apps.example.com\"]\n  acme: {directory: \""+a.url+"\", ca: \""+a.caFile+"\", email: ops@example.com, agree: true"+more+"}\n"...), 0o600))
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the relay's log:\n%s\nthe authority's:\n%s", s.log.b.String(), a.log.b.String())
 		}
 	})
+	return a, s, addr
+}
+
+// A domain gets its certificate by itself, proven at the relay's own port, and keeps it over a restart; a name that is no domain gets
+// none by being asked for; nothing of it stands in the clear; and with the domain it goes.
+func TestDomainsGetCertificatesByACME(t *testing.T) {
+	a, s, addr := newSite(t, nil, "")
 	stop := s.start(t)
 	defer func() { stop() }()
 	const ws, name = "/workspaces/default", "sales.apps.example.com"
@@ -256,5 +267,37 @@ func TestDomainsGetCertificatesByACME(t *testing.T) {
 	}
 	if account == 0 {
 		t.Errorf("nothing is kept at all: %d items", len(items))
+	}
+}
+
+// An authority that wants accounts bound to its own customers gives certificates to who has the key, and to nobody else; the key stands
+// in no log.
+func TestAccountsAreBoundToTheAuthoritysCustomer(t *testing.T) {
+	const good, bad = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W", "b10lLJs8l1GPIzsLP0s6pMt8O0XVGnfTaCeROxQM0BIt2XrJMDHJZBM5NuQmQJQH"
+	for what, c := range map[string]struct {
+		key   string
+		bound bool
+	}{"the key": {good + "==\n", true}, "another key": {bad, false}} {
+		t.Run(what, func(t *testing.T) {
+			a, s, addr := newSite(t, map[string]string{"kid-1": good}, ", key_id: kid-1, key_file: mac.key")
+			must(t, os.WriteFile(filepath.Join(s.dir, "mac.key"), []byte(c.key), 0o600))
+			stop := s.start(t)
+			defer stop()
+			const name = "sales.apps.example.com"
+			if code := s.ask(t, addr, "POST", "/workspaces/default/domains", `{"name":"`+name+`"}`, nil); code != 201 {
+				t.Fatal(code)
+			}
+			if c.bound {
+				testenv.Eventually(t, "there is a certificate", func() bool { return shown(t, a, addr, name) != nil })
+			} else {
+				testenv.Eventually(t, "the log says that it was refused", func() bool { return s.log.has("unauthorized") || s.log.has("externalAccount") })
+				if shown(t, a, addr, name) != nil {
+					t.Error("a certificate without the key")
+				}
+			}
+			if s.log.has(good[:20]) || s.log.has(bad[:20]) {
+				t.Error("the key stands in the log")
+			}
+		})
 	}
 }
