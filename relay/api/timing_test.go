@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,7 +69,13 @@ func TestF1TimingTellsNobodyWhoIsThere(t *testing.T) {
 // sameTimes holds the times of refusals of each kind against those of "known".
 func (g *rig) sameTimes(t *testing.T, edit func(*http.Request), kinds map[string]string) {
 	t.Helper()
-	names := slices.Sorted(maps.Keys(kinds))
+	names, longest := slices.Sorted(maps.Keys(kinds)), 0
+	for _, body := range kinds {
+		longest = max(longest, len(body))
+	}
+	for k, body := range kinds { // who asks knows how much it sends
+		kinds[k] = body + strings.Repeat(" ", longest-len(body))
+	}
 	measure := func(names []string, n int) map[string][]float64 {
 		var order []string
 		for range n {
