@@ -364,6 +364,8 @@ type AuditEvent struct {
 	Code       string    `json:"code,omitempty"`
 	Status     string    `json:"status,omitempty"`
 	Rows       int64     `json:"rows,omitempty"`
+	// Detail is what only some kinds tell, such as what was changed.
+	Detail map[string]string `json:"detail,omitempty"`
 	// Claimed holds what the event's source was told and did not prove: principal and connection in an agent's events.
 	Claimed map[string]string `json:"claimed,omitempty"`
 	Raw     json.RawMessage   `json:"-"`

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -133,6 +134,11 @@ func (n connNames) row(e client.AuditEvent) []string {
 	}
 	if what == "" && e.Rows > 0 {
 		what = count(e.Rows, "row")
+	}
+	if e.Kind == "resource.changed" && e.Status != "" || e.Kind == "operation.denied" {
+		for _, key := range slices.Sorted(maps.Keys(e.Detail)) { // long, so once: when it is done
+			what += " " + key + "=" + short(e.Detail[key])
+		}
 	}
 	who, connection := short(e.Principal), e.Connection
 	if p := e.Claimed["principal"]; who == "" && p != "" {

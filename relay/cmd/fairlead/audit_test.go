@@ -103,21 +103,23 @@ func TestAuditRowsTellWhoWroteThem(t *testing.T) {
 		`{"seq":1,"time":"2026-11-21T12:00:00Z","kind":"operation.intent","source":"rel_` + id + `","request_id":"req_` + id + `","principal":"usr_` + id + `","source_address":"192.0.2.1","connection":"con_1","operation":"query","decision":"allow","rule":"gra_` + id + `"}`,
 		`{"seq":2,"time":"2026-11-21T12:00:00Z","kind":"operation.denied","source":"agt_` + id + `","request_id":"req_` + id + `","claimed":{"connection":"con_` + id + `","principal":"usr_` + id + `"},"operation":"query","decision":"deny","code":"denied","rule":"database.sales.allow.mode","statement":"delete from t"}`,
 		`{"seq":3,"time":"2026-11-21T12:00:00Z","kind":"operation.outcome","source":"rel_` + id + `","request_id":"req_` + id + `","principal":"usr_` + id + `","connection":"con_1","operation":"query","decision":"allow","status":"done","rows":1}`,
+		`{"seq":4,"time":"2026-11-21T12:00:00Z","kind":"resource.changed","source":"rel_` + id + `","operation":"grants","target":"POST /grants","status":"done","detail":{"role":"analyst","principal":"usr_` + id + `"}}`,
 	}
 	const want = `SEQ  TIME                  BY     KIND               RESULT  REQUEST         WHO              FROM       CONNECTION      OPERATION  RULE                       WHAT
   1  2026-11-21 12:00:00Z  relay  operation.intent   allow   req_abcdefghij  usr_abcdefghij   192.0.2.1  sales           query      gra_abcdefghij
   2  2026-11-21 12:00:00Z  agent  operation.denied   denied  req_abcdefghij  usr_abcdefghij*             con_abcdefghij  query      database.sales.allow.mode  delete from t
   3  2026-11-21 12:00:00Z  relay  operation.outcome  done    req_abcdefghij  usr_abcdefghij              sales           query                                 1 row
+  4  2026-11-21 12:00:00Z  relay  resource.changed   done                                                                grants                                POST /grants principal=usr_abcdefghij role=analyst
 `
 	if res := run("audit", "list"); res.status != 0 || res.out != want {
 		t.Errorf("%d %s\n%s\nwant\n%s", res.status, res.errs, res.out, want)
 	}
-	if res := run("audit", "list", "-o", "json"); strings.Count(res.out, id) != 11 {
+	if res := run("audit", "list", "-o", "json"); strings.Count(res.out, id) != 13 {
 		t.Errorf("json has ids in full: %s", res.out)
 	}
 	// Names are a help; who may not list connections sees ids and all events.
 	r.DenyConnections = true
-	if res := run("audit", "list"); res.status != 0 || !strings.Contains(res.out, "con_1") || strings.Contains(res.out, "sales  ") || strings.Count(res.out, "\n") != 4 {
+	if res := run("audit", "list"); res.status != 0 || !strings.Contains(res.out, "con_1") || strings.Contains(res.out, "sales  ") || strings.Count(res.out, "\n") != 5 {
 		t.Errorf("%d %s\n%s", res.status, res.errs, res.out)
 	}
 }
