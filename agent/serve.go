@@ -235,6 +235,10 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ev.Rule, ev.Reason, ev.Statement = d.Rule, d.Reason, d.Fingerprint
 	ev.Target, _ = d.EventMask.Text(ev.Target)
 	ev.Statement, _ = d.EventMask.Text(ev.Statement)
+	if req.Explains() {
+		s.explain(ctx, w, ev, d)
+		return
+	}
 	if !d.Allow {
 		s.refuse(ctx, w, ev, &protocol.Error{Code: d.Code, Origin: protocol.OriginAgent, Message: d.Reason, Rule: d.Rule, Hint: d.Hint})
 		return

@@ -19,6 +19,24 @@ type QueryBody struct {
 	Statement
 }
 
+// Verdict answers a request that wants to be explained (RequireExplain): what the agent would decide now. What only shows when it is
+// done is not in it: the address that a name leads to, what the database's account may, whether a file is there. Which line of its
+// file decided the agent tells nobody: that would tell a profile that is not there from one that does not allow.
+type Verdict struct {
+	Allow     bool   `json:"allow"`
+	Rule      string `json:"rule,omitempty"`
+	Reason    string `json:"reason"`
+	Hint      string `json:"hint,omitempty"`
+	Code      Code   `json:"code,omitempty"`      // of a denial
+	Statement string `json:"statement,omitempty"` // without literals, as the audit log shows it
+	MaxRows   int64  `json:"max_rows,omitempty"`  // caps that hold when it is allowed; 0: none
+	MaxBytes  int64  `json:"max_bytes,omitempty"`
+	TimeoutMs int64  `json:"timeout_ms,omitempty"`
+}
+
+// MaxVerdictBytes bounds the JSON of a Verdict.
+const MaxVerdictBytes = 64 << 10
+
 // TransactionBody is the body of OpTransaction: all statements take effect, or none.
 type TransactionBody struct {
 	Statements []Statement `json:"statements"`

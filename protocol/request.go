@@ -42,10 +42,12 @@ const (
 const (
 	RequireLimits = "limits" // HeaderLimits must be applied
 	RequireProxy  = "proxy"  // HeaderProxy must be told to the target, before any other byte
+	// RequireExplain: the agent decides, records that it was asked, answers a Verdict and does nothing. A dial has no upgrade then.
+	RequireExplain = "explain"
 )
 
 // Constraints is the set of names this build honours.
-var Constraints = map[string]bool{RequireLimits: true, RequireProxy: true}
+var Constraints = map[string]bool{RequireLimits: true, RequireProxy: true, RequireExplain: true}
 
 // Limits are caps and masks by which the relay narrows one request. Zero means "no further limit". They can only take
 // away: the agent applies the smaller of its own and these, and masks the union of columns.
@@ -92,6 +94,12 @@ type Request struct {
 
 	Header http.Header // headers of the caller that go with the operation (Range, If-Match, http: all forwarded ones)
 }
+
+// Explains reports whether the request asks for the agent's verdict alone.
+func (r *Request) Explains() bool { return contains(r.Require, RequireExplain) }
+
+// upgrades reports whether the request's stream is one of raw bytes after its answer.
+func (r *Request) upgrades() bool { return r.Operation == OpDial && !r.Explains() }
 
 // Writes reports whether the operation may change the target. A dial may: nobody reads the raw bytes.
 func (r *Request) Writes() bool {
@@ -187,7 +195,7 @@ func (r *Request) HTTP(ctx context.Context, body io.Reader) (*http.Request, erro
 		sort.Strings(require)
 		req.Header.Set(HeaderRequire, strings.Join(require, ","))
 	}
-	if r.Operation == OpDial {
+	if r.upgrades() {
 		req.Header.Set("Connection", "Upgrade")
 		req.Header.Set("Upgrade", UpgradeDial)
 	}
@@ -373,12 +381,12 @@ func (r *Request) parseHeaders(h http.Header) error {
 		}
 	}
 	for k, vs := range h {
-		if strings.HasPrefix(k, HeaderPrefix) || (r.Operation == OpDial && (k == "Connection" || k == "Upgrade")) {
+		if strings.HasPrefix(k, HeaderPrefix) || (r.upgrades() && (k == "Connection" || k == "Upgrade")) {
 			continue
 		}
 		r.Header[k] = append([]string(nil), vs...)
 	}
-	if r.Operation == OpDial && (!strings.EqualFold(h.Get("Upgrade"), UpgradeDial) || !strings.EqualFold(h.Get("Connection"), "Upgrade")) {
+	if r.upgrades() && (!strings.EqualFold(h.Get("Upgrade"), UpgradeDial) || !strings.EqualFold(h.Get("Connection"), "Upgrade")) {
 		return Errorf(CodeInvalid, "operation dial wants Upgrade: %s", UpgradeDial)
 	}
 	return nil

@@ -10,8 +10,9 @@ const (
 	KindIntent       Kind = "operation.intent"  // allowed, and about to be done
 	KindOutcome      Kind = "operation.outcome" // done, or failed: Status and Code say
 	KindDenied       Kind = "operation.denied"
-	KindAuditFull    Kind = "audit.full"    // from here on operations were refused
-	KindAuditResume  Kind = "audit.resumed" // and from here on no longer
+	KindExplained    Kind = "operation.explained" // what would be decided was asked; nothing was done
+	KindAuditFull    Kind = "audit.full"          // from here on operations were refused
+	KindAuditResume  Kind = "audit.resumed"       // and from here on no longer
 	KindAuditRead    Kind = "audit.read"
 	KindStart        Kind = "process.start"
 	KindStop         Kind = "process.stop"
@@ -36,7 +37,7 @@ const (
 )
 
 // Kinds are all kinds that this version knows.
-var Kinds = []Kind{KindIntent, KindOutcome, KindDenied, KindAuditFull, KindAuditResume, KindAuditRead, KindStart, KindStop, KindConfig, KindConfigBad,
+var Kinds = []Kind{KindIntent, KindOutcome, KindDenied, KindExplained, KindAuditFull, KindAuditResume, KindAuditRead, KindStart, KindStop, KindConfig, KindConfigBad,
 	KindConnected, KindLost, KindEnrolled, KindRenewed, KindRevoked, KindSignIn, KindRefused, KindChange, KindInternal,
 	KindSignOut, KindAgentRefused, KindConfirm, KindPassword, KindFactor, KindSessionEnd, KindHandOver}
 

@@ -90,7 +90,7 @@ func TestGrantThatIsTakenCutsOpenStreams(t *testing.T) {
 	give(t, w, client.NewGrant{Role: "dialler", Team: "night", Connection: "echo"})
 	done = cut(openDial(t, dev, "echo"))
 	e, err := w.Client.Explain(ctx, client.ExplainQuery{Principal: "dev", Action: "dial", Connection: "echo"})
-	if err != nil || !e.Allow || e.Grant == nil || e.Grant.Team != "night" || e.Grant.Role != "dialler" || e.Agent != client.AgentOffers {
+	if err != nil || !e.Allow || e.Grant == nil || e.Grant.Team != "night" || e.Grant.Role != "dialler" || e.Agent != client.AgentAnswered {
 		t.Errorf("%+v, %v", e, err)
 	}
 	role, err := w.Client.Role(ctx, "dialler")

@@ -24,6 +24,14 @@ type inExplain struct {
 	Folder     string `query:"folder" doc:"path or id of the folder of the project"`
 	In         string `query:"environment" doc:"environment that it is about; not with connection"`
 	Source     string `query:"source" doc:"address to come from; empty: the asker's own"`
+
+	// What the operation would be, so that the site can be asked.
+	SQL       string `query:"sql" doc:"statement that a query, exec or transaction would run; the site is asked what it would decide"`
+	Statement string `query:"statement" doc:"name of a statement that the site declares, in place of sql"`
+	Path      string `query:"path" doc:"file or folder of an operation on files"`
+	To        string `query:"to" doc:"where a move would go"`
+	Method    string `query:"method" doc:"method of a request to an HTTP service"`
+	Target    string `query:"target" doc:"path and query of a request, beginning with /"`
 }
 
 // grantRoutes are those of grants, and of what comes of them.
@@ -198,6 +206,11 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 		e.Connection, e.Environment = c.Name, string(c.Environment)
 		e.Project, e.Folder = standsIn(c.Project, c.Folder)
 		e.Agent, e.AgentHint = a.offers(c, action)
+		if err := a.askSite(ctx, v, c, action, i, e); err != nil {
+			return nil, err
+		}
+	} else if err := i.onlyOf(string(action)); err != nil {
+		return nil, err
 	}
 	// Of other parts of the workspace than the asker may look into, nothing is told.
 	shown := func(id string) *client.Grant {

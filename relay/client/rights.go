@@ -87,6 +87,9 @@ type ExplainQuery struct {
 	// Project, Folder of it, and Environment are the part of the workspace; not with Connection.
 	Project, Folder, Environment string
 	Source                       string // address to come from; empty: the asker's own
+	// What the operation on the connection would be, so that the site is asked what it would decide: SQL or the name of a declared
+	// Statement; a file's Path (a move's: To, too); a request's Method and Target.
+	SQL, Statement, Path, To, Method, Target string
 }
 
 // Near is a grant that does not allow what was asked, and what it lacks: action, scope, time, source.
@@ -116,9 +119,26 @@ type Explanation struct {
 	Near          []Near    `json:"near"`              // grants that do not allow, those first that lack least
 	Disabled      bool      `json:"disabled,omitempty"`
 	Allowlisted   bool      `json:"allowlisted"` // the workspace's allowlist admits the address
-	// Agent is what the site offers: offered, not offered, no agent, or not asked, for what is not about a connection to a profile.
-	Agent     string `json:"agent"`
-	AgentHint string `json:"agent_hint,omitempty"` // how the site's own rules are asked
+	// Agent is what the site says: answered, and Site has the answer; else what it offers: offered, not offered, no agent, or not asked,
+	// for what is not about a connection.
+	Agent     string       `json:"agent"`
+	AgentHint string       `json:"agent_hint,omitempty"` // how the site's own rules are asked
+	Site      *SiteVerdict `json:"site,omitempty"`
+}
+
+// SiteVerdict is what an agent would decide about an operation by its own rules, whoever asks for it. What only shows when it is done
+// is not in it: the address that a name leads to, what the database's account may, whether a file is there.
+type SiteVerdict struct {
+	Agent     string `json:"agent"` // id of the one that was asked
+	Allow     bool   `json:"allow"`
+	Rule      string `json:"rule,omitempty"` // of agent.yaml, that decides
+	Reason    string `json:"reason"`
+	Hint      string `json:"hint,omitempty"`
+	Code      string `json:"code,omitempty"`       // of a refusal
+	Statement string `json:"statement,omitempty"`  // without literals, as the audit log shows it
+	MaxRows   int64  `json:"max_rows,omitempty"`   // 0: no cap
+	MaxBytes  int64  `json:"max_bytes,omitempty"`  // 0: no cap
+	TimeoutMs int64  `json:"timeout_ms,omitempty"` // 0: none
 }
 
 // States of Explanation.Agent.
@@ -127,6 +147,7 @@ const (
 	AgentOffersNo = "not offered"
 	AgentMissing  = "no agent"
 	AgentNotAsked = "not asked"
+	AgentAnswered = "answered"
 )
 
 // Roles lists system roles and the workspace's custom roles.
@@ -245,7 +266,8 @@ func (c *Client) Replay(ctx context.Context, q ReplayQuery) (Replay, error) {
 // Explain tells why a principal may or may not.
 func (c *Client) Explain(ctx context.Context, q ExplainQuery) (Explanation, error) {
 	v := url.Values{"action": {q.Action}}
-	for name, value := range map[string]string{"principal": q.Principal, "token": q.Token, "connection": q.Connection, "project": q.Project, "folder": q.Folder, "environment": q.Environment, "source": q.Source} {
+	for name, value := range map[string]string{"principal": q.Principal, "token": q.Token, "connection": q.Connection, "project": q.Project, "folder": q.Folder, "environment": q.Environment, "source": q.Source,
+		"sql": q.SQL, "statement": q.Statement, "path": q.Path, "to": q.To, "method": q.Method, "target": q.Target} {
 		if value != "" {
 			v.Set(name, value)
 		}

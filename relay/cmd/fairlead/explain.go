@@ -17,6 +17,12 @@ type explainCommand struct {
 	Action     string        `arg:"" optional:"" help:"Action, such as connections.read, or an operation on a connection, such as query."`
 	Connection string        `arg:"" optional:"" name:"asset" help:"Name or id of the connection; project/NAME or project/NAME/FOLDER for an action on a project or folder; none for one on the workspace."`
 	In         string        `name:"environment" placeholder:"ENV" help:"With a project, folder or nothing: in this environment alone, development, test or production."`
+	SQL        string        `name:"sql" placeholder:"SQL" help:"With query, exec or transaction: the statement. The site is asked what it would decide, and does nothing."`
+	Statement  string        `placeholder:"NAME" help:"The same by the name of a statement that the site declares."`
+	Path       string        `placeholder:"PATH" help:"With an operation on files: the file or folder."`
+	To         string        `placeholder:"PATH" help:"With move: where to."`
+	Method     string        `placeholder:"METHOD" help:"With request: the method."`
+	Target     string        `placeholder:"PATH" help:"With request: path and query, beginning with a slash."`
 	Replay     time.Duration `placeholder:"TIME" help:"Make the decisions of so long ago until now again, such as 168h, under the change that --with, --without and --role propose, and list those that would be others. Changes nothing."`
 	With       []string      `sep:"none" placeholder:"GRANT" help:"With --replay: a grant that would be given, such as 'analyst to bob', 'operator to team night-shift in production', 'analyst to bob on sales', 'analyst to bob on project/shop in test'."`
 	Without    []string      `placeholder:"ID" help:"With --replay: a grant that would be gone."`
@@ -26,6 +32,7 @@ type explainCommand struct {
 
 func (*explainCommand) Examples() []string {
 	return []string{"fairlead explain --as reports query sales", "fairlead explain --as night-shift --from 192.0.2.7 exec sales", "fairlead explain --as reports agents.read", "fairlead explain --as-token tok_7w3zt2k5q4x6y7z2a3b4c5d6e7 query sales",
+		"fairlead explain --as reports query sales --sql 'select * from orders'", "fairlead explain --as night-shift read papers --path reports/2026.csv",
 		"fairlead explain --as reports connections.manage project/sales/reports --environment test",
 		"fairlead explain --replay 168h --without gra_7w3zt2k5q4x6y7z2a3b4c5d6e7 --with 'analyst to bob on sales'"}
 }
@@ -40,7 +47,7 @@ func (k *explainCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 		return cli.Usage("--with, --without and --role are for --replay")
 	case k.Replay == 0 && ((k.As == "") == (k.AsToken == "") || k.Action == ""):
 		return cli.Usage("name whom it is about, and an action: fairlead explain --as PRINCIPAL (or --as-token ID) ACTION [CONNECTION | project/NAME]")
-	case k.Replay != 0 && (k.As != "" || k.AsToken != "" || k.From != "" || k.Action != "" || k.In != ""):
+	case k.Replay != 0 && (k.As != "" || k.AsToken != "" || k.From != "" || k.Action != "" || k.In != "" || k.SQL+k.Statement+k.Path+k.To+k.Method+k.Target != ""):
 		return cli.Usage("--replay is about everybody's recorded decisions: give no --as, --as-token, --from, --environment or action")
 	case k.Replay != 0:
 		return k.replay(ctx, t, r)
@@ -50,7 +57,7 @@ func (k *explainCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 		return err
 	}
 	defer c.Close()
-	q := client.ExplainQuery{Principal: k.As, Token: k.AsToken, Action: k.Action, Environment: k.In, Source: k.From}
+	q := client.ExplainQuery{Principal: k.As, Token: k.AsToken, Action: k.Action, Environment: k.In, Source: k.From, SQL: k.SQL, Statement: k.Statement, Path: k.Path, To: k.To, Method: k.Method, Target: k.Target}
 	q.Project, q.Folder, q.Connection = onAsset(k.Connection)
 	e, err := c.Explain(ctx, q)
 	if err != nil {
@@ -89,18 +96,52 @@ func (k *explainCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 			t.Printf("  near:    %s: %s\n", cli.Clean(describe(n.Grant)), strings.Join(why, ", "))
 		}
 	}
-	switch e.Agent {
-	case client.AgentOffers:
+	switch {
+	case e.Site != nil:
+		site(t, *e.Site)
+		return nil
+	case e.Agent == client.AgentOffers:
 		t.Printf("  site:    its agents offer the operation on this profile\n")
-	case client.AgentOffersNo:
+	case e.Agent == client.AgentOffersNo:
 		t.Printf("  site:    its agents do not offer the operation on this profile: it would be refused there\n")
-	case client.AgentMissing:
-		t.Printf("  site:    no connected agent offers the profile now\n")
+	case e.Agent == client.AgentMissing:
+		t.Printf("  site:    no connected agent offers it now\n")
 	}
 	if e.AgentHint != "" {
 		t.Notef("%s\n", cli.Clean(e.AgentHint))
 	}
 	return nil
+}
+
+// site prints what an agent would decide.
+func site(t *cli.Term, v client.SiteVerdict) {
+	answer := "no"
+	if v.Allow {
+		answer = "yes"
+	}
+	t.Printf("  site:    %s, says %s: %s\n", answer, cli.Clean(v.Agent), cli.Clean(v.Reason))
+	if v.Rule != "" {
+		t.Printf("  rule:    %s of its agent.yaml\n", cli.Clean(v.Rule))
+	}
+	if v.Hint != "" {
+		t.Printf("  hint:    %s\n", cli.Clean(v.Hint))
+	}
+	if v.Statement != "" {
+		t.Printf("  event:   %s\n", cli.Clean(v.Statement))
+	}
+	var caps []string
+	if v.MaxRows > 0 {
+		caps = append(caps, count(v.MaxRows, "row"))
+	}
+	if v.MaxBytes > 0 {
+		caps = append(caps, count(v.MaxBytes, "byte"))
+	}
+	if v.TimeoutMs > 0 {
+		caps = append(caps, (time.Duration(v.TimeoutMs) * time.Millisecond).String())
+	}
+	if len(caps) > 0 {
+		t.Printf("  at most: %s\n", strings.Join(caps, ", "))
+	}
 }
 
 // onAsset reads what an action is about: a connection, or project/NAME and a folder behind that.
