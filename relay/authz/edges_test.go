@@ -27,6 +27,30 @@ func TestEdgesOfADecision(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	})
+	t.Run("what counts nowhere hides nothing that comes after it", func(t *testing.T) {
+		p := principal(Grant{Role: Owner, Folder: "fol_1"}, Grant{Role: Owner, Environment: "staging"}, Grant{Role: Analyst, Environment: Production, Until: now.Add(time.Hour)})
+		if d := Decide(p, Query, con("con_1"), here); !d.Allow {
+			t.Errorf("%+v", d)
+		}
+	})
+	t.Run("of two that last as long the narrower is named", func(t *testing.T) {
+		for _, gs := range [][]Grant{{{Role: Operator}, {Role: Analyst}}, {{Role: Analyst}, {Role: Operator}}} {
+			for i := range gs {
+				gs[i].ID, gs[i].Workspace, gs[i].Until = "gra_"+string(gs[i].Role), ws, now.Add(time.Hour)
+			}
+			if d := Decide(NewPrincipal("usr_1", ws, "p", User, gs), Query, con("con_1"), here); d.Grant != "gra_analyst" {
+				t.Errorf("%+v", d)
+			}
+		}
+	})
+	t.Run("a clock that stands at nothing is past every end", func(t *testing.T) {
+		p := principal(Grant{Role: Analyst, Until: now.Add(time.Hour)})
+		for _, at := range []time.Time{{}, time.UnixMilli(-1), time.UnixMilli(0)} {
+			if Decide(p, Query, con("con_1"), At{Time: at, Source: here.Source}).Allow {
+				t.Errorf("allowed at %v", at)
+			}
+		}
+	})
 	t.Run("of two networks the narrower is named", func(t *testing.T) {
 		p := principal(Grant{Role: Analyst, From: prefixes("192.0.0.0/16")}, Grant{Role: Analyst, From: prefixes("192.0.2.0/24")})
 		if d := Decide(p, Query, con("con_1"), here); d.Grant != "gra_1" {

@@ -128,7 +128,7 @@ func counts(g Grant, a Action, s Scope, at At) bool {
 		reaches = reaches && (g.Project == "" || g.Project == s.Project)
 		reaches = reaches && (g.Folder == "" || slices.Contains(strings.Split(s.Folder, "/"), g.Folder))
 	}
-	inTime := g.Until.IsZero() || !at.Time.IsZero() && at.Time.Before(g.Until)
+	inTime := g.Until.IsZero() || at.Time.UnixMilli() > 0 && at.Time.Before(g.Until)
 	from := len(g.From) == 0
 	for _, p := range g.From {
 		from = from || p.Contains(at.Source) && !at.Source.Is4In6()
@@ -176,6 +176,40 @@ func TestGrantsOnlyAdd(t *testing.T) {
 		for _, n := range near {
 			if counts(n.Grant, a, s, at) {
 				t.Fatalf("%+v is said to lack %v", n.Grant, n.Lacks)
+			}
+		}
+	})
+}
+
+// Grants on one and the same place add up, whatever their roles, ends and networks: each action at each time from each address.
+func TestGrantsOnOnePlaceAddUp(t *testing.T) {
+	places := []struct {
+		on Grant
+		in Scope
+	}{{Grant{}, Scope{Workspace: ws}}, {Grant{Environment: Production}, con("con_1")}, {Grant{Project: "prj_1"}, con("con_1")}, {Grant{Project: "prj_1", Environment: Production}, con("con_1")},
+		{Grant{Project: "prj_1", Folder: "fol_2"}, con("con_1")}, {Grant{Connection: "con_1"}, con("con_1")}}
+	times := []time.Time{{}, time.UnixMilli(0), now, now.Add(time.Hour - time.Millisecond), now.Add(time.Hour), now.Add(2 * time.Hour), now.Add(4 * time.Hour)}
+	rapid.Check(t, func(t *rapid.T) {
+		place := places[rapid.IntRange(0, len(places)-1).Draw(t, "place")]
+		var gs []Grant
+		for i := range rapid.IntRange(1, 5).Draw(t, "grants") {
+			g := genGrant(t)
+			g.ID, g.Workspace = "gra_"+string(rune('a'+i)), ws
+			if rapid.IntRange(0, 5).Draw(t, "elsewhere") > 0 {
+				g.Environment, g.Project, g.Folder, g.Connection = place.on.Environment, place.on.Project, place.on.Folder, place.on.Connection
+			}
+			gs = append(gs, g)
+		}
+		p := NewPrincipal("usr_1", ws, "p", User, gs)
+		for _, row := range Actions {
+			for _, when := range times {
+				for _, source := range sources {
+					at := At{Time: when, Source: source}
+					d := Decide(p, row.Action, place.in, at)
+					if want := slices.ContainsFunc(gs, func(g Grant) bool { return counts(g, row.Action, place.in, at) }); d.Allow != want {
+						t.Fatalf("%v at %v from %v: %+v, want %v", row.Action, when, source, d, want)
+					}
+				}
 			}
 		}
 	})
