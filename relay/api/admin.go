@@ -286,23 +286,16 @@ func (a *API) admin() {
 		return &out[client.Connection]{a.connection(v, c)}, nil
 	})
 	route(a, "POST", ws+"/connections", authz.ConnectionsManage, "Create a connection to a profile, or to a target of the site's allow list", 201, func(ctx context.Context, v *visit, i *in[client.NewConnection]) (*out[client.Connection], error) {
-		b := directory.ConnectionBody{Name: i.Body.Name, Profile: i.Body.Profile, Environment: environment(i.Body.Environment)}
-		if g, err := v.workspace.Group(i.Body.Group); err == nil { // a group never changes its environment
-			b.Environment = g.EnvironmentOf(authz.Environment(i.Body.Environment))
-		}
-		var err error
-		if b.In, err = a.placed(ctx, v, b.Environment, directory.Place{Project: i.Body.Project, Folder: i.Body.Folder}); err != nil {
-			return nil, err
-		}
+		b := directory.ConnectionBody{Name: i.Body.Name, Profile: i.Body.Profile, Environment: authz.Environment(i.Body.Environment), In: directory.Place{Project: i.Body.Project, Folder: i.Body.Folder}}
 		if t := i.Body.Target; t != nil {
 			b.Host, b.Port = t.Host, t.Port
 		}
 		if i.Body.Gateway != nil {
 			return a.createWithGateway(ctx, v, i.Body.Group, b, *i.Body.Gateway)
 		}
-		c, err := a.cfg.Directory.CreateConnection(ctx, v.workspace.ID, i.Body.Group, b)
+		c, err := a.cfg.Directory.CreateConnectionBy(ctx, v.by(), v.workspace.ID, i.Body.Group, b)
 		if err != nil {
-			return nil, err
+			return nil, a.recorded(ctx, v, err)
 		}
 		return &out[client.Connection]{a.connection(v, c)}, nil
 	})

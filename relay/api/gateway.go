@@ -64,9 +64,9 @@ func (a *API) createWithGateway(ctx context.Context, v *visit, group string, b d
 		return nil, err
 	}
 	defer release()
-	c, err := a.cfg.Directory.CreateGatewayConnection(ctx, v.workspace.ID, group, b, g)
+	c, err := a.cfg.Directory.CreateGatewayConnection(ctx, v.by(), v.workspace.ID, group, b, g)
 	if err != nil {
-		return nil, err
+		return nil, a.recorded(ctx, v, err)
 	}
 	a.syncGateways(ctx)
 	return &out[client.Connection]{a.connection(v, c)}, nil

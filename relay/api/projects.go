@@ -141,24 +141,6 @@ func seenProject(v *visit, nameOrID string) (*directory.Project, error) {
 	return p, nil
 }
 
-// placed decides on the place where a connection shall be made, and gives it by id: what it is called may change meanwhile.
-func (a *API) placed(ctx context.Context, v *visit, in authz.Environment, at directory.Place) (directory.Place, error) {
-	p, f, d, err := v.workspace.DecideAt(v.principal, authz.ConnectionsManage, in, at, v.at())
-	switch {
-	case err != nil:
-		return at, err
-	case !d.Allow:
-		return at, a.deniedIn(ctx, v, mayNot(authz.ConnectionsManage, d))
-	}
-	if p != nil {
-		at.Project = p.ID
-	}
-	if f != nil {
-		at.Folder = f.ID
-	}
-	return at, nil
-}
-
 // took has the record of the change say which grants went with it.
 func (v *visit) took(grants int) {
 	switch grants {

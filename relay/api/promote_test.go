@@ -179,8 +179,11 @@ func TestPromoteGivesNoMoreThanItsCallerMay(t *testing.T) {
 	g.give(`{"role":"operator","principal":"lead","project":"sales"}`)
 	g.give(`{"role":"operator","principal":"narrow","project":"sales","folder":"reports"}`)
 	before := g.count()
-	for who, token := range map[string]string{"who may in the source alone": dev, "an analyst": g.token[authz.Analyst]} {
-		c := g.dial(token, nil)
+	const ofNarrow = "version: 1\nconnections:\n  orders-dev: {name: orders-test, group: plant-test}\n"
+	for who, c := range map[string]struct{ token, mapping string }{"who may in the source alone": {dev, mapping}, "an analyst": {g.token[authz.Analyst], mapping},
+		"the project's lead, of what leads to another site": {lead, mapping}, "a folder's, too": {narrow, ofNarrow}} {
+		mapping := c.mapping
+		c := g.dial(c.token, nil)
 		p, err := promoted(t, c, mapping, toTest)
 		must(t, err)
 		if _, err := p.Apply(t.Context(), c, func(plan.Step) {}); client.CodeOf(err) != protocol.CodeDenied {
@@ -195,15 +198,18 @@ func TestPromoteGivesNoMoreThanItsCallerMay(t *testing.T) {
 	if _, err := promoted(t, c, mapping, toTest); err == nil || !strings.Contains(err.Error(), "connections.till-dev: no connection of this name") {
 		t.Errorf("J1 it sees beyond its folder: %v", err)
 	}
-	p, err := promoted(t, c, "version: 1\nconnections:\n  orders-dev: {name: orders-test, group: plant-test}\n", toTest)
+	g.makes([2]string{"connections", `{"name":"orders-first","group":"plant-test","profile":"orders","project":"sales","folder":"reports"}`})
+	p, err := promoted(t, c, ofNarrow, toTest)
 	must(t, err)
 	applied(t, c, p.Plan)
 	// Who may not list agent groups learns of a wrong one from the relay.
+	g.give(`{"role":"operator","principal":"lead","environment":"test"}`)
+	g.makes([2]string{"connections", `{"name":"till-first","group":"site","profile":"till-two","project":"sales","environment":"production"}`})
 	c = g.dial(lead, nil)
 	p, err = promoted(t, c, strings.Replace(mapping, "group: site", "group: live", 1), toTest)
 	must(t, err)
 	res, err := p.Apply(t.Context(), c, func(plan.Step) {})
-	if client.CodeOf(err) != protocol.CodeConflict || res.Failed == nil || res.Failed.Name != "till-test" {
+	if client.CodeOf(err) != protocol.CodeDenied || res.Failed == nil || res.Failed.Name != "till-test" {
 		t.Errorf("%v %+v", err, res)
 	}
 	p, err = promoted(t, c, mapping, toTest)

@@ -14,7 +14,6 @@ import (
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
-	"github.com/fairleadhq/fairlead/relay/dispatch"
 )
 
 // Limits of a replay.
@@ -198,7 +197,7 @@ func (a *API) decisionIn(rec audit.Record) (d recordedDecision, ok bool, err err
 	switch {
 	case ev.Kind == audit.KindIntent && ev.Decision == "allow":
 		d.allow = true
-	case ev.Kind == audit.KindDenied && ev.Code == string(protocol.CodeDenied) && !strings.HasPrefix(ev.Rule, "allowlist") && ev.Rule != dispatch.RuleToken: // a token's limits are no grant's
+	case ev.Kind == audit.KindDenied && ev.Code == string(protocol.CodeDenied) && !strings.HasPrefix(ev.Rule, "allowlist") && ev.Rule != authz.RuleToken: // a token's limits are no grant's
 	default:
 		return d, false, nil
 	}

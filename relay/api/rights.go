@@ -107,14 +107,6 @@ func roleNames(ws *directory.Workspace, p authz.Principal) []string {
 	return names
 }
 
-// environment is production when none is given.
-func environment(s string) authz.Environment {
-	if s == "" {
-		return authz.Production
-	}
-	return authz.Environment(s)
-}
-
 func actions(s client.SetRole) (list []authz.Action) {
 	for _, a := range s.Actions {
 		list = append(list, authz.Action(a))

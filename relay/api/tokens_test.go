@@ -46,7 +46,9 @@ func TestLimitedTokenOnEveryRoute(t *testing.T) {
 	}
 	g.refusal("another connection", g.ask("GET", own+"/connections/"+g.conn, placed, ""), 404, "")
 	g.refusal("the workspace", g.ask("GET", own+"/agents", placed, ""), 403, "token.only")
-	g.get("POST", own+"/connections", placed, `{"name":"more","group":"site","profile":"p","environment":"development"}`, nil)
+	g.refusal("J4 a site that serves all environments", g.ask("POST", own+"/connections", placed, `{"name":"more","group":"site","profile":"p","environment":"development"}`), 403, "token.only")
+	g.get("POST", own+"/groups", owner, `{"name":"lab","environment":"development"}`, nil)
+	g.get("POST", own+"/connections", placed, `{"name":"more","group":"lab","profile":"p"}`, nil)
 	g.refusal("J4 another environment", g.ask("POST", own+"/connections", placed, `{"name":"prod","group":"site","profile":"p"}`), 403, "token.only")
 	g.refusal("J4 it gives what it has not", g.ask("POST", own+"/grants", placed, `{"role":"analyst","principal":"a analyst"}`), 403, "")
 	g.get("POST", own+"/grants", placed, `{"role":"analyst","principal":"a analyst","environment":"development"}`, nil)

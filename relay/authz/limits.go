@@ -5,6 +5,12 @@ import (
 	"slices"
 )
 
+// What is said where a grant allows something and the token's own limits do not (Decision.Limited).
+const (
+	RuleToken = "token.only"
+	HintToken = "use a token without this limit; `fairlead tokens list` shows what each is limited to"
+)
+
 // Limits narrow what a token may do of what its principal may. They never add anything. The zero value limits nothing; within
 // each kind one of the list is enough, and each kind that is given must agree.
 type Limits struct {

@@ -5,6 +5,8 @@ package authz
 var dangerous = map[Action]bool{
 	AllowlistManage: true, TokensManage: true, JoinTokensManage: true, AgentsManage: true, GatewaysManage: true, UsersManage: true, SignInManage: true,
 	ServicesManage: true, DomainsManage: true, RolesManage: true, GrantsManage: true, TeamsManage: true, WorkspaceOwn: true,
+	// A connection leads others to what a site allows, and where it stands says who they are; projects and folders take grants with them.
+	ConnectionsManage: true, ProjectsManage: true,
 }
 
 // Dangerous reports whether a session must be fresh for an action. What stands in no row of the permission table is.

@@ -134,13 +134,20 @@ func (d *Directory) group(workspace, group string) (*Workspace, *Group, error) {
 	return w, g, err
 }
 
-// CreateConnection adds a connection to a group (name or id): of a profile, or of a host and port, not both.
+// CreateConnection adds a connection to a group (name or id): of a profile, or of a host and port, not both. It asks for nobody's
+// rights: what somebody asks for is CreateConnectionBy.
 func (d *Directory) CreateConnection(ctx context.Context, workspace, group string, b ConnectionBody) (*Connection, error) {
-	return d.createConnection(ctx, workspace, group, b, func(*store.Tx, string, string) error { return nil })
+	return d.createConnection(ctx, nil, workspace, group, b, nil)
 }
 
-// createConnection runs more in the same transaction, with the ids of workspace and connection.
-func (d *Directory) createConnection(ctx context.Context, workspace, group string, b ConnectionBody, more func(tx *store.Tx, workspace, connection string) error) (*Connection, error) {
+// CreateConnectionBy is CreateConnection as somebody asks for it, who must hold ConnectionsManage where it shall stand, and may lead
+// a connection there (Workspace.mayLead).
+func (d *Directory) CreateConnectionBy(ctx context.Context, by By, workspace, group string, b ConnectionBody) (*Connection, error) {
+	return d.createConnection(ctx, &by, workspace, group, b, nil)
+}
+
+// createConnection runs more in the same transaction, with the ids of workspace and connection. Without by, nobody is judged.
+func (d *Directory) createConnection(ctx context.Context, by *By, workspace, group string, b ConnectionBody, more func(tx *store.Tx, workspace, connection string) error) (*Connection, error) {
 	if err := checkName(b.Name); err != nil {
 		return nil, err
 	}
@@ -163,28 +170,40 @@ func (d *Directory) createConnection(ctx context.Context, workspace, group strin
 		}
 		b.Host = host
 	}
-	w, g, err := d.group(workspace, group)
-	if err != nil {
-		return nil, err
-	}
-	if b.Environment = g.EnvironmentOf(b.Environment); g.Environment != "" && b.Environment != g.Environment {
-		return nil, &protocol.Error{Code: protocol.CodeConflict, Message: fmt.Sprintf("agent group %s is of environment %s, and so are its connections", g.Name, g.Environment),
-			Hint: "name a group of environment " + string(b.Environment) + ", or leave the environment out"}
-	}
-	p, f, err := w.Place(b.In)
-	if err != nil {
-		return nil, err
-	}
-	id := NewID("con")
-	digest, err := d.vault.Digest(w.ID, vault.NameOfConnection, b.Name)
-	if err != nil {
-		return nil, err
-	}
-	sealed, err := seal(d.vault, place(w.ID, "connections", id, 1), b)
-	if err != nil {
-		return nil, err
-	}
-	err = d.change(ctx, func(tx *store.Tx) error {
+	id, in := NewID("con"), ""
+	err := d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
+		in = w.ID
+		g, gerr := w.Group(group)
+		var who authz.Principal
+		if by != nil {
+			var err error
+			if who, err = w.asker(*by); err != nil {
+				return err
+			}
+			if err := w.mayLead(who, g, b, by.At); err != nil { // before anything else, so that it tells nobody which groups there are
+				return err
+			}
+		}
+		if gerr != nil {
+			return gerr
+		}
+		b := b
+		if b.Environment = g.EnvironmentOf(b.Environment); g.Environment != "" && b.Environment != g.Environment {
+			return &protocol.Error{Code: protocol.CodeConflict, Message: fmt.Sprintf("agent group %s is of environment %s, and so are its connections", g.Name, g.Environment),
+				Hint: "name a group of environment " + string(b.Environment) + ", or leave the environment out"}
+		}
+		p, f, err := w.placeFor(by, who, b)
+		if err != nil {
+			return err
+		}
+		digest, err := d.vault.Digest(w.ID, vault.NameOfConnection, b.Name)
+		if err != nil {
+			return err
+		}
+		sealed, err := seal(d.vault, place(w.ID, "connections", id, 1), b)
+		if err != nil {
+			return err
+		}
 		if err := as(tx.InsertConnection(store.Connection{ID: id, Workspace: w.ID, Group: g.ID, Created: toMs(now()), Version: 1,
 			NameDigest: digest[:], Sealed: sealed}), noGroup(), protocol.Errorf(protocol.CodeConflict, "a connection of this name exists")); err != nil {
 			return err
@@ -197,12 +216,62 @@ func (d *Directory) createConnection(ctx context.Context, workspace, group strin
 				return err
 			}
 		}
+		if more == nil {
+			return nil
+		}
 		return more(tx, w.ID, id)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return d.Snapshot().before(w.ID).Connection(id)
+	return d.Snapshot().before(in).Connection(id)
+}
+
+// mayLead refuses who may not make a connection to what a group's agents reach; g is nil for a group that is not there. A place in
+// the workspace is no boundary towards sites, so the place alone is not enough: whoever manages connections in one project could lead
+// one to everything that any site allows. It wants ConnectionsManage on the workspace, or on the environment that the group is of, or
+// on a connection that leads to the same already.
+func (w *Workspace) mayLead(who authz.Principal, g *Group, b ConnectionBody, at authz.At) error {
+	limited := false
+	holds := func(s authz.Scope) bool {
+		d := authz.Decide(who, authz.ConnectionsManage, s, at)
+		limited = limited || d.Limited
+		return d.Allow
+	}
+	switch {
+	case holds(authz.Scope{Workspace: w.ID}):
+		return nil
+	case g == nil:
+	case g.Environment != "" && holds(authz.Scope{Workspace: w.ID, Environment: g.Environment}):
+		return nil
+	case slices.ContainsFunc(w.Connections, func(c *Connection) bool {
+		return c.Group == g.ID && c.Profile == b.Profile && c.Host == b.Host && c.Port == b.Port && holds(c.Scope())
+	}):
+		return nil
+	}
+	return limitedBy(limited, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not lead a connection there: what you manage here is only a part of the workspace",
+		Hint: "it wants connections.manage on the workspace, on the environment that the agent group is of, or on a connection that leads to the same already; have an admin of the workspace make it, or move one here"})
+}
+
+// limitedBy says of a refusal that it is the token's limits, where a grant would allow.
+func limitedBy(limited bool, e *protocol.Error) *protocol.Error {
+	if limited {
+		e.Rule, e.Hint = authz.RuleToken, authz.HintToken
+	}
+	return e
+}
+
+// placeFor finds where a new connection shall stand; who must hold ConnectionsManage there, where somebody asks.
+func (w *Workspace) placeFor(by *By, who authz.Principal, b ConnectionBody) (*Project, *Folder, error) {
+	if by == nil {
+		return w.Place(b.In)
+	}
+	p, f, d, err := w.DecideAt(who, authz.ConnectionsManage, b.Environment, b.In, by.At)
+	if err == nil && !d.Allow {
+		err = limitedBy(d.Limited, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not make a connection there: " + d.Reason,
+			Hint: "it wants the action connections.manage where it shall stand; an admin of the workspace can give a role that has it"})
+	}
+	return p, f, err
 }
 
 // DeleteConnection removes a connection (name or id) and the grants on it.

@@ -73,6 +73,8 @@ type Directory struct {
 
 	gateways sync.Mutex // held from the look at the addresses of all gateways until a new one is in force
 
+	judging chan struct{} // holds a token: whoever judges a change has it, so that those who judge never find each other's changes
+
 	proofs proofs
 
 	waiting sync.Mutex
@@ -126,7 +128,9 @@ func prepare(ctx context.Context, c Config, makeKEK bool) (*Directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Directory{conf: c, store: st, vault: v, changed: make(chan struct{}), done: make(chan struct{})}, nil
+	d := &Directory{conf: c, store: st, vault: v, judging: make(chan struct{}, 1), changed: make(chan struct{}), done: make(chan struct{})}
+	d.judging <- struct{}{}
+	return d, nil
 }
 
 func (d *Directory) start() {

@@ -140,14 +140,14 @@ func (d *Directory) SetGateway(ctx context.Context, workspace, connection string
 	return d.Snapshot().before(w.ID).Connection(c.ID)
 }
 
-// CreateGatewayConnection is CreateConnection with a gateway: both are there afterwards, or neither.
-func (d *Directory) CreateGatewayConnection(ctx context.Context, workspace, group string, b ConnectionBody, g GatewayBody) (*Connection, error) {
+// CreateGatewayConnection is CreateConnectionBy with a gateway: both are there afterwards, or neither.
+func (d *Directory) CreateGatewayConnection(ctx context.Context, by By, workspace, group string, b ConnectionBody, g GatewayBody) (*Connection, error) {
 	d.gateways.Lock()
 	defer d.gateways.Unlock()
 	if err := d.checkGateway("", g); err != nil {
 		return nil, err
 	}
-	return d.createConnection(ctx, workspace, group, b, func(tx *store.Tx, workspace, connection string) error {
+	return d.createConnection(ctx, &by, workspace, group, b, func(tx *store.Tx, workspace, connection string) error {
 		return d.putGateway(tx, workspace, connection, g)
 	})
 }

@@ -76,10 +76,15 @@ func TestGatewayOfAConnection(t *testing.T) {
 	_, err = d.SetGateway(ctx, "default", "orders", gateway("10.0.0.5:15432"))
 	must(t, err)
 	must(t, d.DeleteConnection(ctx, "default", "orders"))
-	c, err = d.CreateGatewayConnection(ctx, "default", "default", profile("orders"), gateway("10.0.0.5:15432"))
+	c, err = d.CreateGatewayConnection(ctx, founder(d), "default", "default", profile("orders"), gateway("10.0.0.5:15432"))
 	if err != nil || c.Gateway == nil {
 		t.Fatalf("the address of a deleted connection stays taken: %v", err)
 	}
+}
+
+// founder is who the first workspace was made with.
+func founder(d *directory.Directory) directory.By {
+	return directory.By{ID: d.Snapshot().Workspaces()[0].Principals[0].ID}
 }
 
 // Two gateways never have one port, whatever workspace they are of; and what is refused leaves nothing behind.
@@ -101,7 +106,7 @@ func TestGatewayAddressIsTakenOnce(t *testing.T) {
 		want(t, err, protocol.CodeConflict)
 		_, err = d.SetGateway(ctx, "other", "c", gateway(address))
 		want(t, err, protocol.CodeConflict)
-		_, err = d.CreateGatewayConnection(ctx, "other", "default", profile("half"), gateway(address))
+		_, err = d.CreateGatewayConnection(ctx, directory.By{}, "other", "default", profile("half"), gateway(address))
 		want(t, err, protocol.CodeConflict)
 	}
 	other, _ := d.Snapshot().Workspace("other")
@@ -179,7 +184,7 @@ func TestGatewayRowChangedByHandIsRefused(t *testing.T) {
 			must(t, err)
 			d, err := directory.Open(t.Context(), c)
 			must(t, err)
-			con, err := d.CreateGatewayConnection(t.Context(), "default", "default", profile("a"), gateway("10.0.0.5:15432"))
+			con, err := d.CreateGatewayConnection(t.Context(), founder(d), "default", "default", profile("a"), gateway("10.0.0.5:15432"))
 			must(t, err)
 			_, err = d.CreateConnection(t.Context(), "default", "default", profile("b"))
 			must(t, err)

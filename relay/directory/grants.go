@@ -49,6 +49,12 @@ func (d *Directory) judged(ctx context.Context, workspace string, f func(tx *sto
 }
 
 func (d *Directory) judgedIn(ctx context.Context, workspace string, f func(tx *store.Tx, s *Snapshot, w *Workspace) error) error {
+	select {
+	case <-d.judging:
+		defer func() { d.judging <- struct{}{} }()
+	case <-ctx.Done():
+		return fail(ctx.Err())
+	}
 	for range 10 {
 		var generation int64
 		err := d.change(ctx, func(tx *store.Tx) (err error) {

@@ -125,8 +125,8 @@ func (d *Directory) MoveConnection(ctx context.Context, by By, workspace, connec
 }
 
 func mayNotMove(where string, d authz.Decision) *protocol.Error {
-	return &protocol.Error{Code: protocol.CodeDenied, Message: "you may not move a connection " + where + ": " + d.Reason,
-		Hint: "it wants the action connections.manage where the connection stands and where it goes; an admin of the workspace can give a role that has it"}
+	return limitedBy(d.Limited, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not move a connection " + where + ": " + d.Reason,
+		Hint: "it wants the action connections.manage where the connection stands and where it goes; an admin of the workspace can give a role that has it"})
 }
 
 // addProjects opens projects and folders, and puts connections into them. It comes after addConnections.

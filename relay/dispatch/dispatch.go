@@ -172,16 +172,10 @@ func MayNot(op protocol.Operation, d authz.Decision) *protocol.Error {
 	e := &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "you may not " + string(op) + " on this connection: " + d.Reason,
 		Hint: "an admin of the workspace can give a role that allows it"}
 	if d.Limited {
-		e.Rule, e.Hint = RuleToken, HintToken
+		e.Rule, e.Hint = authz.RuleToken, authz.HintToken
 	}
 	return e
 }
-
-// What is said where a grant allows something and the token's own limits do not.
-const (
-	RuleToken = "token.only"
-	HintToken = "use a token without this limit; `fairlead tokens list` shows what each is limited to"
-)
 
 // OutsideAllowlist says that the caller's address is not admitted.
 func OutsideAllowlist(w *directory.Workspace, s directory.Side, a netip.Addr) *protocol.Error {

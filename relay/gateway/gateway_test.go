@@ -88,7 +88,7 @@ func newRig(t *testing.T, tlsMode string, change func(*Config)) *rig {
 	g.address = ln.Addr().String()
 	ln.Close()
 	w := g.dir.Snapshot().Workspaces()[0]
-	_, err = g.dir.CreateGatewayConnection(t.Context(), w.ID, "default", directory.ConnectionBody{Name: "echo", Profile: "echo"}, directory.GatewayBody{
+	_, err = g.dir.CreateGatewayConnection(t.Context(), directory.By{ID: w.Principals[0].ID}, w.ID, "default", directory.ConnectionBody{Name: "echo", Profile: "echo"}, directory.GatewayBody{
 		Address: netip.MustParseAddrPort(g.address), TLS: tlsMode, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
 	must(t, err)
 	agent(t, h, w)
