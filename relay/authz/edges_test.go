@@ -49,6 +49,10 @@ func TestEdgesOfADecision(t *testing.T) {
 			if Decide(p, Query, con("con_1"), At{Time: at, Source: here.Source}).Allow {
 				t.Errorf("allowed at %v", at)
 			}
+			g := Grant{ID: "gra_1", Role: Analyst, Workspace: ws, Until: now.Add(time.Hour)}
+			if _, near := Explain(p, []Grant{g}, Query, con("con_1"), At{Time: at, Source: here.Source}); len(near) != 1 || !slices.Equal(near[0].Lacks, []Lack{LacksTime}) {
+				t.Errorf("at %v: %+v", at, near)
+			}
 		}
 	})
 	t.Run("of two networks the narrower is named", func(t *testing.T) {

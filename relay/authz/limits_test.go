@@ -135,6 +135,32 @@ func TestEachKindOfLimitNarrows(t *testing.T) {
 	}
 }
 
+// Who holds nothing on the whole workspace may nowhere what its token's actions and networks do not admit; wherever they do, the place
+// decides.
+func TestSomewhereIsWithinActionsAndNetworks(t *testing.T) {
+	p := NewPrincipal("usr_a", ws, "a", User, []Grant{{ID: "gra_1", Role: Operator, Workspace: ws, Environment: Production}})
+	at := At{Time: now, Source: netip.MustParseAddr("192.0.2.7")}
+	for name, c := range map[string]struct {
+		l    Limits
+		want bool
+	}{
+		"no limit":                      {Limits{}, true},
+		"the action":                    {Limits{ByAction: true, Actions: set(t, ConnectionsManage)}, true},
+		"another action":                {Limits{ByAction: true, Actions: set(t, Query)}, false},
+		"actions that are not counted":  {Limits{Actions: set(t, Query)}, true},
+		"the network":                   {Limits{From: prefixes("192.0.2.0/24")}, true},
+		"another network":               {Limits{From: prefixes("198.51.100.0/24")}, false},
+		"the action, another network":   {Limits{ByAction: true, Actions: set(t, ConnectionsManage), From: prefixes("198.51.100.0/24")}, false},
+		"the network, another action":   {Limits{ByAction: true, Actions: set(t, Query), From: prefixes("192.0.2.0/24")}, false},
+		"both":                          {Limits{ByAction: true, Actions: set(t, ConnectionsManage), From: prefixes("192.0.2.0/24")}, true},
+		"a project: for the place then": {Limits{Projects: []string{"prj_1"}}, true},
+	} {
+		if d := Somewhere(p.Limited(c.l), ConnectionsManage, ws, at); d.Allow != c.want {
+			t.Errorf("%s: %+v", name, d)
+		}
+	}
+}
+
 func TestLimitsFailClosed(t *testing.T) {
 	p := NewPrincipal("usr_a", ws, "a", User, []Grant{{ID: "gra_1", Role: Owner, Workspace: ws}})
 	at := At{Time: now, Source: netip.MustParseAddr("192.0.2.7")}
