@@ -171,13 +171,14 @@ func (d *Dialed) Answer() (*http.Response, error) {
 
 // Read takes what came in one piece with the answer first.
 func (d *Dialed) Read(p []byte) (int, error) {
-	if d.br != nil {
-		if d.br.Buffered() > 0 {
-			return d.br.Read(p)
-		}
+	if d.br == nil {
+		return d.Stream.Read(p)
+	}
+	n, err := d.br.Read(p)
+	if d.br.Buffered() == 0 {
 		d.br = nil
 	}
-	return d.Stream.Read(p)
+	return n, err
 }
 
 // AwaitRead is that of the stream (splice.Waiter). What came with the answer is read first.
