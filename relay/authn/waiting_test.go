@@ -13,6 +13,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/authn"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/directory"
+	"github.com/fairleadhq/fairlead/relay/passkey"
 	"github.com/fairleadhq/fairlead/relay/passkey/passkeytest"
 )
 
@@ -171,4 +172,26 @@ func TestAVoidCodeIsRefusedAsAnyWrongCode(t *testing.T) {
 	if code(void) != protocol.CodeUnauthenticated || void.Error() != wrong.Error() || !strings.Contains(res.Reason, "may not act for the user any more") {
 		t.Errorf("%v, %v: %s", void, wrong, res.Reason)
 	}
+}
+
+// A /48 of IPv6 is one site to the pool of ceremonies, as it is to attempts: all its networks together push nobody out.
+func TestOneSiteOfManyNetworksEndsNobodyElsesCeremony(t *testing.T) {
+	c := unhurried()
+	conf := passkey.DefaultConfig("relay.example.com", []string{relayOrigin})
+	conf.Strangers, conf.PerNetwork, conf.PerSite = 10, 3, 1000
+	var err error
+	c.Passkeys, err = passkey.New(conf)
+	must(t, err)
+	w := people(t, c, func(d *directory.Config) { d.PasskeyID = "relay.example.com" })
+	a := passkeytest.New(relayOrigin)
+	_, err = w.add(w.in1(""), a, passkeytest.Wrong{})
+	must(t, err)
+	id, opts, err := w.p.BeginPasskey(home)
+	must(t, err)
+	for i := range 500 {
+		_, _, err := w.p.BeginPasskey(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0, 1, byte(i >> 8), byte(i), 15: 1}))
+		must(t, err)
+	}
+	_, err = w.p.SignInPasskey(t.Context(), authn.PasskeySignIn{Ceremony: id, Answer: answer(t, a.Get(t, opts, passkeytest.Wrong{})), Source: home})
+	must(t, err)
 }

@@ -315,3 +315,22 @@ func TestARemovalTellsWhatWentElsewhere(t *testing.T) {
 		t.Errorf("%+v", gone)
 	}
 }
+
+// A token may be short and an invitation long: what it gave ends with what it was limited to and with its revoking, not with its time.
+func TestACodeOutlivesTheTimeOfTheTokenThatGaveIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newDesk(t)
+		tok, _, err := h.d.CreateAdminToken(t.Context(), "default", "for an hour", time.Hour)
+		must(t, err)
+		p, code, err := h.d.CreateUser(t.Context(), directory.By{ID: tok.Principal.ID, Token: tok.ID}, "default", directory.NewUser{Name: "bert", Roles: []authz.Role{authz.Operator}})
+		must(t, err)
+		bert := func() *directory.Person { return workspace(t, h.d, "default").PersonOf(p.ID) }
+		time.Sleep(2 * time.Hour) // the bubble's clock
+		if _, _, err := h.d.IssueCode(t.Context(), directory.By{ID: tok.Principal.ID, Token: tok.ID}, "default", p.ID, 0); protocol.AsError(err).Code != protocol.CodeDenied {
+			t.Error("the token gives another after its end:", err)
+		}
+		must(t, h.d.JudgeCode(bert(), code.ExposeString()))
+		must(t, h.d.RevokeToken(t.Context(), "default", tok.ID))
+		h.void("revoked", h.d.JudgeCode(bert(), code.ExposeString()))
+	})
+}

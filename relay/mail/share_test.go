@@ -17,7 +17,9 @@ import (
 // However much anybody is told of other things, or others are, the notice of a new password goes.
 func TestNoticesToSomebodyAreNotUsedUpByOthers(t *testing.T) {
 	bubble(t, mailtest.Faults{}, func(c *mail.Config) { c.PerWorkspace, c.PerRecipient = 3, 2 }, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, _ *logged, _ func()) {
-		tell := func(to string, n mail.Notice) error { return o.Tell("wsp_1", to, o.Notice(n, "default", "x", time.Now())) }
+		tell := func(to string, n mail.Notice) error {
+			return o.Tell("wsp_1", to, o.Notice(n, "default", "x", time.Now()))
+		}
 		for i := range 20 {
 			must(t, tell(fmt.Sprintf("a%d@example.com", i), mail.AddressChanged))
 			s.Next(t)
