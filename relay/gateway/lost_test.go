@@ -62,19 +62,20 @@ func TestLossOfTheStreamIsNoEndOfData(t *testing.T) {
 
 // A panic in the relay is a failure of the dial, and is recorded as one.
 func TestPanicOfADialIsNoSuccess(t *testing.T) {
-	g := newRig(t, directory.GatewayPlain, nil)
-	rec := g.m.cfg.Dispatch.Record
 	ended := make(chan audit.Event, 9)
-	g.m.cfg.Dispatch.Record = func(ev audit.Event) (*audit.Ticket, error) {
-		t, err := rec(ev)
-		switch ev.Kind {
-		case audit.KindIntent:
-			return nil, err // to wait for it panics
-		case audit.KindOutcome:
-			ended <- ev
+	g := newRig(t, directory.GatewayPlain, func(c *Config) {
+		rec := c.Dispatch.Record
+		c.Dispatch.Record = func(ev audit.Event) (*audit.Ticket, error) {
+			t, err := rec(ev)
+			switch ev.Kind {
+			case audit.KindIntent:
+				return nil, err // to wait for it panics
+			case audit.KindOutcome:
+				ended <- ev
+			}
+			return t, err
 		}
-		return t, err
-	}
+	})
 	c := g.dial()
 	_, _ = c.Write([]byte("x"))
 	if _, err := io.ReadAll(c); err == nil {
