@@ -287,14 +287,11 @@ func (a *Agent) ship(ctx context.Context) {
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
-		batch := protocol.EventBatch{Oldest: a.log.Oldest()}
-		for _, r := range records {
-			batch.Records = append(batch.Records, r.Line)
-		}
+		batch := audit.AppendBatch(nil, records, a.log.Oldest())
 		cctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		var receipt protocol.Receipt
-		if err := a.up.Call(cctx, protocol.PathEvents, batch, &receipt); err != nil {
+		if err := a.up.Call(cctx, protocol.PathEvents, json.RawMessage(batch), &receipt); err != nil {
 			return 0, fmt.Errorf("send events to the relay: %w", err)
 		}
 		return acknowledged(a.log, records, receipt.Log)
