@@ -229,7 +229,17 @@ func (a *Agent) serve(w http.ResponseWriter, r *http.Request) {
 		a.notice(w, r)
 		return
 	}
+	growStack(0)
 	a.trips.ServeHTTP(w, r)
+}
+
+// growStack makes the stack of a new goroutine as large as a trip needs, in one step and while there is next to nothing on it. It
+// would grow in two, each a copy of deep frames with all pointers set anew: that costs a short connection 3 % more CPU.
+//
+//go:noinline
+func growStack(i uint) byte {
+	var room [9 << 10]byte
+	return room[i%uint(len(room))]
 }
 
 // notice takes a word from the relay. None of them can widen what the site allows.
