@@ -217,7 +217,7 @@ func TestExplain(t *testing.T) {
 	admin := g.token[authz.Admin]
 	const query = "principal=dev&action=exec&connection=default-shop"
 	if e, _ := explain(admin, query); e.Allow || e.Grant != nil || !slices.Equal(e.Missing, []string{"connection.exec"}) || !slices.Equal(e.Roles, []string{"operator", "admin", "owner"}) || len(e.Near) != 0 ||
-		e.Connection != "default-shop" || e.Environment != "production" || e.SourceAddress != "192.0.2.10" || !e.Allowlisted || e.Agent != client.AgentMissing || e.AgentHint == "" {
+		e.Connection != "default-shop" || e.Environment != "production" || e.SourceAddress != "192.0.2.10" || !*e.Allowlisted || e.Agent != client.AgentMissing || e.AgentHint == "" {
 		t.Errorf("%+v", e)
 	}
 	g.give(`{"role":"analyst","principal":"dev"}`)
@@ -237,10 +237,10 @@ func TestExplain(t *testing.T) {
 	if e, _ := explain(admin, query+"&source=192.0.2.77"); !e.Allow || e.Grant == nil || e.Grant.Role != "operator" || len(e.Grant.From) != 1 || e.Missing != nil {
 		t.Errorf("%+v", e)
 	}
-	if e, _ := explain(admin, query+"&source=203.0.113.9"); e.Allow || e.Allowlisted {
+	if e, _ := explain(admin, query+"&source=203.0.113.9"); e.Allow || *e.Allowlisted {
 		t.Errorf("an address outside of the allowlist: %+v", e)
 	}
-	if e, _ := explain(admin, "principal=dev&action=query&connection=default-shop&source=203.0.113.9"); e.Allow || e.Allowlisted || e.Grant == nil {
+	if e, _ := explain(admin, "principal=dev&action=query&connection=default-shop&source=203.0.113.9"); e.Allow || *e.Allowlisted || e.Grant == nil {
 		t.Errorf("allowed by a grant, not by the allowlist: %+v", e)
 	}
 	if e, _ := explain(admin, "principal=a+operator&action=agents.read"); !e.Allow || e.Grant == nil || e.Agent != client.AgentNotAsked {
