@@ -9,18 +9,20 @@ import (
 	"github.com/fairleadhq/fairlead/protocol"
 )
 
-// serveRest carries a raw dial from its answer to its end, without what began it: the request, its buffers and a grown stack.
-// drain waits for it as for each trip.
-func (s *trips) serveRest(ev *audit.Event, started time.Time, rest func() protocol.Outcome, release func()) {
-	defer release()
-	defer func() {
-		if p := recover(); p != nil { // the dial fails, the agent lives
-			s.log.Error("operation panicked", "request_id", ev.RequestID, "panic", fmt.Sprintf("%T", p))
-			ev.Kind, ev.Code = audit.KindInternal, string(protocol.CodeInternal)
-			_, _ = s.rec.Record(*ev)
-		}
-	}()
-	s.conclude(ev, started, rest())
+// serveRest has a raw dial go on from its answer to its end, without what began it: the request, its buffers, its goroutine and the
+// stack of that. drain waits for it as for each trip.
+func (s *trips) serveRest(ev *audit.Event, started time.Time, rest func(ended func(protocol.Outcome)), release func()) {
+	rest(func(out protocol.Outcome) {
+		defer release()
+		defer func() {
+			if p := recover(); p != nil { // the dial fails, the agent lives
+				s.log.Error("operation panicked", "request_id", ev.RequestID, "panic", fmt.Sprintf("%T", p))
+				ev.Kind, ev.Code = audit.KindInternal, string(protocol.CodeInternal)
+				_, _ = s.rec.Record(*ev)
+			}
+		}()
+		s.conclude(ev, started, out)
+	})
 }
 
 // conclude records how a trip ended.

@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 
 	"github.com/fairleadhq/fairlead/internal/budget"
+	"github.com/fairleadhq/fairlead/internal/splice"
 	"github.com/fairleadhq/fairlead/protocol"
 )
 
@@ -33,33 +35,60 @@ func (p *pacer) wait(ctx context.Context, n int) error {
 
 // conn gives the stream of a dial whose writes wait for their turn.
 func (p *pacer) conn(c net.Conn) net.Conn {
-	paced := pacedConn{Conn: c, p: p}
-	paced.ctx, paced.end = context.WithCancel(p.ctx)
 	if half, ok := c.(halfCloser); ok {
-		return &pacedHalf{paced, half}
+		return &pacedHalf{pacedConn{Conn: c, p: p}, half}
 	}
-	return &paced
+	return &pacedConn{Conn: c, p: p}
 }
 
 type halfCloser interface{ CloseWrite() error }
 
 type pacedConn struct {
 	net.Conn
-	p   *pacer
-	ctx context.Context
-	end context.CancelFunc
+	p *pacer
+
+	mu     sync.Mutex // guards the fields below
+	ctx    context.Context
+	end    context.CancelFunc // nil: no Write has had to wait
+	closed bool
 }
 
 func (c *pacedConn) Write(b []byte) (int, error) {
-	if err := c.p.wait(c.ctx, len(b)); err != nil {
-		return 0, err
+	if c.p.lease.Waits() {
+		if err := c.p.wait(c.waiting(), len(b)); err != nil {
+			return 0, err
+		}
 	}
 	return c.Conn.Write(b)
 }
 
+// waiting is the context of a Write that waits for its turn.
+func (c *pacedConn) waiting() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.end == nil {
+		c.ctx, c.end = context.WithCancel(c.p.ctx)
+		if c.closed {
+			c.end()
+		}
+	}
+	return c.ctx
+}
+
+// AwaitRead is that of the stream (splice.Waiter).
+func (c *pacedConn) AwaitRead(f func()) bool {
+	w, ok := c.Conn.(splice.Waiter)
+	return ok && w.AwaitRead(f)
+}
+
 // Close also ends a Write that waits for its turn.
 func (c *pacedConn) Close() error {
-	c.end()
+	c.mu.Lock()
+	c.closed = true
+	if c.end != nil {
+		c.end()
+	}
+	c.mu.Unlock()
 	return c.Conn.Close()
 }
 

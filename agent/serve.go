@@ -204,7 +204,7 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	// What the trip holds, last first. A raw dial goes on when this returns, and then takes it along.
-	var later func() protocol.Outcome
+	var later func(ended func(protocol.Outcome))
 	var held []func()
 	release := func() {
 		for i := range held {
@@ -216,9 +216,10 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			release()
 		}
 	}()
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
+	ctx, cancel := context.WithCancelCause(context.Background()) // not the request's, which a dial would keep
 	stop := context.AfterFunc(r.Context(), func() { cancel(context.Canceled) })
-	held = append(held, func() { stop(); cancel(nil) })
+	defer stop()
+	held = append(held, func() { cancel(nil) })
 	t := &trip{op: op, cancel: cancel}
 	// Admitted before the site is taken: a reload either comes before, and the new site is taken, or finds the trip and
 	// decides it again.
@@ -288,7 +289,7 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	limit := d.Limits.Timeout
 	if req.Operation == protocol.OpDial {
-		call.Later = func(rest func() protocol.Outcome) { later = rest }
+		call.Later = func(rest func(func(protocol.Outcome))) { later = rest }
 	} else if limit > 0 {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeout(ctx, limit)
@@ -299,7 +300,10 @@ func (s *trips) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out, err := conn.Do(ctx, call, cw)
 	if later != nil {
 		stop() // the request ends with this call, the dial does not: its end comes by the stream, or by cancel
-		go s.serveRest(&ev, started, later, release)
+		s.mu.Lock()
+		req.Header = nil // narrow looks at the rest
+		s.mu.Unlock()
+		s.serveRest(&ev, started, later, release)
 		return
 	}
 	if cause := context.Cause(ctx); err != nil && cause != nil {

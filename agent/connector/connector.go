@@ -18,10 +18,10 @@ type Call struct {
 	Database *DatabaseBody // database operations: the decoded body; nil for schema and everything else
 	// Connected, when set, is told which address a raw dial has reached, so that the policy can be asked again about it.
 	Connected func(netip.AddrPort)
-	// Later, when set, is given what is left of a raw dial once its answer has been sent: Do returns then, its Outcome does not
-	// count, and rest, called once, goes on until the dial has ended and gives the Outcome. A dial may idle for days: it shall not
-	// hold what it took to begin it.
-	Later func(rest func() protocol.Outcome)
+	// Later, when set, is given what is left of a raw dial once its answer has been sent: Do returns then, and its Outcome does not
+	// count. rest, called once, returns at once; it calls ended with the Outcome when the dial has ended. A dial may idle for days:
+	// it shall hold nothing of what it took to begin it, and no goroutine that does nothing but wait.
+	Later func(rest func(ended func(protocol.Outcome)))
 }
 
 // DatabaseBody is the decoded body of a database operation: exactly one field is set.

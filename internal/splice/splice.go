@@ -2,57 +2,11 @@ package splice
 
 import (
 	"context"
-	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
-
-// Sizes of the buffers of one direction: what it waits with, and what it moves bulk with. An idle stream costs the small one. The
-// large one fills whole frames of a tunnel (two on the mux, one on a lane), and these whole TLS records: 24 bytes more would be
-// a frame, a record and a system call of their own each time.
-const (
-	smallBuffer = 2 << 10
-	largeBuffer = 64<<10 - 24
-)
-
-var buffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
-
-// Copy hands what it reads from src to write until src ends (nil), or until a Read or write fails (its error). The bytes are
-// write's until it returns. While little comes it waits with 2 KiB; a read that fills them borrows 64 KiB, which go back when
-// the stream runs thin again. splice(2) would not help: one side is always a stream of a tunnel or TLS, never a bare socket.
-func Copy(src io.Reader, write func([]byte) error) error {
-	small := make([]byte, smallBuffer)
-	buf := small
-	var large *[largeBuffer]byte
-	defer func() {
-		if large != nil {
-			buffers.Put(large)
-		}
-	}()
-	for {
-		n, err := src.Read(buf)
-		if n > 0 {
-			if werr := write(buf[:n]); werr != nil {
-				return werr
-			}
-		}
-		if err == io.EOF { // itself alone: the error of a tunnel that was lost may hold one, and is no end
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		switch {
-		case large == nil && n == len(small):
-			large = buffers.Get().(*[largeBuffer]byte)
-			buf = large[:]
-		case large != nil && n < len(small):
-			buffers.Put(large)
-			large, buf = nil, small
-		}
-	}
-}
 
 // writeCloser is a conn that can end its writing side alone.
 type writeCloser interface{ CloseWrite() error }
@@ -61,33 +15,77 @@ type writeCloser interface{ CloseWrite() error }
 // passed on as a half-close where the receiving conn can do that; where it cannot, the other direction has a second to
 // end by itself. An error in one direction, or the end of ctx, ends both. Both conns are closed when it returns.
 func Both(ctx context.Context, a, b net.Conn) (ab, ba int64) {
-	var once sync.Once
-	closeBoth := func() {
-		once.Do(func() { a.Close(); b.Close() })
-	}
-	stop := context.AfterFunc(ctx, closeBoth)
-	defer stop()
-	defer closeBoth()
-	one := func(dst, src net.Conn, n *int64) {
-		err := Copy(src, func(p []byte) error {
-			m, err := dst.Write(p)
-			*n += int64(m)
-			return err
-		})
-		if err != nil {
-			closeBoth()
-			return
-		}
-		if w, ok := dst.(writeCloser); ok && w.CloseWrite() == nil {
-			return
-		}
-		// The receiver cannot be told that no more comes, so the other direction must not wait for its answer for long.
-		_ = src.SetReadDeadline(time.Now().Add(time.Second))
-		_ = dst.SetReadDeadline(time.Now().Add(time.Second))
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() { one(b, a, &ab) })
-	one(a, b, &ba)
-	wg.Wait()
+	done := make(chan struct{})
+	StartBoth(ctx, a, b, func(n, m int64, _ error) {
+		ab, ba = n, m
+		close(done)
+	})
+	<-done
 	return ab, ba
+}
+
+// StartBoth is Both for who does not wait: it returns at once, and ended is called with what Both returns, in a goroutine that ends
+// then. The error is that of the first direction that failed, if one did. What it gives ends both, as the end of ctx does.
+func StartBoth(ctx context.Context, a, b net.Conn, ended func(ab, ba int64, err error)) (end func()) {
+	p := &pair{ab: way{src: a, dst: b}, ba: way{src: b, dst: a}, ended: ended}
+	p.left.Store(2)
+	if ctx.Done() != nil {
+		p.stop = context.AfterFunc(ctx, p.close)
+	}
+	p.ab.flow = Flow{src: a, write: p.ab.write, ended: func(err error) { p.end(&p.ab, &p.ba, err) }}
+	p.ba.flow = Flow{src: b, write: p.ba.write, ended: func(err error) { p.end(&p.ba, &p.ab, err) }}
+	go p.ab.flow.run()
+	go p.ba.flow.run()
+	return p.close
+}
+
+// pair is two conns and the flows between them.
+type pair struct {
+	ab, ba way
+	ended  func(ab, ba int64, err error)
+	stop   func() bool
+	left   atomic.Int32 // ways that have not ended
+	once   sync.Once
+	failed error // of the way that ended first by an error; written before the last one ends
+}
+
+// way is one direction.
+type way struct {
+	src, dst net.Conn
+	flow     Flow
+	n        int64
+}
+
+func (w *way) write(p []byte) error {
+	n, err := w.dst.Write(p)
+	w.n += int64(n)
+	return err
+}
+
+func (p *pair) close() { p.fail(nil) }
+
+func (p *pair) fail(err error) {
+	p.once.Do(func() {
+		p.failed = err
+		p.ab.src.Close()
+		p.ba.src.Close()
+	})
+}
+
+// end takes note of the end of a way, and ends the pair after the other.
+func (p *pair) end(w, other *way, err error) {
+	if err != nil {
+		p.fail(err)
+	} else if half, ok := w.dst.(writeCloser); !ok || half.CloseWrite() != nil {
+		// The receiver cannot be told that no more comes, so the other direction must not wait for its answer for long.
+		other.flow.Limit(time.Now().Add(time.Second))
+	}
+	if p.left.Add(-1) > 0 {
+		return
+	}
+	p.fail(nil)
+	if p.stop != nil {
+		p.stop()
+	}
+	p.ended(p.ab.n, p.ba.n, p.failed)
 }

@@ -9,6 +9,7 @@
 //   - A stream's end is true: Read gives io.EOF only if the peer said that no more comes. A tunnel that died gives an
 //     error, so that a cut is never taken for an end.
 //   - Closing a stream wakes its own blocked Read and Write.
+//   - A stream over yamux tells when a Read may not wait (AwaitRead), so that an idle one needs no goroutine to stand in it.
 //   - A peer can neither hold more memory than Config says, nor keep this side from its other streams by not reading.
 //   - Over yamux, slow readers lose nothing while the first windows of all streams (256 KiB each) fit into half of
 //     MaxBuffered: larger windows are lent as far as there is room (credit.go). Over QUIC and in memory, where windows are

@@ -109,11 +109,30 @@ func (s *stream) isClosed() bool {
 // stop wakes blocked calls and lets no later deadline put them to sleep again.
 func (s *stream) stop() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if !s.stopped {
 		s.stopped = true
 		_ = s.ys.SetDeadline(past)
 	}
+	s.mu.Unlock()
+	s.t.wire.rouse(s.rec)
+}
+
+// AwaitRead has f called, once and in a goroutine of its own, as soon as a Read may not wait: something came, or the end, or a read
+// deadline was set. An idle stream that is waited for so costs no goroutine. At most one f waits at a time, and nobody reads
+// meanwhile. With a nil f it says only that it could.
+func (s *stream) AwaitRead(f func()) bool {
+	if f != nil {
+		s.ys.Shrink() // what it read from: some KiB at least
+		s.t.wire.await(s, f)
+	}
+	return true
+}
+
+// over reports whether Read has nothing to wait for any more.
+func (s *stream) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed || s.stopped
 }
 
 func (s *stream) CloseWrite() error {
@@ -152,8 +171,17 @@ func (s *stream) deadline(set func(time.Time) error, d time.Time) error {
 	return set(d)
 }
 
-func (s *stream) SetDeadline(d time.Time) error      { return s.deadline(s.ys.SetDeadline, d) }
-func (s *stream) SetReadDeadline(d time.Time) error  { return s.deadline(s.ys.SetReadDeadline, d) }
+// rousing is deadline for who may wait in AwaitRead.
+func (s *stream) rousing(set func(time.Time) error, d time.Time) error {
+	err := s.deadline(set, d)
+	if !d.IsZero() {
+		s.t.wire.rouse(s.rec)
+	}
+	return err
+}
+
+func (s *stream) SetDeadline(d time.Time) error      { return s.rousing(s.ys.SetDeadline, d) }
+func (s *stream) SetReadDeadline(d time.Time) error  { return s.rousing(s.ys.SetReadDeadline, d) }
 func (s *stream) SetWriteDeadline(d time.Time) error { return s.deadline(s.ys.SetWriteDeadline, d) }
 func (s *stream) LocalAddr() net.Addr                { return s.t.LocalAddr() }
 func (s *stream) RemoteAddr() net.Addr               { return s.t.RemoteAddr() }

@@ -100,6 +100,7 @@ type rec struct {
 	err         error // why we reset it
 	s           *stream
 	lateNoticed bool
+	reader      func() // of AwaitRead
 
 	credit      int64  // bytes that the peer may send
 	withheld    int64  // credit that yamux gave and the peer has not got
@@ -261,6 +262,7 @@ func (w *wire) inspect() (pass bool, err error) {
 		if int64(length) > r.credit {
 			return false, fmt.Errorf("%w: stream %d got %d bytes where %d more were allowed", ErrProtocol, id, length, r.credit)
 		}
+		r.rouse()
 		r.grown = true
 		r.credit -= int64(length)
 		r.buffered += int64(length)
@@ -278,6 +280,7 @@ func (w *wire) inspect() (pass bool, err error) {
 			return false, fmt.Errorf("%w: stream %d ended twice", ErrProtocol, id)
 		}
 		r.peerFIN = true
+		r.rouse()
 		w.settle(r)
 		if r.localFIN {
 			w.remove(r)
@@ -352,7 +355,16 @@ func (w *wire) forget(r *rec) {
 func (w *wire) drop(r *rec) {
 	w.buffered -= r.buffered
 	r.buffered, r.gone = 0, true
+	r.rouse()
 	w.settle(r)
+}
+
+// rouse has who waits in AwaitRead read. It may come before yamux has what there is: that Read waits a moment then.
+func (r *rec) rouse() {
+	if f := r.reader; f != nil {
+		r.reader = nil
+		go f()
+	}
 }
 
 func (w *wire) greatest() *rec {
@@ -418,6 +430,23 @@ func (w *wire) consumed(r *rec, n int) {
 	w.charge(r)
 	w.release(r, true)
 	w.mu.Unlock()
+}
+
+// await has f called when a Read of the stream may not wait.
+func (w *wire) await(s *stream, f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := s.rec
+	r.reader = f
+	if r.buffered > 0 || r.peerFIN || r.gone || s.over() {
+		r.rouse()
+	}
+}
+
+func (w *wire) rouse(r *rec) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r.rouse()
 }
 
 // closed notes that the stream is closed here for both directions.

@@ -179,6 +179,7 @@ var fieldDocs = map[string]field{
 	"etag":                                {`"\"4k1m\""`, "entity tag of its state, quotes included; what If-Match takes"},
 	"expires_at":                          {`"2026-12-28T09:30:00Z"`, "when it ends; left out: when it is taken away"},
 	"NewGrant.expires_in_seconds":         {`86400`, "life in seconds, up to 5 years; not with until; neither: without end"},
+	"NewUserCode.expires_in_seconds":      {`900`, life + "15 minutes for who has a password, which is the most then; 24 hours for who has none, at most 14 days"},
 	"NewJoinToken.expires_in_seconds":     {`3600`, life + "1 hour; at most 7 days"},
 	"NewToken.expires_in_seconds":         {`7776000`, life + "90 days; at most 5 years"},
 	"NewPersonalToken.expires_in_seconds": {`43200`, life + "90 days, or what the workspace's sign-in policy admits if that is less"},

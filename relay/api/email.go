@@ -58,16 +58,35 @@ func (p post) give(a *API, v *visit, o *client.UserCode, person string, code sec
 	}
 }
 
-// notify tells a person by e-mail what happened to its account, where it can: nobody waits for it.
-func (a *API) notify(to string, n mail.Notice, home, workspace, user string) {
-	if a.cfg.Mail != nil && to != "" {
-		a.cfg.Mail.Tell(home, to, a.cfg.Mail.Notice(n, workspace, user, time.Now()))
+// notify tells a person by e-mail what happened to its account, where it can: nobody waits for it. What kept it from being sent stands
+// in the record of what happened.
+func (a *API) notify(v *visit, to string, n mail.Notice, home, workspace, user string) {
+	if a.cfg.Mail == nil {
+		return
 	}
+	why := "there is no address"
+	if to != "" {
+		err := a.cfg.Mail.Tell(home, to, a.cfg.Mail.Notice(n, workspace, user, time.Now()))
+		if err == nil {
+			return
+		}
+		why = protocol.AsError(err).Message
+	}
+	v.tell(particulars{"notice": "not sent: " + why})
 }
 
 // notifyOwn is notify for the person of the session.
 func (a *API) notifyOwn(v *visit, n mail.Notice) {
-	a.notify(v.session.Person.Email, n, v.session.Person.Home, v.workspace.Name, v.principal.Name)
+	a.notify(v, v.session.Person.Email, n, v.session.Person.Home, v.workspace.Name, v.principal.Name)
+}
+
+// act counts what the visitor is about to do to somebody's account, of which that one is told, and refuses what is too much. back is for
+// when it was not done.
+func (a *API) act(v *visit, q *directory.Person, n mail.Notice) (back func(), _ error) {
+	if a.cfg.Mail == nil || q.Email == "" {
+		return func() {}, nil
+	}
+	return a.cfg.Mail.Act(q.Home, v.principal.ID, n)
 }
 
 // addressFor is the person's address for the eyes of its home workspace alone: there it was given.
@@ -76,20 +95,6 @@ func addressFor(w *directory.Workspace, q *directory.Person) string {
 		return ""
 	}
 	return q.Email
-}
-
-// stillAt tells whether a user's address is still the one that a code was made for.
-func (a *API) stillAt(v *visit, principal, address string) bool {
-	w, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
-	if err != nil {
-		return false
-	}
-	q := w.PersonOf(principal)
-	return q != nil && q.Email == address
-}
-
-func changedAddress() *protocol.Error {
-	return &protocol.Error{Code: protocol.CodeConflict, Origin: protocol.OriginRelay, Message: "the user's e-mail address was changed meanwhile; the code that was made is shown to nobody", Hint: "look at the address, then make another code"}
 }
 
 // mailState tells what became of the last code of a person; nil where no e-mail can go.
@@ -117,8 +122,13 @@ func (a *API) emailRoute() {
 		if err != nil {
 			return nil, err
 		}
+		back, err := a.act(v, q, mail.AddressChanged)
+		if err != nil {
+			return nil, err
+		}
 		was, err := a.cfg.Directory.SetEmail(ctx, v.by(), v.workspace.ID, p.ID, i.Body.Email)
 		if err != nil {
+			back()
 			return nil, a.recorded(ctx, v, err)
 		}
 		w, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
@@ -129,11 +139,13 @@ func (a *API) emailRoute() {
 		if err != nil {
 			return nil, err
 		}
-		if was != "" && was != person.Email {
+		if was == "" || was == person.Email {
+			back()
+		} else {
 			if a.cfg.Mail != nil {
 				a.cfg.Mail.Drop(q.ID)
 			}
-			a.notify(was, mail.AddressChanged, q.Home, w.Name, p.Name)
+			a.notify(v, was, mail.AddressChanged, q.Home, w.Name, p.Name)
 		}
 		return &out[client.User]{a.user(w, now)}, nil
 	})

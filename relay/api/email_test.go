@@ -241,7 +241,7 @@ func (g *rig) snapUser(name string) (id, person string) {
 	return p.ID, q.ID
 }
 
-func eventually(t *testing.T, what string, f func() bool) {
+func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	end, tick := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)
 	defer tick.Stop()

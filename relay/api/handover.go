@@ -33,7 +33,7 @@ func (a *API) takeOver(ctx context.Context, v *visit, i *struct{ Body client.Tak
 		Admit: func(workspace string) error { return under(a.cfg.Directory.Snapshot(), v.request, workspace) }})
 	if err != nil {
 		if res.Reason != "" {
-			a.refusedSignIn(ctx, v, res, err)
+			a.refusedSignIn(ctx, v, res, err, particulars{"method": "handed over", "from": giver}.tidy())
 		}
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/protocol"
@@ -59,6 +60,7 @@ func (a *API) passkeyRoutes() {
 		if err != nil {
 			return nil, err
 		}
+		v.tell(passkeysTold(k))
 		a.notifyOwn(v, mail.PasskeyAdded)
 		return &out[client.AddedPasskey]{client.AddedPasskey{ID: k.ID, Label: k.Label, CreatedAt: k.Created, BackupEligible: k.Eligible, BackedUp: k.BackedUp,
 			Session: v.signedIn(t, text, v.cookie), ETag: k.ETag()}}, nil
@@ -73,6 +75,11 @@ func (a *API) passkeyRoutes() {
 	account(a, "DELETE", "/account/passkeys/{id}", audit.KindFactor, true, "Remove a passkey, unless a workspace demands what you then lack; all other sessions end", 204, func(ctx context.Context, v *visit, i *struct {
 		ID string `path:"id"`
 	}) (*none, error) {
+		for _, k := range v.session.Person.Passkeys {
+			if k.ID == i.ID {
+				v.tell(passkeysTold(k))
+			}
+		}
 		err := a.cfg.Directory.RemovePasskey(ctx, v.session.Person, i.ID, v.session.ID)
 		if err == nil {
 			a.notifyOwn(v, mail.PasskeyRemoved)
@@ -86,17 +93,22 @@ func (a *API) passkeyRoutes() {
 
 // confirmPasskey makes a session fresh by a passkey, and records what is behind a refusal.
 func (a *API) confirmPasskey(ctx context.Context, v *visit, b client.Confirm) (*out[client.SignedIn], error) {
-	t, text, reason, err := a.cfg.People.ConfirmPasskey(ctx, v.session, v.source, b.Ceremony, answered(b.Credential))
+	res, err := a.cfg.People.ConfirmPasskey(ctx, v.session, v.source, b.Ceremony, answered(b.Credential))
+	if v.tell(particulars{"method": methodPasskey}); res.Passkey != nil {
+		v.tell(passkeysTold(res.Passkey))
+	}
 	if err != nil {
-		if reason != "" {
+		if res.Reason != "" {
 			ev := a.eventIn(ctx, v, audit.KindDenied)
 			e := protocol.AsError(err)
-			ev.Decision, ev.Code, ev.Rule, ev.Reason = "deny", string(e.Code), e.Rule, reason
+			ev.Decision, ev.Code, ev.Rule, ev.Reason, ev.Detail = "deny", string(e.Code), e.Rule, res.Reason, maps.Clone(v.detail)
 			a.cfg.Dispatch.Denied(ctx, v.principal, ev)
 		}
+		res.Workspace = v.workspace
+		a.tellMarked(ctx, v, res)
 		return nil, err
 	}
-	return &out[client.SignedIn]{v.signedIn(t, text, v.cookie)}, nil
+	return &out[client.SignedIn]{v.signedIn(res.Session, res.Text, v.cookie)}, nil
 }
 
 // signInPasskey begins a session by a passkey.
@@ -111,5 +123,5 @@ func (a *API) signInPasskey(ctx context.Context, v *visit, i *struct{ Body clien
 	}
 	res, err := a.cfg.People.SignInPasskey(ctx, authn.PasskeySignIn{Ceremony: b.Ceremony, Workspace: b.Workspace, Answer: answered(b.Credential), Source: v.source, Agent: v.agent,
 		Idle: seconds(b.IdleSeconds), Life: seconds(b.LifeSeconds)})
-	return a.signedInBy(ctx, v, res, err, "passkey", b.Cookie)
+	return a.signedInBy(ctx, v, res, err, methodPasskey, b.Cookie)
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -24,6 +25,7 @@ import (
 // factorRoutes are those of the person's own second factor.
 func (a *API) factorRoutes() {
 	account(a, "POST", "/account/second-factor", audit.KindFactor, true, "A secret for an authenticator app, shown this once; a code puts it in force", 200, func(ctx context.Context, v *visit, _ *none) (*out[client.NewSecondFactor], error) {
+		v.tell(particulars{"method": methodTOTP})
 		s, err := a.cfg.Directory.BeginSecondFactor(ctx, v.session.Person)
 		if err != nil {
 			return nil, err
@@ -36,6 +38,7 @@ func (a *API) factorRoutes() {
 		return &out[client.NewSecondFactor]{client.NewSecondFactor{Secret: totp.Text(s), URI: uri, QR: rows}}, nil
 	})
 	account(a, "PUT", "/account/second-factor", audit.KindFactor, true, "Put the new second factor in force; all other sessions end, and recovery codes are shown this once", 200, func(ctx context.Context, v *visit, i *struct{ Body client.ProveSecondFactor }) (*out[client.RecoveryCodes], error) {
+		v.tell(particulars{"method": methodTOTP})
 		codes, t, text, err := a.cfg.People.ProveFactor(ctx, v.session, i.Body.Code)
 		if err != nil {
 			return nil, err
@@ -45,6 +48,7 @@ func (a *API) factorRoutes() {
 		return &out[client.RecoveryCodes]{client.RecoveryCodes{Codes: exposed(codes), Session: &s}}, nil
 	})
 	account(a, "DELETE", "/account/second-factor", audit.KindFactor, true, "Take the second factor away, unless a workspace demands one; all other sessions end", 204, func(ctx context.Context, v *visit, _ *none) (*none, error) {
+		v.tell(particulars{"method": methodTOTP})
 		err := a.cfg.Directory.RemoveSecondFactor(ctx, v.session.Person, v.session.ID)
 		if err == nil && !v.session.Person.SecondFactor.IsZero() {
 			a.notifyOwn(v, mail.FactorRemoved)
@@ -52,6 +56,7 @@ func (a *API) factorRoutes() {
 		return nil, err
 	})
 	account(a, "POST", "/account/recovery-codes", audit.KindFactor, true, "New recovery codes in place of the old, shown this once", 200, func(ctx context.Context, v *visit, _ *none) (*out[client.RecoveryCodes], error) {
+		v.tell(particulars{"method": "recovery codes"})
 		codes, err := a.cfg.Directory.NewRecoveryCodes(ctx, v.session.Person)
 		if err != nil {
 			return nil, err
@@ -177,58 +182,71 @@ func (a *API) userRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		code, until, err := a.cfg.Directory.IssueCode(ctx, v.by(), v.workspace.ID, p.ID, seconds(i.Body.ExpiresInSeconds))
+		back := func() {}
+		if way.place == nil {
+			if back, err = a.act(v, q, mail.CodeGiven); err != nil {
+				return nil, err
+			}
+		}
+		code, until, err := a.cfg.Directory.MailCode(ctx, v.by(), v.workspace.ID, p.ID, seconds(i.Body.ExpiresInSeconds), way.to)
 		if err != nil {
 			way.release()
+			back()
 			return nil, a.recorded(ctx, v, err)
-		}
-		if !a.stillAt(v, p.ID, to) {
-			way.release()
-			return nil, changedAddress()
 		}
 		o := client.UserCode{ID: p.ID, Name: p.Name, ExpiresAt: &until}
 		if way.give(a, v, &o, q.ID, code); !o.Sent {
-			a.notify(q.Email, mail.CodeGiven, q.Home, v.workspace.Name, p.Name)
+			a.notify(v, q.Email, mail.CodeGiven, q.Home, v.workspace.Name, p.Name)
 		}
 		return &out[client.UserCode]{o}, nil
 	})
 	a.emailRoute()
-	on := func(method, path, summary string, f func(ctx context.Context, v *visit, p *directory.Principal) error) {
+	on := func(method, path, summary string, f func(ctx context.Context, v *visit, p *directory.Principal, q *directory.Person) error) {
 		route(a, method, ws+"/users/{id}"+path, authz.UsersManage, summary, 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
-			p, _, err := userOf(v.workspace, i.ID)
+			p, q, err := userOf(v.workspace, i.ID)
 			if err != nil {
 				return nil, err
 			}
-			if err := a.cfg.Directory.MayActFor(v.by(), v.workspace, p.ID); err != nil {
-				return nil, a.recorded(ctx, v, err)
-			}
-			return nil, a.recorded(ctx, v, f(ctx, v, p))
+			return nil, a.recorded(ctx, v, f(ctx, v, p, q))
 		})
 	}
-	on("POST", "/disable", "Refuse the user in this workspace; what runs is cut", func(ctx context.Context, v *visit, p *directory.Principal) error {
-		return a.cfg.Directory.SetPrincipalDisabled(ctx, v.workspace.ID, p.ID, true)
+	on("POST", "/disable", "Refuse the user in this workspace; what runs is cut", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
+		return a.cfg.Directory.SetUserDisabled(ctx, v.by(), v.workspace.ID, p.ID, true)
 	})
-	on("POST", "/enable", "Let a disabled user in again", func(ctx context.Context, v *visit, p *directory.Principal) error {
-		return a.cfg.Directory.SetPrincipalDisabled(ctx, v.workspace.ID, p.ID, false)
+	on("POST", "/enable", "Let a disabled user in again", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
+		return a.cfg.Directory.SetUserDisabled(ctx, v.by(), v.workspace.ID, p.ID, false)
 	})
-	on("DELETE", "", "Take the user out of the workspace; at home, for good", func(ctx context.Context, v *visit, p *directory.Principal) error {
-		if err := a.recordElsewhere(ctx, v, p.ID); err != nil {
-			return err
-		}
-		return a.cfg.Directory.RemoveUser(ctx, v.workspace.ID, p.ID)
-	})
-	on("DELETE", "/second-factor", "Take the user's second factor and passkeys away, for who lost them; all sessions end", func(ctx context.Context, v *visit, p *directory.Principal) error {
-		err := a.cfg.Directory.ResetSecondFactor(ctx, v.by(), v.workspace.ID, p.ID)
-		q := v.workspace.PersonOf(p.ID)
-		if err == nil && !q.SecondFactor.IsZero() {
-			a.notify(q.Email, mail.FactorRemoved, q.Home, v.workspace.Name, p.Name)
-		}
-		if err == nil && len(q.Passkeys) > 0 {
-			a.notify(q.Email, mail.PasskeyRemoved, q.Home, v.workspace.Name, p.Name)
+	on("DELETE", "", "Take the user out of the workspace; at home, for good", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
+		gone, err := a.cfg.Directory.RemoveUserBy(ctx, v.by(), v.workspace.ID, p.ID)
+		if err == nil {
+			a.recordElsewhere(ctx, gone)
 		}
 		return err
 	})
-	on("DELETE", "/sessions", "End all sessions of the user in this workspace", func(ctx context.Context, v *visit, p *directory.Principal) error {
+	on("DELETE", "/second-factor", "Take the user's second factor and passkeys away, for who lost them; all sessions end", func(ctx context.Context, v *visit, p *directory.Principal, q *directory.Person) error {
+		back, err := a.act(v, q, mail.FactorRemoved)
+		if err != nil {
+			return err
+		}
+		err = a.cfg.Directory.ResetSecondFactor(ctx, v.by(), v.workspace.ID, p.ID)
+		if err != nil || q.SecondFactor.IsZero() && len(q.Passkeys) == 0 {
+			back()
+			return err
+		}
+		if !q.SecondFactor.IsZero() {
+			a.notify(v, q.Email, mail.FactorRemoved, q.Home, v.workspace.Name, p.Name)
+			v.tell(particulars{"method": methodTOTP})
+		}
+		if len(q.Passkeys) > 0 {
+			a.notify(v, q.Email, mail.PasskeyRemoved, q.Home, v.workspace.Name, p.Name)
+			v.tell(passkeysTold(q.Passkeys...))
+		}
+		return nil
+	})
+	on("DELETE", "/sessions", "End all sessions of the user in this workspace", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
+		if err := a.cfg.Directory.MayActFor(v.by(), v.workspace, p.ID); err != nil {
+			return err
+		}
 		for _, t := range v.workspace.Sessions {
 			if t.Principal.ID == p.ID {
 				if err := a.cfg.Directory.EndSession(ctx, v.workspace.ID, t.ID, ""); err != nil && protocol.AsError(err).Code != protocol.CodeNotFound {
@@ -269,18 +287,39 @@ func (a *API) userRoutes() {
 	})
 }
 
-// recordElsewhere tells the logs of other workspaces of people who go from there for their home removes them. Who removes them, and
-// from where, is for the home's own log.
-func (a *API) recordElsewhere(ctx context.Context, v *visit, principal string) error {
-	for _, p := range v.snap.Elsewhere(v.workspace, principal) {
-		err := a.record(ctx, audit.Event{Kind: audit.KindChange, Workspace: p.Workspace, RequestID: requestID(ctx), Operation: string(authz.UsersManage),
+// recordElsewhere tells the logs of other workspaces of people who went from there, for their home removed them. Who removed them, and
+// from where, is for the home's own log. It comes after the act, so that nobody fills others' logs with what is refused.
+func (a *API) recordElsewhere(ctx context.Context, gone []*directory.Principal) {
+	var all []audit.Event
+	for _, p := range gone {
+		all = append(all, audit.Event{Kind: audit.KindChange, Workspace: p.Workspace, RequestID: requestID(ctx), Operation: string(authz.UsersManage), Decision: "allow", Status: "done",
 			Target: "/workspaces/" + p.Workspace + "/users/" + p.ID, Reason: "the user's home workspace removes the person", Origin: string(protocol.OriginRelay)})
-		if err != nil {
-			return err
+	}
+	a.recordDone(ctx, all...)
+}
+
+// recordDone records what is done already in logs that were not asked before, and waits until it is durable, even if the caller has gone.
+func (a *API) recordDone(ctx context.Context, all ...audit.Event) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	tickets := make([]*audit.Ticket, len(all))
+	var failed error
+	for i, ev := range all {
+		t, err := a.cfg.Dispatch.Record(ev)
+		tickets[i], failed = t, cmp.Or(failed, err)
+	}
+	for _, t := range tickets {
+		if t != nil {
+			failed = cmp.Or(failed, t.Wait(ctx))
 		}
 	}
-	return nil
+	if failed != nil {
+		a.cfg.Logger.Error("what was done could not be recorded in other workspaces' logs", "request_id", requestID(ctx), "error", failed)
+	}
 }
+
+// recordTimeout is how long an answer waits for the record of what is done.
+const recordTimeout = 10 * time.Second
 
 // policy tells what is in force, with the defaults filled in.
 func policy(w *directory.Workspace) client.SignInPolicy {

@@ -29,10 +29,11 @@ func (a *API) rightsRoutes() {
 			return nil, &protocol.Error{Code: protocol.CodeConflict, Origin: protocol.OriginRelay, Message: "the parameter confirm does not name the workspace",
 				Hint: "everything in it would be lost for good; say its name once more to do it"}
 		}
-		if err := a.recordElsewhere(ctx, v, ""); err != nil {
-			return nil, err
+		gone, err := a.cfg.Directory.DestroyWorkspace(ctx, v.workspace.ID)
+		if err == nil {
+			a.recordElsewhere(ctx, gone)
 		}
-		return nil, a.cfg.Directory.DeleteWorkspace(ctx, v.workspace.ID)
+		return nil, err
 	})
 
 	route(a, "GET", ws+"/roles", authz.RolesRead, "List system and custom roles", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Role]], error) {

@@ -166,6 +166,9 @@ func account[I, O any](a *API, method, path string, kind audit.Kind, fresh bool,
 				ev.Detail = maps.Clone(ev.Detail)
 				maps.Copy(ev.Detail, v.detail)
 				a.outcome(ev, "", hc.Status())
+				if hc.Status() < 400 && (kind == audit.KindFactor || kind == audit.KindPassword) {
+					a.tellHome(r.Context(), ev, v.session.Person)
+				}
 			}()
 		}
 		next(huma.WithValue(hc, keyVisit, v))
@@ -202,13 +205,13 @@ func program(r *http.Request) string {
 
 // refusedSignIn records who was not let in, by the name of the user if there is one: what was typed may be a password. A flood is
 // counted, as that of a token is.
-func (a *API) refusedSignIn(ctx context.Context, v *visit, res authn.Result, err error) {
+func (a *API) refusedSignIn(ctx context.Context, v *visit, res authn.Result, err error, detail particulars) {
 	if res.Workspace == nil { // no workspace, no log
 		a.cfg.Logger.Debug("sign-in to a workspace that is not there", "request_id", requestID(ctx), "source", v.source)
 		return
 	}
 	ev := audit.Event{Kind: audit.KindRefused, Workspace: res.Workspace.ID, RequestID: requestID(ctx), SourceAddress: v.source.String(), Operation: "sign_in",
-		Origin: string(protocol.OriginRelay), Decision: "deny", Code: string(protocol.AsError(err).Code), Reason: res.Reason}
+		Origin: string(protocol.OriginRelay), Decision: "deny", Code: string(protocol.AsError(err).Code), Reason: res.Reason, Detail: detail}
 	who := authz.Principal{Workspace: res.Workspace.ID, Token: "sign-in"}
 	if res.Principal != nil {
 		ev.Principal, ev.PrincipalName = res.Principal.ID, res.Principal.Name
@@ -235,13 +238,16 @@ func (a *API) signInRoutes() {
 			if err != nil {
 				status = protocol.AsError(err).Code.Status()
 			}
-			a.outcome(ev, "", status)
+			if err == nil && !person.PasswordSet.IsZero() {
+				a.notify(v, person.Email, mail.PasswordChanged, person.Home, res.Workspace.Name, res.Principal.Name)
+				ev.Detail = both(ev.Detail, v.detail)
+			}
+			if a.outcome(ev, "", status); err == nil {
+				a.tellHome(ctx, ev, person)
+			}
 		}
 		if err != nil && res.Reason != "" {
-			a.refusedSignIn(ctx, v, res, err)
-		}
-		if err == nil && person != nil && !person.PasswordSet.IsZero() {
-			a.notify(person.Email, mail.PasswordChanged, person.Home, res.Workspace.Name, res.Principal.Name)
+			a.refusedSignIn(ctx, v, res, err, particulars{"method": "one-time code"})
 		}
 		return nil, err
 	})
@@ -272,6 +278,11 @@ func (a *API) signInRoutes() {
 		if i.Body.Ceremony != "" {
 			return a.confirmPasskey(ctx, v, i.Body)
 		}
+		method := factorOf(i.Body.Code)
+		if v.session.Person.SecondFactor.IsZero() {
+			method = methodPassword
+		}
+		v.tell(particulars{"method": method})
 		t, text, err := a.cfg.People.Confirm(ctx, v.session, v.source, secret.FromString(i.Body.Password), i.Body.Code)
 		if err != nil {
 			return nil, err
@@ -312,22 +323,28 @@ func (a *API) signIn(ctx context.Context, v *visit, i *struct{ Body client.SignI
 	}
 	res, err := a.cfg.People.SignIn(ctx, authn.SignIn{Workspace: b.Workspace, User: b.User, Password: secret.FromString(b.Password), Code: b.Code, Source: v.source, Agent: v.agent,
 		Idle: seconds(b.IdleSeconds), Life: seconds(b.LifeSeconds)})
-	method := "password"
-	if err == nil && res.Session.ByCode {
-		method = "password and code"
+	method := methodPassword
+	if b.Code != "" && (err != nil || res.Session.ByCode) {
+		method += " and " + factorOf(b.Code)
 	}
 	return a.signedInBy(ctx, v, res, err, method, b.Cookie)
 }
 
 // signedInBy records what came of a sign-in by a method, and gives the session away if one began.
 func (a *API) signedInBy(ctx context.Context, v *visit, res authn.Result, err error, method string, cookie bool) (*out[client.SignedIn], error) {
+	detail := particulars{"method": method}
+	if res.Passkey != nil && res.Principal != nil { // else it is nobody's of the workspace
+		detail = both(detail, passkeysTold(res.Passkey))
+	}
 	if err != nil {
 		if res.Reason != "" {
-			a.refusedSignIn(ctx, v, res, err)
+			a.refusedSignIn(ctx, v, res, err, detail)
 		}
+		a.tellMarked(ctx, v, res)
 		return nil, err
 	}
-	if err := a.began(ctx, v, res, map[string]string{"id": res.Session.ID, "method": method}); err != nil {
+	detail["id"] = res.Session.ID
+	if err := a.began(ctx, v, res, detail); err != nil {
 		return nil, err
 	}
 	return &out[client.SignedIn]{v.signedIn(res.Session, res.Text, cookie)}, nil

@@ -107,6 +107,16 @@ func (t *attempts) begin(account string, from netip.Addr, known bool, now time.T
 	}, 0
 }
 
+// held tells how long a network has to wait, but for those whom the relay knows from it.
+func (t *attempts) held(from netip.Addr, now time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if net := t.of[attemptKey{network: wide(from)}]; net != nil {
+		return net.until.Sub(now)
+	}
+	return 0
+}
+
 // clear forgets the failures of a pair: its person is there.
 func (t *attempts) clear(account string, from netip.Addr) {
 	t.mu.Lock()

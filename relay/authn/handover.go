@@ -39,10 +39,11 @@ type handOvers struct {
 }
 
 type handOver struct {
-	session, person string // who gives
-	challenge       [32]byte
-	idle, life      time.Duration
-	begun           time.Time
+	session, person      string // who gives
+	workspace, principal string // for the record, when the session is gone
+	challenge            [32]byte
+	idle, life           time.Duration
+	begun                time.Time
 }
 
 // challengeSize and the verifier's bounds are those of RFC 7636.
@@ -55,7 +56,7 @@ const (
 // HandOver gives a code by which a program gets a session beside s, once and soon: the one that knows what the challenge was made of
 // (RFC 7636, S256).
 func (p *People) HandOver(s *directory.Session, challenge string, idle, life time.Duration) (secret.Bytes, time.Time, error) {
-	h := handOver{session: s.ID, person: s.Person.ID, idle: idle, life: life, begun: time.Now()}
+	h := handOver{session: s.ID, person: s.Person.ID, workspace: s.Workspace, principal: s.Principal.ID, idle: idle, life: life, begun: time.Now()}
 	sum, err := base64.RawURLEncoding.Strict().DecodeString(challenge)
 	if err != nil || len(challenge) != challengeSize || len(sum) != len(h.challenge) {
 		return secret.Bytes{}, time.Time{}, &protocol.Error{Code: protocol.CodeInvalid, Origin: protocol.OriginRelay, Message: "/challenge: malformed", Hint: "want the SHA-256 of the verifier in base64url without padding: 43 characters (RFC 7636, S256)"}
@@ -135,15 +136,17 @@ func (p *People) TakeOver(ctx context.Context, in TakeOver) (res Result, giver s
 		}
 		return res, "", refusedHandOver()
 	}
+	w, err := snap.Workspace(h.workspace)
+	if err != nil { // nobody's log to tell it in
+		return res, h.session, refusedHandOver()
+	}
+	const ended = "the session that was handed over has ended"
+	res.Workspace, res.Principal = w, w.Principal(h.principal)
 	s := snap.Session(h.session)
-	if s == nil { // nobody's log to tell it in: the session may be of a workspace that is gone
+	if s == nil {
+		res.Reason = ended
 		return res, h.session, refusedHandOver()
 	}
-	w, err := snap.Workspace(s.Workspace)
-	if err != nil {
-		return res, h.session, refusedHandOver()
-	}
-	res.Workspace, res.Principal = w, s.Principal
 	sum := sha256.Sum256([]byte(in.Verifier))
 	switch {
 	case len(in.Verifier) < minVerifier || len(in.Verifier) > maxVerifier || subtle.ConstantTimeCompare(sum[:], h.challenge[:]) != 1:
@@ -151,7 +154,7 @@ func (p *People) TakeOver(ctx context.Context, in TakeOver) (res Result, giver s
 	case at.Sub(h.begun) >= p.conf.HandOver.Life:
 		res.Reason = "the code of a session that was handed over has expired"
 	case !s.Live(at):
-		res.Reason = "the session that was handed over has ended"
+		res.Reason = ended
 	case !w.Admits(directory.People, in.Source):
 		res.Reason = "the source address is not on the workspace's allowlist"
 	}
@@ -165,7 +168,7 @@ func (p *People) TakeOver(ctx context.Context, in TakeOver) (res Result, giver s
 	}
 	res.Session, res.Text, err = p.dir.HandOverSession(ctx, s, directory.HandOver{Source: in.Source, Agent: in.Agent, Idle: h.idle, Life: h.life})
 	if e := protocol.AsError(err); err != nil && e.Code == protocol.CodeNotFound {
-		res.Reason = "the session that was handed over has ended"
+		res.Reason = ended
 		return res, h.session, refusedHandOver()
 	}
 	return res, h.session, err

@@ -55,7 +55,7 @@ func (p *People) BeginPasskey(source netip.Addr) (string, json.RawMessage, error
 	if err != nil {
 		return "", nil, err
 	}
-	return c.BeginSignIn(directory.Network(source).String())
+	return c.BeginSignIn(directory.Network(source).String(), wide(source).String())
 }
 
 // PasskeySignIn is what somebody sends to sign in by a passkey.
@@ -95,20 +95,26 @@ func (p *People) SignInPasskey(ctx context.Context, in PasskeySignIn) (Result, e
 	if unread == nil {
 		if key = snap.Passkey(answer.Credential()); key != nil {
 			person, account = snap.Person(key.Person), key.Person
+			res.Passkey = key
 		}
 	}
 	done, wait := p.att.begin(account, in.Source, p.dir.Knows(person, in.Source), time.Now())
 	if wait > 0 {
-		res.Reason = "too many attempts failed"
+		if res.Reason = "too many attempts failed"; res.Workspace == nil && person != nil {
+			res.Workspace, res.Principal = snap.AtHome(person)
+		}
 		return res, tooMany(wait)
 	}
 	refused := func(reason string) (Result, error) {
 		res.Reason = reason
+		if res.Workspace == nil && person != nil { // it must stand in some log
+			res.Workspace, res.Principal = snap.AtHome(person)
+		}
 		return res, refusedSignIn()
 	}
 	switch {
 	case missing:
-		return Result{}, refusedSignIn()
+		return refused("the workspace is not there")
 	case closed != nil:
 		return refused(closed.Error())
 	case unread != nil:
@@ -147,9 +153,7 @@ func (p *People) SignInPasskey(ctx context.Context, in PasskeySignIn) (Result, e
 		if err := p.dir.SuspectPasskey(ctx, key); err != nil {
 			return res, err
 		}
-		if res.Workspace == nil { // it must stand in some log
-			res.Workspace, _ = snap.Workspace(person.Home)
-		}
+		res.Marked = true
 		return refused(counterBack)
 	case res.Workspace == nil:
 		done(false)
@@ -238,52 +242,59 @@ func (p *People) BeginConfirm(s *directory.Session) (string, json.RawMessage, er
 	return c.BeginConfirm(owner(s.Person, s.Principal.Name), s.ID, have)
 }
 
-// ConfirmPasskey makes a session fresh for dangerous acts by a passkey. The old text counts no more. What stands in the record, if
-// there is more to say than that it failed, is reason.
-func (p *People) ConfirmPasskey(ctx context.Context, s *directory.Session, source netip.Addr, ceremony string, answer []byte) (t *directory.Session, text secret.Bytes, reason string, _ error) {
-	none := secret.Bytes{}
+// ConfirmPasskey makes a session fresh for dangerous acts by a passkey. The old text counts no more. The result has the session, the
+// passkey and, of a refusal, the reason for the record if there is more to say than that it failed.
+func (p *People) ConfirmPasskey(ctx context.Context, s *directory.Session, source netip.Addr, ceremony string, answer []byte) (res Result, _ error) {
 	c, err := p.ceremonies()
 	if err != nil {
-		return nil, none, "", err
+		return res, err
 	}
 	if err := p.dir.MayConfirmByPasskey(s); err != nil {
-		return nil, none, "", err
+		return res, err
 	}
 	done, wait := p.att.begin(s.Person.ID, source, p.dir.Knows(s.Person, source), time.Now())
 	if wait > 0 {
-		return nil, none, "", tooMany(wait)
+		return res, tooMany(wait)
+	}
+	refused := func(reason string) (Result, error) {
+		res.Reason = reason
+		return res, wrongPasskey()
 	}
 	open, closed := c.Take(passkey.Confirm, ceremony, s.ID)
 	a, unread := c.Read(answer)
 	if err := cmp.Or(closed, unread); err != nil {
-		return nil, none, err.Error(), wrongPasskey()
+		return refused(err.Error())
 	}
 	key := p.dir.Snapshot().Passkey(a.Credential())
-	if key == nil || key.Person != s.Person.ID || !key.Suspect.IsZero() {
-		return nil, none, "the passkey is not the person's, or is marked", wrongPasskey()
+	if key == nil || key.Person != s.Person.ID {
+		return refused("the passkey is not the person's")
+	}
+	if res.Passkey = key; !key.Suspect.IsZero() {
+		return refused("the passkey is marked: there may be a copy of it")
 	}
 	have, err := p.dir.Credential(key)
 	if err != nil {
 		done(false)
-		return nil, none, "", err
+		return res, err
 	}
 	used, err := open.Verify(a, owner(s.Person, s.Principal.Name), have)
 	if err != nil {
-		return nil, none, err.Error(), wrongPasskey()
+		return refused(err.Error())
 	}
 	if used.Back {
 		if err := p.dir.SuspectPasskey(ctx, key); err != nil {
-			return nil, none, "", err
+			return res, err
 		}
-		return nil, none, counterBack, wrongPasskey()
+		res.Marked = true
+		return refused(counterBack)
 	}
-	t, text, err = p.dir.ConfirmByPasskey(ctx, s, key, used)
+	res.Session, res.Text, err = p.dir.ConfirmByPasskey(ctx, s, key, used)
 	if errors.Is(err, directory.ErrCode) {
-		return nil, none, "the passkey was used meanwhile", wrongPasskey()
+		return refused("the passkey was used meanwhile")
 	}
 	done(false)
 	if err == nil {
 		p.att.clear(s.Person.ID, source)
 	}
-	return t, text, "", err
+	return res, err
 }

@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -93,14 +94,16 @@ type Result struct {
 	Principal *directory.Principal // nil: nobody of this name
 	Session   *directory.Session
 	Text      secret.Bytes
-	Reason    string // of a refusal, for the audit log and not for the caller
+	Passkey   *directory.Passkey // that was shown; nil: none that is known
+	Marked    bool               // it was marked just now: there may be a copy of it
+	Reason    string             // of a refusal, for the audit log and not for the caller
 }
 
 // SignIn begins a session. Whatever does not fit, the refusal is the same, and so is what it costs, for all who come from an address
 // that the workspace admits.
 func (p *People) SignIn(ctx context.Context, in SignIn) (Result, error) {
 	var res Result
-	account, err := p.find(in.Workspace, in.User, in.Source, &res)
+	account, open, err := p.find(in.Workspace, in.User, in.Source, &res)
 	if err != nil {
 		return res, err
 	}
@@ -109,10 +112,14 @@ func (p *People) SignIn(ctx context.Context, in SignIn) (Result, error) {
 		person = res.Workspace.PersonOf(res.Principal.ID)
 	}
 	now := time.Now()
+	held := p.att.held(in.Source, now)
 	done, wait := p.att.begin(account, in.Source, p.dir.Knows(person, in.Source), now)
 	if wait > 0 {
-		res.Reason = "too many attempts failed"
+		res.Reason = cmp.Or(res.Reason, "too many attempts failed")
 		return res, tooMany(wait)
+	}
+	if !open {
+		return res, refusedSignIn()
 	}
 	normal, bad := password.Normal(in.Password.ExposeString())
 	var ok, stale bool
@@ -136,6 +143,9 @@ func (p *People) SignIn(ctx context.Context, in SignIn) (Result, error) {
 			res.Reason = "no such user"
 		} else if ok && res.Principal.Disabled {
 			res.Reason = "the user is disabled"
+		}
+		if held > 0 { // what everybody in the network is told whom the relay does not know from there
+			return res, tooMany(held)
 		}
 		return res, refusedSignIn()
 	}
@@ -170,28 +180,26 @@ func (p *People) SignIn(ctx context.Context, in SignIn) (Result, error) {
 	return res, nil
 }
 
-// find looks for the workspace and the user, and names the account that attempts count for.
-func (p *People) find(workspace, user string, source netip.Addr, res *Result) (account string, _ error) {
+// find looks for the workspace and the user, and names the account that attempts count for. open is false for a workspace that is not
+// there, or does not admit the address: told after the attempt is counted, so that who has to wait learns of no workspace. An account is
+// a name in a workspace, whoever it is: that two of them are one person is not to be seen by how long one has to wait.
+func (p *People) find(workspace, user string, source netip.Addr, res *Result) (account string, open bool, _ error) {
 	snap := p.dir.Snapshot()
 	if snap.Stale {
-		return "", stale()
+		return "", false, stale()
 	}
+	name := directory.UserName(user)
+	name = "\n" + name[:min(len(name), directory.MaxLabel)]
 	w, err := snap.Workspace(workspace)
-	if err != nil {
-		return "", refusedSignIn()
-	}
-	res.Workspace = w
-	if !w.Admits(directory.People, source) {
+	if err == nil {
+		if res.Workspace = w; w.Admits(directory.People, source) {
+			res.Principal, _ = w.User(user)
+			return w.ID + name, true, nil
+		}
 		res.Reason = "the source address is not on the workspace's allowlist"
-		return "", refusedSignIn()
 	}
-	pr, person := w.User(user)
-	if pr == nil {
-		name := directory.UserName(user)
-		return w.ID + "\n" + name[:min(len(name), directory.MaxLabel)], nil
-	}
-	res.Principal = pr
-	return person.ID, nil
+	// Apart from the account of this name: who is not admitted must not have others wait for it.
+	return "outside\n" + workspace[:min(len(workspace), directory.MaxLabel)] + name, false, nil
 }
 
 // turn runs f when it may take the slow hash.
@@ -229,22 +237,31 @@ func (p *People) turn(ctx context.Context, source netip.Addr, f func() error) er
 // when all is decided and nothing is done yet; its error ends it.
 func (p *People) SetFirst(ctx context.Context, workspace, user, code string, text secret.Bytes, source netip.Addr, record func(Result) error) (Result, error) {
 	var res Result
-	account, err := p.find(workspace, user, source, &res)
+	account, open, err := p.find(workspace, user, source, &res)
 	if err != nil {
 		return res, err
 	}
 	done, wait := p.att.begin(account, source, false, time.Now())
 	if wait > 0 {
-		res.Reason = "too many attempts failed"
+		res.Reason = cmp.Or(res.Reason, "too many attempts failed")
 		return res, tooMany(wait)
+	}
+	if !open {
+		return res, refusedSignIn()
 	}
 	var person *directory.Person
 	if res.Principal != nil {
 		person = res.Workspace.PersonOf(res.Principal.ID)
 	}
-	if !p.dir.CheckCode(person, code) || res.Principal.Disabled {
+	refused := func(err error) (Result, error) {
 		res.Reason = "the one-time code is not good"
+		if errors.Is(err, directory.ErrVoid) {
+			res.Reason = "the one-time code is void: who gave it, or set the address that it went to, may not act for the user any more"
+		}
 		return res, refusedSignIn()
+	}
+	if err := p.dir.JudgeCode(person, code); err != nil || res.Principal.Disabled {
+		return refused(err)
 	}
 	done(false) // whoever has the code is no guesser, whatever password comes next
 	verifier, err := p.hash(ctx, source, person, res.Principal.Name, text)
@@ -255,8 +272,7 @@ func (p *People) SetFirst(ctx context.Context, workspace, user, code string, tex
 		return res, err
 	}
 	if err := p.dir.TakeCode(ctx, person, code, verifier); errors.Is(err, directory.ErrCode) {
-		res.Reason = "the one-time code is not good"
-		return res, refusedSignIn()
+		return refused(err)
 	} else if err != nil {
 		return res, err
 	}

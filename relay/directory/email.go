@@ -3,6 +3,7 @@ package directory
 import (
 	"context"
 
+	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/mail"
 	"github.com/fairleadhq/fairlead/relay/store"
 )
@@ -20,27 +21,34 @@ func checkEmail(address string) (string, error) {
 
 // SetEmail replaces a user's e-mail address, "" for none, and gives the one that was. Where there was one, an open one-time code
 // counts no more: it may have gone there. Whoever sets an address can have a code sent to it, so by may not hold less than the user
-// (denied), and must be of its home workspace.
+// (denied), and must be of its home workspace. The same address once more counts as set by who does it.
 func (d *Directory) SetEmail(ctx context.Context, by By, workspace, principal, address string) (was string, err error) {
-	w, p, err := d.atHome(workspace, principal)
-	if err == nil {
-		err = d.MayActFor(by, w, principal)
-	}
-	if err == nil {
-		address, err = checkEmail(address)
-	}
-	if err != nil {
+	if address, err = checkEmail(address); err != nil {
 		return "", err
 	}
-	err = d.changePerson(ctx, p.ID, func(_ *store.Tx, b *personBody) error {
-		if was = b.Email; was == address {
-			return nil
+	err = d.actFor(ctx, by, workspace, principal, func(_ *store.Tx, _ *Snapshot, b *personBody) error {
+		if was = b.Email; was != address {
+			if was != "" {
+				b.closeCode()
+			}
+			b.Email, b.EmailSet = address, max(toMs(now()), b.EmailSet+1)
 		}
-		if was != "" {
-			b.Invite, b.InviteUntil = nil, 0
+		if b.EmailBy = nil; address != "" {
+			b.EmailBy = givenBy(by)
 		}
-		b.Email, b.EmailSet = address, max(toMs(now()), b.EmailSet+1)
 		return nil
 	})
 	return was, err
+}
+
+// Reachable tells whether a one-time code may go to a user's address: whoever set it may act for the user as both stand now.
+// Otherwise who set it for a small user would get the code of who that user has become.
+func (s *Snapshot) Reachable(w *Workspace, principal string) bool {
+	p := w.people[principal]
+	return p != nil && p.Home == w.ID && p.Email != "" && s.still(p.emailBy, w, principal)
+}
+
+func notReachable() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeConflict, Message: "the user's e-mail address is another, or was set by somebody who may not act for the user any more: no code goes to it",
+		Hint: "look at the address and set it again: fairlead users email NAME ADDRESS; or give the code in another way: --no-send"}
 }

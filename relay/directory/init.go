@@ -137,13 +137,17 @@ func (d *Directory) CreateWorkspace(ctx context.Context, name string) (*Workspac
 // DeleteWorkspace removes a workspace, all that belongs to it, and its key. A backup made before holds the wrapped key still:
 // it is forgotten there when the key-encryption key of that time is.
 func (d *Directory) DeleteWorkspace(ctx context.Context, workspace string) error {
-	w, err := d.Snapshot().Workspace(workspace)
-	if err != nil {
-		return err
-	}
-	return d.guarded(ctx, w.ID, func(tx *store.Tx, _ *Workspace) error {
+	_, err := d.DestroyWorkspace(ctx, workspace)
+	return err
+}
+
+// DestroyWorkspace is DeleteWorkspace, and gives what people whose home it was were in other workspaces: they are gone there, too.
+func (d *Directory) DestroyWorkspace(ctx context.Context, workspace string) (elsewhere []*Principal, err error) {
+	err = d.guardedIn(ctx, workspace, func(tx *store.Tx, s *Snapshot, w *Workspace) error {
+		elsewhere = s.Elsewhere(w, "")
 		return as(tx.DeleteWorkspace(w.ID), protocol.Errorf(protocol.CodeNotFound, "no such workspace"), nil)
 	})
+	return elsewhere, err
 }
 
 func (d *Directory) insertWorkspace(ctx context.Context, tx *store.Tx, installation, id, name string, at time.Time) error {

@@ -17,9 +17,13 @@ const lastingToken = 24 * time.Hour
 // What is left is built of the very rows that the transaction leaves, by the code that decides requests, and writers come one
 // after the other: two who remove each other cannot both succeed. What was not there before holds nothing up.
 func (d *Directory) guarded(ctx context.Context, workspace string, f func(tx *store.Tx, w *Workspace) error) error {
+	return d.guardedIn(ctx, workspace, func(tx *store.Tx, _ *Snapshot, w *Workspace) error { return f(tx, w) })
+}
+
+func (d *Directory) guardedIn(ctx context.Context, workspace string, f func(tx *store.Tx, before *Snapshot, w *Workspace) error) error {
 	return d.judgedIn(ctx, workspace, func(tx *store.Tx, before *Snapshot, w *Workspace) error {
 		at := now()
-		if err := f(tx, w); err != nil {
+		if err := f(tx, before, w); err != nil {
 			return err
 		}
 		st, err := tx.LoadRights()

@@ -158,6 +158,20 @@ func (s *Snapshot) Where(person string) (ws []*Workspace, as []*Principal) {
 	return ws, as
 }
 
+// AtHome gives the home workspace of a person, with what it is there; nil when it is gone.
+func (s *Snapshot) AtHome(p *Person) (*Workspace, *Principal) {
+	w := s.byID[p.Home]
+	if w == nil {
+		return nil, nil
+	}
+	for id, q := range w.people {
+		if q.ID == p.ID {
+			return w, w.principals[id]
+		}
+	}
+	return w, nil
+}
+
 // Credential opens what an answer of the passkey is held against.
 func (d *Directory) Credential(k *Passkey) (passkey.Credential, error) {
 	b, err := openPasskey(d.vault, k.row)

@@ -2,8 +2,6 @@ package directory
 
 import (
 	"context"
-	"crypto/subtle"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,6 +41,7 @@ type Person struct {
 
 	known    [][]byte // keyed digests of networks that it signed in from
 	emailSet int64
+	emailBy  *giver
 	version  int64
 	sealed   []byte
 }
@@ -62,9 +61,12 @@ type personBody struct {
 	NextUntil    int64    `json:"next_until,omitempty"`
 	Invite       []byte   `json:"invite,omitempty"` // keyed digest of the one-time code
 	InviteUntil  int64    `json:"invite_until,omitempty"`
-	Known        [][]byte `json:"known,omitempty"` // keyed digests of networks that it signed in from, the newest first
+	InviteBy     *giver   `json:"invite_by,omitempty"`
+	Mailed       bool     `json:"mailed,omitempty"` // the code went to the address
+	Known        [][]byte `json:"known,omitempty"`  // keyed digests of networks that it signed in from, the newest first
 	Email        string   `json:"email,omitempty"`
 	EmailSet     int64    `json:"email_set,omitempty"`
+	EmailBy      *giver   `json:"email_by,omitempty"`
 }
 
 // PersonOf gives the person that a principal (by id) is; nil for none.
@@ -140,7 +142,7 @@ func (d *Directory) CreateUser(ctx context.Context, by By, workspace string, n N
 	if err != nil {
 		return nil, secret.Bytes{}, err
 	}
-	return d.createUser(ctx, w, n, func(w *Workspace) error {
+	return d.createUser(ctx, w, n, givenBy(by), func(w *Workspace) error {
 		var grants []authz.Grant
 		for _, r := range n.Roles {
 			grants = append(grants, authz.Grant{Role: r, Workspace: w.ID})
@@ -157,14 +159,17 @@ func (d *Directory) CreateAdminUser(ctx context.Context, workspace, name string,
 		return secret.Bytes{}, err
 	}
 	if _, p := w.User(name); p != nil {
-		code, _, err := d.issueCode(ctx, p, life)
-		return code, err
+		c, err := d.newCode(life, &giver{Host: true}, false)
+		if err != nil {
+			return secret.Bytes{}, err
+		}
+		return c.text, d.changePerson(ctx, p.ID, func(_ *store.Tx, b *personBody) error { c.into(b); return nil })
 	}
-	_, code, err := d.createUser(ctx, w, NewUser{Name: name, Roles: []authz.Role{authz.Admin}, Life: life}, func(*Workspace) error { return nil })
+	_, code, err := d.createUser(ctx, w, NewUser{Name: name, Roles: []authz.Role{authz.Admin}, Life: life}, &giver{Host: true}, func(*Workspace) error { return nil })
 	return code, err
 }
 
-func (d *Directory) createUser(ctx context.Context, w *Workspace, n NewUser, may func(*Workspace) error) (*Principal, secret.Bytes, error) {
+func (d *Directory) createUser(ctx context.Context, w *Workspace, n NewUser, by *giver, may func(*Workspace) error) (*Principal, secret.Bytes, error) {
 	none := secret.Bytes{}
 	n.Name = UserName(n.Name)
 	if err := checkUserName(n.Name); err != nil {
@@ -178,7 +183,7 @@ func (d *Directory) createUser(ctx context.Context, w *Workspace, n NewUser, may
 			return nil, none, err
 		}
 	}
-	life, err := inviteLife(n.Life, InviteLife)
+	c, err := d.newCode(n.Life, by, false) // whoever gave the code gave the address, too: it is judged either way
 	if err != nil {
 		return nil, none, err
 	}
@@ -188,11 +193,7 @@ func (d *Directory) createUser(ctx context.Context, w *Workspace, n NewUser, may
 	if n.Email != "" && n.Person != "" {
 		return nil, none, invalid("the person has its e-mail address from its home workspace", "leave the address out")
 	}
-	code, at := secret.FromString(OneTimePrefix+randomText()), now()
-	digest, err := d.vault.Digest("", vault.OneTimeCode, code.ExposeString())
-	if err != nil {
-		return nil, none, err
-	}
+	code, at := c.text, now()
 	id, person := NewID("usr"), n.Person
 	err = d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
 		if err := may(w); err != nil {
@@ -211,9 +212,10 @@ func (d *Directory) createUser(ctx context.Context, w *Workspace, n NewUser, may
 		}
 		if person == "" {
 			person = NewID("per")
-			b := personBody{ID: person, Home: w.ID, Invite: digest[:], InviteUntil: toMs(at.Add(life)), Email: n.Email}
+			b := personBody{ID: person, Home: w.ID, Email: n.Email}
+			c.into(&b)
 			if n.Email != "" {
-				b.EmailSet = toMs(at)
+				b.EmailSet, b.EmailBy = toMs(at), by
 			}
 			sealed, err := seal(d.vault, place(w.ID, "people", person, 1), b)
 			if err != nil {
@@ -245,16 +247,6 @@ func (d *Directory) createUser(ctx context.Context, w *Workspace, n NewUser, may
 	return nil, none, noUser() // deleted in the same moment
 }
 
-func inviteLife(life, usual time.Duration) (time.Duration, error) {
-	if life == 0 {
-		life = usual
-	}
-	if life < time.Minute || life > MaxInviteLife {
-		return 0, invalid("the code's life is out of range", "give 1 minute to 14 days")
-	}
-	return life, nil
-}
-
 // userTag binds every column of a user under the workspace's key.
 func userTag(v *vault.Vault, m store.User) ([]byte, error) {
 	d, err := v.Digest(m.Workspace, vault.User, strings.Join([]string{m.Principal, m.Person}, "\n"))
@@ -272,98 +264,6 @@ func (d *Directory) user(workspace, principal string) (*Workspace, *Person, erro
 		return nil, nil, noUser()
 	}
 	return w, p, nil
-}
-
-// atHome is user for what only the home workspace's admins may do: whoever sets a password is that person, everywhere.
-func (d *Directory) atHome(workspace, principal string) (*Workspace, *Person, error) {
-	w, p, err := d.user(workspace, principal)
-	if err == nil && p.Home != w.ID {
-		err = &protocol.Error{Code: protocol.CodeDenied, Message: "another workspace keeps this person's credentials", Hint: "the person asks an admin there; here you can disable or remove the user"}
-	}
-	return w, p, err
-}
-
-// MayActFor refuses (denied) who holds less than a user of the workspace does: whoever sets a password can do what its owner can,
-// and nobody is to be shut out by who stands below.
-func (d *Directory) MayActFor(by By, w *Workspace, principal string) error {
-	target := w.Principal(principal)
-	if target == nil {
-		return noUser()
-	}
-	return w.holds(by, "the user holds a role that you do not hold yourself", target.Grants...)
-}
-
-// holds refuses (denied) a principal that could not give each of the grants itself, by what it holds in this snapshot.
-func (w *Workspace) holds(by By, otherwise string, grants ...authz.Grant) error {
-	p, err := w.asker(by)
-	if err != nil {
-		return err
-	}
-	for _, g := range grants {
-		if !authz.MayGive(p, g, w.scope(g), authz.UsersManage, by.At) {
-			return &protocol.Error{Code: protocol.CodeDenied, Message: otherwise, Hint: "ask an admin of the workspace; about an owner, an owner"}
-		}
-	}
-	return nil
-}
-
-// IssueCode gives a new one-time code that sets a user's password; one that was open counts no more. The user's password and
-// sessions stay until the code is used, and the second factor beyond that. by may not hold less than the user (denied).
-func (d *Directory) IssueCode(ctx context.Context, by By, workspace, principal string, life time.Duration) (secret.Bytes, time.Time, error) {
-	w, p, err := d.atHome(workspace, principal)
-	if err == nil {
-		err = d.MayActFor(by, w, principal)
-	}
-	if err != nil {
-		return secret.Bytes{}, time.Time{}, err
-	}
-	return d.issueCode(ctx, p, life)
-}
-
-func (d *Directory) issueCode(ctx context.Context, p *Person, life time.Duration) (_ secret.Bytes, _ time.Time, err error) {
-	usual := InviteLife
-	if !p.PasswordSet.IsZero() {
-		usual = ResetLife
-	}
-	if life, err = inviteLife(life, usual); err != nil {
-		return secret.Bytes{}, time.Time{}, err
-	}
-	code, until := secret.FromString(OneTimePrefix+randomText()), now().Add(life)
-	digest, err := d.vault.Digest("", vault.OneTimeCode, code.ExposeString())
-	if err != nil {
-		return secret.Bytes{}, time.Time{}, err
-	}
-	return code, until, d.changePerson(ctx, p.ID, func(_ *store.Tx, b *personBody) error {
-		b.Invite, b.InviteUntil = digest[:], toMs(until)
-		return nil
-	})
-}
-
-// RemoveUser takes a user out of a workspace; at home, the person is gone for good, in other workspaces too.
-func (d *Directory) RemoveUser(ctx context.Context, workspace, principal string) error {
-	w, _, err := d.user(workspace, principal)
-	if err != nil {
-		return err
-	}
-	return d.guarded(ctx, w.ID, func(tx *store.Tx, _ *Workspace) error { return as(tx.DeleteUser(w.ID, principal), noUser(), nil) })
-}
-
-// ResetSecondFactor takes a user's second factor and passkeys away, for who lost them, and ends all sessions. by may not hold less than the user
-// (denied).
-func (d *Directory) ResetSecondFactor(ctx context.Context, by By, workspace, principal string) error {
-	w, p, err := d.atHome(workspace, principal)
-	if err == nil {
-		err = d.MayActFor(by, w, principal)
-	}
-	if err != nil {
-		return err
-	}
-	return d.changePerson(ctx, p.ID, func(tx *store.Tx, b *personBody) error {
-		if err := tx.DeletePasskeysOf(p.ID); err != nil {
-			return err
-		}
-		return d.dropFactor(tx, b, "")
-	})
 }
 
 func (d *Directory) dropFactor(tx *store.Tx, b *personBody, but string) error {
@@ -466,36 +366,9 @@ func (d *Directory) putPassword(tx *store.Tx, b *personBody, verifier, but strin
 		b.Old = b.Old[:min(len(b.Old), maxOldPasswords)]
 	}
 	b.Verifier, b.PasswordSet = verifier, toMs(now())
-	b.Invite, b.InviteUntil = nil, 0
+	b.closeCode()
 	_, err := tx.DeleteSessionsOf(b.ID, but)
 	return err
 }
 
 const maxOldPasswords = 10
-
-// CheckCode tells whether a one-time code is the person's and open. It takes no slow hash: the code has 256 random bits.
-func (d *Directory) CheckCode(p *Person, code string) bool {
-	if p == nil {
-		return false
-	}
-	b, err := d.body(p)
-	return err == nil && d.isInvite(&b, code)
-}
-
-func (d *Directory) isInvite(b *personBody, code string) bool {
-	digest, err := d.vault.Digest("", vault.OneTimeCode, code)
-	return err == nil && len(b.Invite) == len(digest) && subtle.ConstantTimeCompare(b.Invite, digest[:]) == 1 && toMs(now()) < b.InviteUntil
-}
-
-// ErrCode says that a code is not good: wrong, used, or expired.
-var ErrCode = errors.New("the code is not good")
-
-// TakeCode sets a password by a one-time code, of any number of callers once, and ends all sessions (ErrCode).
-func (d *Directory) TakeCode(ctx context.Context, p *Person, code, verifier string) error {
-	return d.changePerson(ctx, p.ID, func(tx *store.Tx, b *personBody) error {
-		if !d.isInvite(b, code) {
-			return ErrCode
-		}
-		return d.putPassword(tx, b, verifier, "")
-	})
-}

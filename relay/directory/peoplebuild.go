@@ -37,7 +37,7 @@ func (s *Snapshot) addPeople(v *vault.Vault, st *store.State, prev *Snapshot) er
 			return err
 		}
 		people[r.ID] = &Person{ID: r.ID, Home: r.Home, Created: fromMs(r.Created), PasswordSet: fromMs(b.PasswordSet), SecondFactor: fromMs(b.SecondFactor),
-			Recovery: len(b.Recovery), InvitedUntil: fromMs(b.InviteUntil), Passkeys: keys[r.ID], known: b.Known, Email: b.Email, emailSet: b.EmailSet, version: r.Version, sealed: r.Sealed}
+			Recovery: len(b.Recovery), InvitedUntil: fromMs(b.InviteUntil), Passkeys: keys[r.ID], known: b.Known, Email: b.Email, emailSet: b.EmailSet, emailBy: b.EmailBy, version: r.Version, sealed: r.Sealed}
 	}
 	s.people = people
 	for _, r := range st.Users {

@@ -363,13 +363,16 @@ func (d *Directory) SetPrincipalDisabled(ctx context.Context, workspace, id stri
 	if err != nil {
 		return err
 	}
-	state := stateActive
-	if disabled {
-		state = stateDisabled
-	}
 	return d.guarded(ctx, w.ID, func(tx *store.Tx, _ *Workspace) error {
-		return as(tx.SetPrincipalState(w.ID, id, state), noPrincipal(), nil)
+		return as(tx.SetPrincipalState(w.ID, id, stateOf(disabled)), noPrincipal(), nil)
 	})
+}
+
+func stateOf(disabled bool) string {
+	if disabled {
+		return stateDisabled
+	}
+	return stateActive
 }
 
 // newTokenText makes a token's text with what is kept of it.

@@ -65,14 +65,18 @@ type Call struct {
 // w is not used then. An error after that is a refusal, or the reason of the end: nothing of the target's was read, or the
 // rules changed.
 func (d *Dispatcher) Do(ctx context.Context, c *Call, w http.ResponseWriter, raw func(*Raw) (in, out int64)) error {
+	if c.Request.Operation == protocol.OpDial {
+		g, err := d.Dial(ctx, c)
+		if err != nil {
+			return err
+		}
+		return g.carry(raw)
+	}
 	t, err := d.begin(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer t.end()
-	if c.Request.Operation == protocol.OpDial {
-		return t.dial(ctx, raw)
-	}
 	return t.ask(ctx, w)
 }
 

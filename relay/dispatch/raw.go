@@ -23,8 +23,7 @@ type Raw struct {
 	record *audit.Ticket
 	id     string // of the request
 	lease  budget.Lease
-	ctx    context.Context // ends with Close, too
-	end    context.CancelFunc
+	call   context.Context // of the caller
 
 	once sync.Once
 	err  error
@@ -39,6 +38,9 @@ type Raw struct {
 	ending   bool // CloseWrite came before the answer
 	closed   bool // from this side
 	lost     bool // a write failed before that
+	// What ends a wait with Close; made when one begins.
+	ctx context.Context
+	end context.CancelFunc
 }
 
 // dial sends a dial on its way.
@@ -46,11 +48,9 @@ func (d *Dispatcher) dial(ctx context.Context, way *route, record *audit.Ticket,
 	if err := way.begin(ctx); err != nil {
 		return nil, err
 	}
-	s := &Raw{d: d, way: way, record: record, id: way.req.ID, lease: lease}
-	s.ctx, s.end = context.WithCancel(ctx)
+	s := &Raw{d: d, way: way, record: record, id: way.req.ID, lease: lease, call: ctx}
 	stream, err := way.dial(ctx)
 	if err != nil {
-		s.end()
 		return nil, err
 	}
 	s.stream = stream
@@ -64,9 +64,11 @@ func (s *Raw) Admitted() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.kept, s.gone = nil, true
+		s.way.req, s.way.tried, s.record = nil, nil, nil
 		switch {
 		case err == nil:
 			s.admitted = true
+			s.idleLocked()
 			if s.ending {
 				_ = s.stream.CloseWrite()
 			}
@@ -97,7 +99,7 @@ func (s *Raw) settle() error {
 				continue
 			}
 		}
-		if err := s.d.durable(s.ctx, s.record, s.id); err != nil {
+		if err := s.d.durable(s.waiting(), s.record, s.id); err != nil {
 			return err
 		}
 		return refusal
@@ -115,7 +117,7 @@ func (s *Raw) replay(next *hub.Live) bool {
 	}
 	before := *s.way
 	s.way.take(next)
-	stream, err := s.way.dial(s.ctx)
+	stream, err := s.way.dial(s.waiting())
 	if err != nil {
 		*s.way = before
 		return false
@@ -143,6 +145,27 @@ func (s *Raw) replay(next *hub.Live) bool {
 	return true
 }
 
+// waiting is the context of a wait: the caller's, and ends with Close, too.
+func (s *Raw) waiting() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx == nil {
+		s.ctx, s.end = context.WithCancel(s.call)
+		if s.closed {
+			s.end()
+		}
+	}
+	return s.ctx
+}
+
+// idleLocked lets go of it: an idle stream waits for nothing.
+func (s *Raw) idleLocked() {
+	if s.ctx != nil {
+		s.end()
+		s.ctx, s.end = nil, nil
+	}
+}
+
 // now is the stream to the agent that is asked.
 func (s *Raw) now() *hub.Dialed {
 	s.mu.Lock()
@@ -156,12 +179,20 @@ func (s *Raw) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := s.stream.Read(p) // the last one now
-	if n > 0 {
-		if werr := s.lease.Wait(s.ctx, n); werr != nil {
+	if n > 0 && s.lease.Waits() {
+		if werr := s.lease.Wait(s.waiting(), n); werr != nil {
 			return n, werr
 		}
 	}
 	return n, err
+}
+
+// AwaitRead is that of the stream (splice.Waiter), once there is an answer.
+func (s *Raw) AwaitRead(f func()) bool {
+	s.mu.Lock()
+	stream, admitted := s.stream, s.admitted
+	s.mu.Unlock()
+	return admitted && stream.AwaitRead(f)
 }
 
 // Write sends to the target. An agent that takes no more before it has answered has refused: the error is Admitted's then.
@@ -215,9 +246,11 @@ func (s *Raw) CloseWrite() error {
 
 // Close gives the dial up, or ends it. It also ends a Read whose bytes wait for their turn.
 func (s *Raw) Close() error {
-	s.end()
 	s.mu.Lock()
 	s.closed = true
+	if s.end != nil {
+		s.end()
+	}
 	stream := s.stream
 	s.mu.Unlock()
 	return stream.Close()

@@ -86,16 +86,56 @@ func (t *trip) fail(ctx context.Context, err error) error {
 	return &e
 }
 
-// dial sends a dial on its way, and waits until raw has copied both ways.
-func (t *trip) dial(ctx context.Context, raw func(*Raw) (in, out int64)) error {
-	s, err := t.d.dial(ctx, &t.way, t.record, t.lease)
+// Dialing is a dial on its way, of a caller who copies both ways by itself and holds no goroutine for it.
+type Dialing struct {
+	Raw *Raw
+	t   *trip
+	ctx context.Context
+}
+
+// Dial is Do for a dial whose caller does not wait until it has ended: End must be called then, once. ctx is that of Do. An error is
+// a refusal; it is recorded, and there is nothing to end.
+func (d *Dispatcher) Dial(ctx context.Context, c *Call) (*Dialing, error) {
+	t, err := d.begin(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	g := &Dialing{t: t, ctx: ctx}
+	defer func() {
+		if g.Raw == nil { // refused, or a panic passes
+			t.end()
+		}
+	}()
+	s, err := d.dial(ctx, &t.way, t.record, t.lease)
 	t.ev.Agent = t.way.agent()
 	if err != nil {
-		return t.fail(ctx, err)
+		return nil, t.fail(ctx, err)
 	}
-	defer s.Close()
-	t.ev.BytesIn, t.ev.Bytes = raw(s)
-	return t.dialed(ctx, s)
+	g.Raw = s
+	t.c, t.record = nil, nil // an open stream holds nothing of the request when it has been answered
+	return g, nil
+}
+
+// End closes the stream and records the outcome: how many bytes went to the target and came from it. Its error is that of Do.
+func (g *Dialing) End(in, out int64) error {
+	defer g.t.end()
+	defer g.Raw.Close()
+	g.t.ev.BytesIn, g.t.ev.Bytes = in, out
+	return g.t.dialed(g.ctx, g.Raw)
+}
+
+// carry ends the dial when raw returns, or panics.
+func (g *Dialing) carry(raw func(*Raw) (in, out int64)) error {
+	over := false
+	defer func() {
+		if !over {
+			_ = g.Raw.Close()
+			g.t.end()
+		}
+	}()
+	in, out := raw(g.Raw)
+	over = true
+	return g.End(in, out)
 }
 
 // dialed is what became of a dial.

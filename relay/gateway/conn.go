@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -41,6 +42,7 @@ type conn struct {
 
 	mu    sync.Mutex // guards the following
 	until time.Time  // end of the client's certificate; zero without one
+	end   func()     // ends what is copied; nil before
 }
 
 // admit lets a conn in by its source and by the limits, before it costs more than a socket. nil: it was refused and is closed.
@@ -160,34 +162,77 @@ func (m *Manager) recheck(snap *directory.Snapshot) {
 func (k *conn) cut(why error) {
 	k.cancel(why) // first: what is seen of it has a reason
 	reset(k.raw)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.end != nil {
+		go k.end() // it may have to wait for the tunnel
+	}
 }
 
-// serve carries one conn from its handshake to its end.
-func (m *Manager) serve(k *conn) {
-	defer m.leave(k)
-	defer k.raw.Close()
+// serve brings one conn from its handshake to where bytes are copied, and returns: one that is open for days shall hold no
+// goroutine that began it. over is called when the conn has ended.
+func (m *Manager) serve(k *conn, over func()) {
+	open := false
 	defer func() {
-		if p := recover(); p != nil { // the conn fails, the relay lives
-			m.cfg.Logger.Error("gateway conn panicked", "request_id", k.id, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-			reset(k.raw)
+		if !open {
+			m.end(k, over)
 		}
 	}()
-	// Ends the handshake and whatever waits for the client.
-	defer context.AfterFunc(k.ctx, func() { _ = k.raw.SetDeadline(time.Now()) })()
+	defer m.guard(k)
 	client, call := m.prepare(k)
 	if call == nil {
 		reset(k.raw)
 		return
 	}
-	late := time.AfterFunc(m.cfg.DialTimeout, func() {
+	w := &watched{k: k, late: time.AfterFunc(m.cfg.DialTimeout, func() {
 		k.cut(&protocol.Error{Code: protocol.CodeTimeout, Origin: protocol.OriginRelay, Message: "the agent did not answer in time"})
-	})
-	defer late.Stop()
-	err := m.cfg.Dispatch.Do(k.ctx, call, nil, func(s *dispatch.Raw) (in, out int64) {
-		return splice.Both(k.ctx, client, &watched{Raw: s, k: k, late: late})
-	})
+	})}
+	dial, err := m.cfg.Dispatch.Dial(k.ctx, call)
 	if err != nil {
-		m.cfg.Logger.Info("gateway conn refused", "request_id", k.id, "gateway", k.gateway.ID, "source", k.source.Addr().String(), "error", err)
+		w.late.Stop()
+		m.failed(k, err)
+		return
+	}
+	w.Raw, open = dial.Raw, true
+	// Not by k.ctx, which would hold more for it than a func: cut ends it.
+	end := splice.StartBoth(context.Background(), client, w, func(in, out int64, err error) {
+		defer m.end(k, over)
+		defer m.guard(k)
+		if w.late != nil {
+			w.late.Stop()
+		}
+		if errors.Is(err, splice.ErrPanic) {
+			m.cfg.Logger.Error("gateway conn panicked", "request_id", k.id, "error", err)
+		}
+		if err := dial.End(in, out); err != nil {
+			m.failed(k, err)
+		}
+	})
+	k.mu.Lock()
+	k.end = end
+	k.mu.Unlock()
+	if k.ctx.Err() != nil { // it was cut before, or has ended
+		end()
+	}
+}
+
+// end closes a conn and lets go of it.
+func (m *Manager) end(k *conn, over func()) {
+	_ = k.raw.Close()
+	m.leave(k)
+	over()
+}
+
+// failed tells of a conn that was refused or cut, and has the client see it.
+func (m *Manager) failed(k *conn, err error) {
+	m.cfg.Logger.Info("gateway conn refused", "request_id", k.id, "gateway", k.gateway.ID, "source", k.source.Addr().String(), "error", err)
+	reset(k.raw)
+}
+
+// guard is deferred: the conn fails, the relay lives.
+func (m *Manager) guard(k *conn) {
+	if p := recover(); p != nil {
+		m.cfg.Logger.Error("gateway conn panicked", "request_id", k.id, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 		reset(k.raw)
 	}
 }
@@ -238,9 +283,10 @@ func (w *watched) Read(p []byte) (int, error) {
 		}
 		w.late.Stop()
 		w.late = nil
+		return 0, nil // from here on who copies can wait for bytes without a goroutine
 	}
 	n, err := w.Raw.Read(p)
-	if err != nil && err != io.EOF { // itself alone: the error of a tunnel that was lost may hold one
+	if err != nil && err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) { // io.EOF itself alone: the error of a tunnel that was lost may hold one
 		_ = w.k.raw.SetLinger(0)
 	}
 	return n, err

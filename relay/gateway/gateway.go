@@ -315,7 +315,8 @@ func (m *Manager) accept(ctx context.Context, tasks *sync.WaitGroup, p *port, ln
 		}
 		delay = 0
 		if k := m.admit(ctx, p, c); k != nil {
-			tasks.Go(func() { m.serve(k) })
+			tasks.Add(1)
+			go m.serve(k, tasks.Done)
 		}
 	}
 }

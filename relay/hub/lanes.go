@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/splice"
 	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 )
@@ -324,6 +325,12 @@ func (m *metered) Write(b []byte) (int, error) {
 	n, err := m.Stream.Write(b)
 	m.moved.Add(int64(n))
 	return n, err
+}
+
+// AwaitRead is that of a stream of a mux (splice.Waiter); a lane has none.
+func (m *metered) AwaitRead(f func()) bool {
+	w, ok := m.Stream.(splice.Waiter)
+	return ok && w.AwaitRead(f)
 }
 
 func (m *metered) Close() error {

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/splice"
 	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 )
@@ -114,7 +115,8 @@ func (l *Live) Do(req *http.Request) (*http.Response, error) {
 }
 
 // Dial sends the head of a request that asks for an upgrade. It does not wait for the answer: what is written to the stream
-// goes in the same flight. The stream is counted as in flight until it is closed; the context must outlive it.
+// goes in the same flight. The stream is counted as in flight until it is closed. The context ends it until it has been answered; then
+// Close alone does, so that a stream that is open for days holds nothing of the request.
 func (l *Live) Dial(req *http.Request) (*Dialed, error) {
 	ctx := req.Context()
 	l.begin()
@@ -124,7 +126,7 @@ func (l *Live) Dial(req *http.Request) (*Dialed, error) {
 		return nil, l.fault(ctx, fmt.Errorf("%w: open stream: %w", ErrNotSent, err))
 	}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
-	d := &Dialed{Stream: s, live: l, req: req, end: sync.OnceFunc(func() { stop(); s.Close(); l.done() })}
+	d := &Dialed{Stream: s, live: l, req: req, unlink: stop, end: sync.OnceFunc(func() { stop(); s.Close(); l.done() })}
 	if err := req.Write(s); err != nil {
 		d.end()
 		return nil, l.fault(ctx, fmt.Errorf("write dial request: %w", err))
@@ -140,6 +142,8 @@ type Dialed struct {
 	req  *http.Request
 	br   *bufio.Reader
 	end  func()
+	// unlink takes the stream from its context.
+	unlink func() bool
 }
 
 // Answer reads the head of the agent's answer. nil says that it switched protocols: from here on the stream is the target's.
@@ -160,18 +164,27 @@ func (d *Dialed) Answer() (*http.Response, error) {
 	if br.Buffered() > 0 {
 		d.br = br
 	}
+	d.req = nil
+	d.unlink()
 	return nil, nil
 }
 
 // Read takes what came in one piece with the answer first.
 func (d *Dialed) Read(p []byte) (int, error) {
-	if d.br != nil {
-		if d.br.Buffered() > 0 {
-			return d.br.Read(p)
-		}
+	if d.br == nil {
+		return d.Stream.Read(p)
+	}
+	n, err := d.br.Read(p)
+	if d.br.Buffered() == 0 {
 		d.br = nil
 	}
-	return d.Stream.Read(p)
+	return n, err
+}
+
+// AwaitRead is that of the stream (splice.Waiter). What came with the answer is read first.
+func (d *Dialed) AwaitRead(f func()) bool {
+	w, ok := d.Stream.(splice.Waiter)
+	return ok && d.br == nil && w.AwaitRead(f)
 }
 
 // Close ends the stream, both ways.

@@ -34,10 +34,12 @@ type Config struct {
 	// Link is where people reach the relay, https://host or https://host:port.
 	Link string
 
-	PerWorkspace int // messages in an hour
-	PerRecipient int // of one workspace, in an hour
+	PerWorkspace int // codes in an hour, and what one actor does to others' accounts of which these are told, of a kind
+	PerRecipient int // codes of one workspace, in an hour, and notices of a kind
 
-	Queue   int           // messages that wait at most
+	Queue   int           // messages that wait at most, …
+	Share   int           // … of one workspace, …
+	Least   int           // … and that a workspace has room for even when there is no more
 	Workers int           // messages under way at a time
 	Timeout time.Duration // of one try
 	Retry   time.Duration // until the second try; each wait is twice the one before …
@@ -52,7 +54,7 @@ type Config struct {
 
 // DefaultConfig has everything but the server, the sender and the link.
 func DefaultConfig() Config {
-	return Config{TLS: StartTLS, PerWorkspace: 100, PerRecipient: 6, Queue: 1000, Workers: 2, Timeout: time.Minute, Retry: time.Minute, MaxWait: 30 * time.Minute,
+	return Config{TLS: StartTLS, PerWorkspace: 100, PerRecipient: 6, Queue: 1000, Share: 200, Least: 10, Workers: 2, Timeout: time.Minute, Retry: time.Minute, MaxWait: 30 * time.Minute,
 		GiveUp: 4 * time.Hour, Kept: 10_000, Logger: slog.New(slog.DiscardHandler)}
 }
 
@@ -60,7 +62,7 @@ func DefaultConfig() Config {
 const MaxLimit = 10_000
 
 func (c Config) check() error {
-	if c.PerWorkspace < 1 || c.PerRecipient < 1 || c.Queue < 1 || c.Workers < 1 || c.Timeout <= 0 || c.Retry <= 0 || c.MaxWait < c.Retry || c.GiveUp <= 0 || c.Kept < 1 || c.Logger == nil {
+	if c.PerWorkspace < 1 || c.PerRecipient < 1 || c.Queue < 1 || c.Share < 1 || c.Least < 0 || c.Workers < 1 || c.Timeout <= 0 || c.Retry <= 0 || c.MaxWait < c.Retry || c.GiveUp <= 0 || c.Kept < 1 || c.Logger == nil {
 		return errors.New("e-mail: all limits and a logger must be set")
 	}
 	if err := CheckServer(c.Server, c.TLS); err != nil {

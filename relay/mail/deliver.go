@@ -33,6 +33,7 @@ const (
 	Sender    Step = "sender"
 	Recipient Step = "recipient"
 	Content   Step = "content"
+	Inside    Step = "inside the relay" // none of the server's: the relay's own code failed
 )
 
 // Fault is why a delivery failed, and at which step.
@@ -74,6 +75,8 @@ func (f *Fault) Hint() string {
 		return "check mail.user and mail.password_file, and whether the server takes PLAIN or LOGIN from this user"
 	case Sender:
 		return "the server must take mail.from from this user; ask who runs it"
+	case Inside:
+		return "the relay's own code failed: report what its log says, please"
 	case Recipient:
 		return "the server does not take this recipient: check the address, and whether the server relays to other domains for this user"
 	}

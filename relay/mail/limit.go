@@ -11,10 +11,13 @@ const hour = time.Hour
 // RuleLimit names the refusal of more e-mail than may go.
 const RuleLimit = "mail.limit"
 
-// window is what went for a workspace or to a recipient within the last hour.
+// window is what went within the last hour: codes of a workspace, codes to a recipient, notices of a kind to a recipient, or notices of a
+// kind that somebody caused. Notices to one person are counted with no others: whatever anybody does to others, or in other ways, must not
+// silence them.
 type window struct {
-	workspace, recipient string // recipient "": the whole workspace's
-	notice               bool   // notices have bounds of their own: who uses up those of codes must not silence them
+	workspace, recipient string // recipient "": the whole workspace's, or the actor's
+	notice               Notice // "": codes
+	actor                string
 }
 
 // limits count messages. Callers hold the outbox's lock.
@@ -74,6 +77,11 @@ func (l *limits) back(at time.Time, ws ...window) {
 func limited(wait time.Duration) *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeRateLimited, Origin: protocol.OriginRelay, Rule: RuleLimit, Message: "the relay refuses: as many e-mails went in the last hour as may, of the workspace or to this person",
 		Hint: "wait, or give the code in another way (--show-code); the relay's operator can raise mail.per_workspace and mail.per_recipient", RetryAfterMs: wait.Milliseconds()}
+}
+
+func tooManyChanges(wait time.Duration) *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeRateLimited, Origin: protocol.OriginRelay, Rule: RuleLimit, Message: "the relay refuses: you did this to as many people in the last hour as they may be told of, and who is not told cannot object",
+		Hint: "wait; the relay's operator can raise mail.per_workspace", RetryAfterMs: wait.Milliseconds()}
 }
 
 func full() *protocol.Error {

@@ -322,7 +322,7 @@ func TestACodeIsNotSentWhenItCountsNoMore(t *testing.T) {
 			t.Errorf("%+v %+v %d", st, n, s.Tries())
 		}
 		// Without an end of its own it is given up.
-		o.Tell("wsp_1", "bert@example.com", o.Notice(mail.PasswordChanged, "default", "bert", time.Now()))
+		must(t, o.Tell("wsp_1", "bert@example.com", o.Notice(mail.PasswordChanged, "default", "bert", time.Now())))
 		time.Sleep(6 * time.Hour)
 		if n := o.Counts(); n.Expired != 2 || n.Waiting != 0 {
 			t.Errorf("%+v", n)
@@ -370,7 +370,7 @@ func TestAServerThatHangsHoldsUpNoOther(t *testing.T) {
 }
 
 func TestAFloodIsRefused(t *testing.T) {
-	bubble(t, mailtest.Faults{}, func(c *mail.Config) { c.PerWorkspace, c.PerRecipient, c.Queue = 3, 2, 5 }, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, log *logged, _ func()) {
+	bubble(t, mailtest.Faults{}, func(c *mail.Config) { c.PerWorkspace, c.PerRecipient, c.Queue, c.Least = 3, 2, 5, 0 }, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, log *logged, _ func()) {
 		refused := func(workspace, to string, code protocol.Code, rule string) {
 			t.Helper()
 			_, err := o.Reserve(workspace, to)
@@ -420,9 +420,9 @@ func TestAFloodIsRefused(t *testing.T) {
 		for range 3 {
 			s.Next(t)
 		}
-		o.Tell("wsp_9", "carl@example.com", o.Notice(mail.PasswordChanged, "default", "bert", time.Now()))
-		if !strings.Contains(log.String(), "a notice by e-mail was not sent") {
-			t.Error(log)
+		err := o.Tell("wsp_9", "a0@example.com", o.Notice(mail.PasswordChanged, "default", "bert", time.Now()))
+		if e := protocol.AsError(err); err == nil || e.Rule != mail.RuleLimit || !strings.Contains(log.String(), "a notice by e-mail was not sent") {
+			t.Error(err, log)
 		}
 	})
 }

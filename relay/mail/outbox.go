@@ -3,6 +3,8 @@ package mail
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +41,8 @@ type Outbox struct {
 
 	mu     sync.Mutex // guards the fields below
 	held   int        // places given away: reserved, waiting or under way
+	of     map[string]*share
+	served int64 // letters taken for a try
 	queue  []*letter
 	lim    limits
 	states map[string]*told // by person
@@ -52,14 +56,20 @@ type told struct {
 	of *letter
 }
 
+// share is what a workspace has of the outbox.
+type share struct {
+	held int
+	last int64 // of all letters that were taken for a try, its newest
+}
+
 // letter is a message with its recipient.
 type letter struct {
 	Message
-	to    string
-	first time.Time // zero: never tried
-	due   time.Time
-	wait  time.Duration // until the next try
-	why   string        // the last one failed
+	of, to string    // workspace and recipient
+	first  time.Time // zero: never tried
+	due    time.Time
+	wait   time.Duration // until the next try
+	why    string        // the last one failed
 }
 
 // New makes an outbox.
@@ -67,52 +77,82 @@ func New(c Config) (*Outbox, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	return &Outbox{conf: c, wake: make(chan struct{}, 1), lim: limits{of: map[window][]time.Time{}}, states: map[string]*told{}}, nil
+	return &Outbox{conf: c, wake: make(chan struct{}, 1), of: map[string]*share{}, lim: limits{of: map[window][]time.Time{}}, states: map[string]*told{}}, nil
 }
 
 // Place is room for one message. It is used by one caller, who calls Send or Release.
 type Place struct {
 	o  *Outbox
+	of string
 	to string
 	at time.Time
 	ws []window
 }
 
-// Reserve takes room for a message before that which the message tells of is done (rate_limited, unavailable): afterwards it cannot
+// Reserve takes room for a code before that which the message tells of is done (rate_limited, unavailable): afterwards it cannot
 // be refused. Release is for when it was not done.
 func (o *Outbox) Reserve(workspace, to string) (*Place, error) {
-	return o.reserve(workspace, to, false)
+	return o.reserve(workspace, to, "")
 }
 
-func (o *Outbox) reserve(workspace, to string, notice bool) (*Place, error) {
+func (o *Outbox) reserve(workspace, to string, n Notice) (*Place, error) {
 	to, err := Address(to)
 	if err != nil {
 		return nil, protocol.Errorf(protocol.CodeInvalid, "the e-mail address is not usable")
 	}
 	now := time.Now()
-	ws := []window{{workspace: workspace, notice: notice}, {workspace: workspace, recipient: strings.ToLower(to), notice: notice}}
+	person := window{workspace: workspace, recipient: strings.ToLower(to), notice: n}
+	ws := []window{person}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for i, most := range []int{o.conf.PerWorkspace, o.conf.PerRecipient} {
-		if wait := o.lim.room(ws[i], most, now); wait > 0 {
-			o.counts.Limited++
-			return nil, limited(wait)
-		}
+	wait := o.lim.room(person, o.conf.PerRecipient, now)
+	if n == "" {
+		all := window{workspace: workspace}
+		ws, wait = append(ws, all), max(wait, o.lim.room(all, o.conf.PerWorkspace, now))
 	}
-	if o.held >= o.conf.Queue {
+	if wait > 0 {
+		o.counts.Limited++
+		return nil, limited(wait)
+	}
+	if !o.hold(workspace) {
 		o.counts.Limited++
 		return nil, full()
 	}
-	o.held++
 	o.lim.take(now, ws...)
-	return &Place{o: o, to: to, at: now, ws: ws}, nil
+	return &Place{o: o, of: workspace, to: to, at: now, ws: ws}, nil
+}
+
+// hold takes a place for a workspace; false when there is none. One has no more than its share, and as long as it holds few it has room
+// whatever others do. o.mu is held.
+func (o *Outbox) hold(workspace string) bool {
+	s := o.of[workspace]
+	if s == nil {
+		s = &share{}
+	}
+	if s.held >= o.conf.Share || o.held >= o.conf.Queue && s.held >= o.conf.Least {
+		return false
+	}
+	s.held++
+	o.held++
+	o.of[workspace] = s
+	return true
+}
+
+// let gives a workspace's place back. o.mu is held.
+func (o *Outbox) let(workspace string) {
+	o.held--
+	if s := o.of[workspace]; s != nil {
+		if s.held--; s.held == 0 {
+			delete(o.of, workspace)
+		}
+	}
 }
 
 // Send queues the message; one that waits for the same person is dropped, since its code counts no more. Whether it arrives is told by State.
 func (p *Place) Send(m Message) {
 	o, now := p.o, time.Now()
 	o.mu.Lock()
-	l := &letter{Message: m, to: p.to, due: now, wait: o.conf.Retry}
+	l := &letter{Message: m, of: p.of, to: p.to, due: now, wait: o.conf.Retry}
 	o.drop(m.Person)
 	o.queue = append(o.queue, l)
 	o.about(l)
@@ -133,10 +173,13 @@ func (o *Outbox) Drop(person string) {
 
 func (o *Outbox) drop(person string) bool {
 	n := len(o.queue)
-	if person != "" {
-		o.queue = slices.DeleteFunc(o.queue, func(l *letter) bool { return l.Person == person })
-	}
-	o.held -= n - len(o.queue)
+	o.queue = slices.DeleteFunc(o.queue, func(l *letter) bool {
+		if person == "" || l.Person != person {
+			return false
+		}
+		o.let(l.of)
+		return true
+	})
 	return len(o.queue) < n
 }
 
@@ -144,18 +187,38 @@ func (o *Outbox) drop(person string) bool {
 func (p *Place) Release() {
 	p.o.mu.Lock()
 	defer p.o.mu.Unlock()
-	p.o.held--
+	p.o.let(p.of)
 	p.o.lim.back(p.at, p.ws...)
 }
 
-// Tell queues a notice. One that finds no room is counted and logged, and nobody waits for it: what it tells of is done.
-func (o *Outbox) Tell(workspace, to string, m Message) {
-	p, err := o.reserve(workspace, to, true)
+// Tell queues a notice. One that finds no room is counted and logged, and the error says why; what it tells of is done.
+func (o *Outbox) Tell(workspace, to string, m Message) error {
+	p, err := o.reserve(workspace, to, m.Notice)
 	if err != nil {
-		o.conf.Logger.Warn("a notice by e-mail was not sent", "workspace", workspace, "error", err)
-		return
+		o.conf.Logger.Warn("a notice by e-mail was not sent", "workspace", workspace, "notice", m.Notice, "error", err)
+		return err
 	}
 	p.Send(m)
+	return nil
+}
+
+// Act counts what somebody is about to do to another's account, of which that one is told, and refuses it (rate_limited) when it is more
+// than PerWorkspace in an hour: else nothing would bound how many are told, or a bound would silence what comes then. back takes the
+// count back, for when it was not done.
+func (o *Outbox) Act(workspace, actor string, n Notice) (back func(), _ error) {
+	w, now := window{workspace: workspace, notice: n, actor: actor}, time.Now()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if wait := o.lim.room(w, o.conf.PerWorkspace, now); wait > 0 {
+		o.counts.Limited++
+		return nil, tooManyChanges(wait)
+	}
+	o.lim.take(now, w)
+	return func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.lim.back(now, w)
+	}, nil
 }
 
 // State tells what became of the last code of a person, by id.
@@ -237,14 +300,14 @@ func (o *Outbox) work(ctx context.Context) {
 	}
 }
 
-// next takes the letter that is due first, or tells how long until one is.
+// next takes a letter that is due, of the workspace that was served least lately, or tells how long until one is.
 func (o *Outbox) next() (*letter, time.Duration) {
 	now := time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	first := -1
 	for i, l := range o.queue {
-		if first < 0 || l.due.Before(o.queue[first].due) {
+		if first < 0 || o.before(l, o.queue[first], now) {
 			first = i
 		}
 	}
@@ -256,10 +319,33 @@ func (o *Outbox) next() (*letter, time.Duration) {
 		return nil, wait
 	}
 	o.queue = append(o.queue[:first], o.queue[first+1:]...)
+	o.served++
+	o.of[l.of].last = o.served
 	if len(o.queue) > 0 {
 		o.stir() // for another worker
 	}
 	return l, 0
+}
+
+// before tells which of two letters goes first: of those that are due, that of the workspace whose turn is longer ago. o.mu is held.
+func (o *Outbox) before(a, b *letter, now time.Time) bool {
+	last := func(l *letter) int64 { return o.of[l.of].last }
+	if !a.due.After(now) && !b.due.After(now) && last(a) != last(b) {
+		return last(a) < last(b)
+	}
+	return a.due.Before(b.due)
+}
+
+// deliver is the Config's, of which a panic costs this letter alone.
+func (o *Outbox) deliver(ctx context.Context, l *letter) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			// The letter fails, the relay lives. The value may hold an address or the text, so only its type.
+			o.conf.Logger.Error("sending an e-mail panicked", "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			err = &Fault{Step: Inside, Final: true, Cause: errors.New("a panic")}
+		}
+	}()
+	return o.conf.deliver(ctx, l.to, l.Message, func(Step) {})
 }
 
 // try delivers a letter, and judges what came of it.
@@ -270,7 +356,7 @@ func (o *Outbox) try(ctx context.Context, l *letter) {
 	var err error
 	old := l.old(time.Now(), o.conf.GiveUp)
 	if !old {
-		err = o.conf.deliver(ctx, l.to, l.Message, func(Step) {})
+		err = o.deliver(ctx, l)
 	}
 	now := time.Now()
 	o.mu.Lock()
@@ -303,7 +389,7 @@ func (o *Outbox) try(ctx context.Context, l *letter) {
 
 // end is for a letter that is tried no more.
 func (o *Outbox) end(l *letter, s State) {
-	o.held--
+	o.let(l.of)
 	o.tell(l, s)
 }
 

@@ -15,6 +15,7 @@ type Message struct {
 	Text    secret.Bytes // lines end with \n
 	Until   time.Time    // it is of no use after that; zero: always of use
 	Person  string       // whose State tells of it; "": nobody's
+	Notice  Notice       // what it tells of; "": it is a code
 }
 
 // Code is a one-time code on its way to the person.
@@ -74,7 +75,7 @@ var notices = map[Notice]string{
 
 // Notice makes the message about what happened; there is no secret in it.
 func (o *Outbox) Notice(n Notice, workspace, user string, at time.Time) Message {
-	return Message{Subject: "Your Fairlead account was changed", Text: secret.FromString(fmt.Sprintf(
+	return Message{Notice: n, Subject: "Your Fairlead account was changed", Text: secret.FromString(fmt.Sprintf(
 		"%s\n\nUser: %s\nWorkspace: %s\nTime: %s\n\nIf it was you, there is nothing to do. If not, tell an admin of your organisation at once.\n", notices[n], user, workspace, stamp(at)))}
 }
 

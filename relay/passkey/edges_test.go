@@ -61,14 +61,14 @@ func TestLongAnswersAreRefusedThoughTheyHold(t *testing.T) {
 		if (err == nil) != good {
 			t.Error("register", size, err)
 		}
-		_, opts, err = c.BeginSignIn("n")
+		_, opts, err = c.BeginSignIn("n", "n")
 		must(t, err)
 		if _, err = c.Read(pad(text(t, a.Get(t, opts, passkeytest.Wrong{})), size)); (err == nil) != good {
 			t.Error("sign in", size, err)
 		}
 	}
 	for size, good := range map[int]bool{1023: true, 1024: false} {
-		_, opts, err := c.BeginSignIn("n")
+		_, opts, err := c.BeginSignIn("n", "n")
 		must(t, err)
 		_, err = c.Read(text(t, a.Get(t, opts, passkeytest.Wrong{ID: bytes.Repeat([]byte("i"), size)})))
 		if (err == nil) != good {
@@ -100,7 +100,7 @@ func TestRefusalsNameTheirReason(t *testing.T) {
 func TestLimitsMustBeSet(t *testing.T) {
 	good := passkey.DefaultConfig(rp, []string{origin})
 	for i, change := range []func(*passkey.Config){
-		func(c *passkey.Config) { c.Life = 0 }, func(c *passkey.Config) { c.Strangers = 0 }, func(c *passkey.Config) { c.PerNetwork = 0 }, func(c *passkey.Config) { c.SignedIn = 0 },
+		func(c *passkey.Config) { c.Life = 0 }, func(c *passkey.Config) { c.Strangers = 0 }, func(c *passkey.Config) { c.PerNetwork = 0 }, func(c *passkey.Config) { c.PerSite = 0 }, func(c *passkey.Config) { c.SignedIn = 0 },
 		func(c *passkey.Config) { c.PerPerson = 0 }, func(c *passkey.Config) { c.MaxAnswer = 0 }, func(c *passkey.Config) { c.MaxID = 15 }, func(c *passkey.Config) { c.ID = "x" }, func(c *passkey.Config) { c.Origins = nil },
 	} {
 		conf := good

@@ -21,16 +21,17 @@ type Config struct {
 	ID      string   // the relying party's: a host. Passkeys belong to it for good
 	Origins []string // where the pages that use passkeys come from, exactly
 	Life    time.Duration
-	// Open ceremonies: of all strangers, of one network of them; of all who are signed in, of one person. What is beyond pushes out
-	// the oldest, of the same network or person first. Strangers never push out those who are signed in.
-	Strangers, PerNetwork, SignedIn, PerPerson int
-	MaxAnswer                                  int // bytes of an authenticator's answer
-	MaxID                                      int // bytes of a credential's id
+	// Open ceremonies: of all strangers, of one network of them, of one site, which has many networks; of all who are signed in, of one
+	// person. What is beyond pushes out the oldest of the same network, site or person, else of the site that has the most. Strangers
+	// never push out those who are signed in.
+	Strangers, PerNetwork, PerSite, SignedIn, PerPerson int
+	MaxAnswer                                           int // bytes of an authenticator's answer
+	MaxID                                               int // bytes of a credential's id
 }
 
-// DefaultConfig gives 5 minutes; 10,000 and 20; 10,000 and 4; 12 KiB; 1023 bytes, which is what WebAuthn allows.
+// DefaultConfig gives 5 minutes; 10,000, 20 and 200; 10,000 and 4; 12 KiB; 1023 bytes, which is what WebAuthn allows.
 func DefaultConfig(id string, origins []string) Config {
-	return Config{ID: id, Origins: origins, Life: 5 * time.Minute, Strangers: 10_000, PerNetwork: 20, SignedIn: 10_000, PerPerson: 4, MaxAnswer: 12 << 10, MaxID: 1023}
+	return Config{ID: id, Origins: origins, Life: 5 * time.Minute, Strangers: 10_000, PerNetwork: 20, PerSite: 200, SignedIn: 10_000, PerPerson: 4, MaxAnswer: 12 << 10, MaxID: 1023}
 }
 
 // Check tells what of an id and its origins is not usable: the field (with an index), what is wrong and what is wanted; "" for
@@ -71,7 +72,7 @@ func New(c Config) (*Ceremonies, error) {
 	if field, fault, _ := Check(c.ID, c.Origins); field != "" {
 		return nil, fmt.Errorf("passkeys: %s %s", field, fault)
 	}
-	if c.Life <= 0 || c.Strangers < 1 || c.PerNetwork < 1 || c.SignedIn < 1 || c.PerPerson < 1 || c.MaxAnswer < 1 || c.MaxID < 16 {
+	if c.Life <= 0 || c.Strangers < 1 || c.PerNetwork < 1 || c.PerSite < 1 || c.SignedIn < 1 || c.PerPerson < 1 || c.MaxAnswer < 1 || c.MaxID < 16 {
 		return nil, errors.New("passkeys: times and limits must be set")
 	}
 	lib, err := webauthn.New(&webauthn.Config{RPID: c.ID, RPDisplayName: "Fairlead", RPOrigins: c.Origins, AttestationPreference: wa.PreferNoAttestation,
@@ -82,7 +83,7 @@ func New(c Config) (*Ceremonies, error) {
 	if err != nil {
 		return nil, fmt.Errorf("passkeys: %w", err)
 	}
-	return &Ceremonies{conf: c, lib: lib, strangers: newPool(c.Strangers, c.PerNetwork, c.Life), signedIn: newPool(c.SignedIn, c.PerPerson, c.Life)}, nil
+	return &Ceremonies{conf: c, lib: lib, strangers: newPool(c.Strangers, c.PerNetwork, c.PerSite, c.Life), signedIn: newPool(c.SignedIn, c.PerPerson, c.PerPerson, c.Life)}, nil
 }
 
 // ID is what passkeys are bound to.
@@ -164,14 +165,14 @@ var algorithms = []wa.CredentialParameter{
 	{Type: wa.PublicKeyCredentialType, Algorithm: webauthncose.AlgRS256},
 }
 
-// BeginSignIn opens a ceremony for whoever asks, from a network. The options are those of PublicKeyCredential.parseRequestOptionsFromJSON
+// BeginSignIn opens a ceremony for whoever asks, from a network that belongs to a site. The options are those of PublicKeyCredential.parseRequestOptionsFromJSON
 // and name no credentials: the authenticator knows which it has.
-func (c *Ceremonies) BeginSignIn(network string) (id string, options json.RawMessage, _ error) {
+func (c *Ceremonies) BeginSignIn(network, site string) (id string, options json.RawMessage, _ error) {
 	a, data, err := c.lib.BeginDiscoverableLogin()
 	if err != nil {
 		return "", nil, fmt.Errorf("begin a passkey ceremony: %w", err)
 	}
-	return c.open(c.strangers, SignIn, network, "", data, a.Response)
+	return c.open(c.strangers, &ceremony{kind: SignIn, owner: network, site: site}, data, a.Response)
 }
 
 // BeginConfirm opens a ceremony in which a person shows again, within a session, that it has one of its passkeys.
@@ -183,7 +184,7 @@ func (c *Ceremonies) BeginConfirm(o Owner, session string, have []Credential) (i
 	if err != nil {
 		return "", nil, fmt.Errorf("begin a passkey ceremony: %w", err)
 	}
-	return c.open(c.signedIn, Confirm, o.Handle, session, data, a.Response)
+	return c.open(c.signedIn, &ceremony{kind: Confirm, owner: o.Handle, site: o.Handle, session: session}, data, a.Response)
 }
 
 // BeginRegister opens a ceremony that makes a new passkey; those that the person has are told, so that no authenticator makes a
@@ -194,15 +195,16 @@ func (c *Ceremonies) BeginRegister(o Owner, session string, have []Credential) (
 	if err != nil {
 		return "", nil, fmt.Errorf("begin a passkey ceremony: %w", err)
 	}
-	return c.open(c.signedIn, Register, o.Handle, session, data, a.Response)
+	return c.open(c.signedIn, &ceremony{kind: Register, owner: o.Handle, site: o.Handle, session: session}, data, a.Response)
 }
 
-func (c *Ceremonies) open(p *pool, k Kind, owner, session string, data *webauthn.SessionData, options any) (string, json.RawMessage, error) {
+func (c *Ceremonies) open(p *pool, o *ceremony, data *webauthn.SessionData, options any) (string, json.RawMessage, error) {
 	b, err := json.Marshal(options)
 	if err != nil {
 		return "", nil, fmt.Errorf("begin a passkey ceremony: %w", err)
 	}
-	return p.put(&ceremony{kind: k, owner: owner, session: session, data: *data}), b, nil
+	o.data = *data
+	return p.put(o), b, nil
 }
 
 // Open is a ceremony that was taken: it counts no more, whatever comes of it.

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -54,7 +55,7 @@ func register(t testing.TB, c *passkey.Ceremonies, a *passkeytest.Authenticator,
 // signIn answers a ceremony.
 func signIn(t testing.TB, c *passkey.Ceremonies, a *passkeytest.Authenticator, have passkey.Credential, w passkeytest.Wrong) (passkey.Used, error) {
 	t.Helper()
-	id, opts, err := c.BeginSignIn("192.0.2.1/32")
+	id, opts, err := c.BeginSignIn("192.0.2.1/32", "192.0.2.1/32")
 	must(t, err)
 	o, err := c.Take(passkey.SignIn, id, "")
 	must(t, err)
@@ -116,7 +117,7 @@ func TestOptionsDemandWhatIsVerified(t *testing.T) {
 		len(o.Params) != 3 || o.Params[0].Alg != -7 || o.Params[1].Alg != -8 || o.Params[2].Alg != -257 || o.Selection.ResidentKey != "required" || o.Selection.UserVerification != "required" {
 		t.Errorf("%s", b)
 	}
-	_, b, err = c.BeginSignIn("n")
+	_, b, err = c.BeginSignIn("n", "n")
 	must(t, err)
 	if s := string(b); !strings.Contains(s, `"userVerification":"required"`) || strings.Contains(s, "allowCredentials") || !strings.Contains(s, `"rpId":"`+rp+`"`) {
 		t.Error(s)
@@ -205,7 +206,7 @@ func TestACeremonyIsForOneAnswerOfItsKindAndSession(t *testing.T) {
 	have, err := register(t, c, a, passkeytest.Wrong{})
 	must(t, err)
 	begin := map[string]func() (string, json.RawMessage, error){
-		"sign in":  func() (string, json.RawMessage, error) { return c.BeginSignIn("n") },
+		"sign in":  func() (string, json.RawMessage, error) { return c.BeginSignIn("n", "n") },
 		"register": func() (string, json.RawMessage, error) { return c.BeginRegister(anna, "s1", nil) },
 		"confirm":  func() (string, json.RawMessage, error) { return c.BeginConfirm(anna, "s1", []passkey.Credential{have}) },
 	}
@@ -227,9 +228,9 @@ func TestACeremonyIsForOneAnswerOfItsKindAndSession(t *testing.T) {
 		}
 	}
 	// The challenge of one does not answer another.
-	_, opts, err := c.BeginSignIn("n")
+	_, opts, err := c.BeginSignIn("n", "n")
 	must(t, err)
-	id, _, err := c.BeginSignIn("n")
+	id, _, err := c.BeginSignIn("n", "n")
 	must(t, err)
 	o, err := c.Take(passkey.SignIn, id, "")
 	must(t, err)
@@ -251,9 +252,9 @@ func TestACeremonyIsForOneAnswerOfItsKindAndSession(t *testing.T) {
 func TestACeremonyEndsAfterFiveMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := ceremonies(t)
-		early, _, err := c.BeginSignIn("n")
+		early, _, err := c.BeginSignIn("n", "n")
 		must(t, err)
-		late, _, err := c.BeginSignIn("n")
+		late, _, err := c.BeginSignIn("n", "n")
 		must(t, err)
 		time.Sleep(5*time.Minute - time.Second)
 		if _, err := c.Take(passkey.SignIn, early, ""); err != nil {
@@ -272,11 +273,11 @@ func TestAFloodOfCeremoniesHasBounds(t *testing.T) {
 	must(t, err)
 	mine, _, err := c.BeginConfirm(anna, "s1", []passkey.Credential{{ID: []byte("one")}})
 	must(t, err)
-	quiet, _, err := c.BeginSignIn("quiet")
+	quiet, _, err := c.BeginSignIn("quiet", "quiet")
 	must(t, err)
 	var flood []string
 	for range 50 {
-		id, _, err := c.BeginSignIn("loud")
+		id, _, err := c.BeginSignIn("loud", "loud")
 		must(t, err)
 		flood = append(flood, id)
 	}
@@ -294,7 +295,7 @@ func TestAFloodOfCeremoniesHasBounds(t *testing.T) {
 	}
 	flood = nil
 	for i := range 100 {
-		id, _, err := c.BeginSignIn(string(rune('a' + i)))
+		id, _, err := c.BeginSignIn(string(rune('a'+i)), string(rune('a'+i)))
 		must(t, err)
 		flood = append(flood, id)
 	}
@@ -338,7 +339,7 @@ func FuzzAnswers(f *testing.F) {
 	_, opts, err := c.BeginRegister(anna, "s1", nil)
 	must(f, err)
 	f.Add(text(f, a.Create(f, opts, passkeytest.Wrong{})))
-	_, opts, err = c.BeginSignIn("n")
+	_, opts, err = c.BeginSignIn("n", "n")
 	must(f, err)
 	f.Add(text(f, a.Get(f, opts, passkeytest.Wrong{})))
 	f.Add([]byte(`{"id":"AA","rawId":"AA","type":"public-key","response":{"attestationObject":"oA","clientDataJSON":"e30"}}`))
@@ -350,7 +351,7 @@ func FuzzAnswers(f *testing.F) {
 		if _, err := o.Register(b, anna); err == nil {
 			t.Errorf("a challenge was answered that nobody saw: %q", b)
 		}
-		id, _, err = c.BeginSignIn("n")
+		id, _, err = c.BeginSignIn("n", "n")
 		must(t, err)
 		if o, err = c.Take(passkey.SignIn, id, ""); err != nil {
 			t.Fatal(err)
@@ -361,4 +362,59 @@ func FuzzAnswers(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Whoever has a /48 of IPv6 has 65,536 networks: the site has bounds, too, and gives way first when all room is taken.
+func TestOneSiteFlushesNobodyElsesCeremonies(t *testing.T) {
+	conf := passkey.DefaultConfig(rp, []string{origin})
+	conf.Strangers, conf.PerNetwork, conf.PerSite = 40, 3, 20
+	c, err := passkey.New(conf)
+	must(t, err)
+	begin := func(network, site string) string {
+		id, _, err := c.BeginSignIn(network, site)
+		must(t, err)
+		return id
+	}
+	isOpen := func(id string) bool { _, err := c.Take(passkey.SignIn, id, ""); return err == nil }
+	quiet := begin("2001:db8:1::/64", "2001:db8:1::/48")
+	var flood []string
+	for i := range 1000 {
+		flood = append(flood, begin(fmt.Sprintf("2001:db8:2:%x::/64", i), "2001:db8:2::/48"))
+	}
+	// Of many sites the biggest gives way.
+	var others []string
+	for i := range 25 {
+		others = append(others, begin(fmt.Sprintf("198.51.100.%d/32", i), fmt.Sprintf("198.51.100.%d/32", i)))
+	}
+	n := 0
+	for i, id := range flood {
+		if isOpen(id) {
+			if n++; i < 1000-conf.PerSite {
+				t.Error("an older one of the site is open, and a newer one gave way")
+			}
+		}
+	}
+	if n != conf.Strangers-1-len(others) {
+		t.Errorf("the site that has the most has %d", n)
+	}
+	for _, id := range append(others, quiet) {
+		if !isOpen(id) {
+			t.Error("a flood from one site pushed another's out")
+		}
+	}
+}
+
+// What one more costs does not grow with how many are open.
+func BenchmarkBeginInAFullPool(b *testing.B) {
+	conf := passkey.DefaultConfig(rp, []string{origin})
+	c, err := passkey.New(conf)
+	must(b, err)
+	for i := range conf.Strangers {
+		_, _, err := c.BeginSignIn(fmt.Sprint(i), fmt.Sprint(i/conf.PerSite))
+		must(b, err)
+	}
+	for i := 0; b.Loop(); i++ {
+		_, _, err := c.BeginSignIn(fmt.Sprint(i), fmt.Sprint(i/conf.PerSite))
+		must(b, err)
+	}
 }

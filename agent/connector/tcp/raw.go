@@ -92,9 +92,10 @@ func (r *Raw) Do(ctx context.Context, c *connector.Call, w http.ResponseWriter) 
 			Message: fmt.Sprintf("the profile has its %d connections open", r.cfg.MaxConns), RetryAfterMs: 1000,
 			Hint: "close one, or ask the site's admin to raise limits.concurrent of the profile in agent.yaml"}
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(r.ctx, func() { cancel(errClosed) })
-	ends = append(ends, func() { stop(); cancel(nil) })
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(outer) // until it copies
+	defer cancel(nil)
+	defer context.AfterFunc(r.ctx, func() { cancel(errClosed) })()
 
 	host, port := r.cfg.Host, r.cfg.Port
 	if host == "" {
@@ -132,19 +133,23 @@ func (r *Raw) Do(ctx context.Context, c *connector.Call, w http.ResponseWriter) 
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	early = bytes.Clone(early) // the buffer goes
 	if c.Later == nil {
-		return p.rest(ctx, early), nil
+		done := make(chan struct{})
+		p.start(outer, r.ctx, early, func() { close(done) })
+		<-done
+		return p.outcome(), nil
 	}
 	later = true
-	c.Later(func() protocol.Outcome {
-		defer end()
-		return p.rest(ctx, early)
+	c.Later(func(ended func(protocol.Outcome)) {
+		p.start(outer, r.ctx, early, func() {
+			end()
+			ended(p.outcome())
+		})
 	})
 	return protocol.Outcome{}, nil
 }
 
-// rest copies until the dial has ended.
-func (p *pipe) rest(ctx context.Context, early []byte) protocol.Outcome {
-	p.run(ctx, early)
+// outcome is how the dial ended.
+func (p *pipe) outcome() protocol.Outcome {
 	out := protocol.Outcome{Bytes: p.out.Load(), BytesIn: p.in.Load(), Status: http.StatusSwitchingProtocols, Code: p.code()}
 	if out.Code == protocol.CodeTooLarge {
 		out.Truncated = "max_bytes"
@@ -177,6 +182,15 @@ type pipe struct {
 
 	once sync.Once
 	why  error // set by the first end
+
+	toTarget, toCaller *splice.Flow
+	left               atomic.Int32 // flows that have not ended
+	ended              func()
+
+	mu    sync.Mutex // holds timer still while it is set
+	timer *time.Timer
+	// unlink and unlinkOpen take the pipe from the contexts that end it.
+	unlink, unlinkOpen func() bool
 }
 
 // end closes both sides. The first reason counts.
@@ -188,78 +202,92 @@ func (p *pipe) end(why error) {
 	})
 }
 
-// run returns when both directions have ended and both sides are closed.
-func (p *pipe) run(ctx context.Context, early []byte) {
+// start copies both ways until ctx ends or the connector is closed, and returns at once. ended is called when both directions have ended
+// and both sides are closed.
+func (p *pipe) start(ctx, open context.Context, early []byte, ended func()) {
+	p.ended = ended
+	p.left.Store(2)
 	p.touch()
-	defer context.AfterFunc(ctx, func() { p.end(context.Cause(ctx)) })()
-	var mu sync.Mutex // holds the timer still while it is set
-	var timer *time.Timer
-	mu.Lock()
-	timer = time.AfterFunc(p.idle, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if left := p.idle - time.Since(time.Unix(0, p.last.Load())); left > 0 {
-			timer.Reset(left)
-			return
-		}
-		p.end(errIdle)
-	})
-	mu.Unlock()
-	var wg sync.WaitGroup
-	wg.Go(func() { p.copy(p.target, p.caller, early, true) })
-	p.copy(p.caller, p.target, nil, false)
-	wg.Wait()
-	timer.Stop()
-	p.end(nil)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unlink = context.AfterFunc(ctx, func() { p.end(context.Cause(ctx)) })
+	p.unlinkOpen = context.AfterFunc(open, func() { p.end(errClosed) })
+	p.timer = time.AfterFunc(p.idle, p.tooIdle)
+	p.toTarget = splice.Start(p.caller, early, p.writeTarget, func(err error) { p.over(true, err) })
+	p.toCaller = splice.Start(p.target, nil, p.writeCaller, func(err error) { p.over(false, err) })
+}
+
+// tooIdle ends the pipe, if it has been idle for so long.
+func (p *pipe) tooIdle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if left := p.idle - time.Since(time.Unix(0, p.last.Load())); left > 0 {
+		p.timer.Reset(left)
+		return
+	}
+	p.end(errIdle)
 }
 
 func (p *pipe) touch() { p.last.Store(time.Now().UnixNano()) }
 
-// copy moves bytes one way and passes on the end as a half-close.
-func (p *pipe) copy(dst, src net.Conn, early []byte, toTarget bool) {
-	count := &p.out
-	if toTarget {
-		count = &p.in
+func (p *pipe) writeTarget(b []byte) error { return p.write(p.target, &p.in, b, true, false) }
+
+func (p *pipe) writeCaller(b []byte) error {
+	over := p.maxBytes > 0 && p.out.Load()+int64(len(b)) > p.maxBytes
+	if over {
+		b = b[:p.maxBytes-p.out.Load()]
 	}
-	var broken error // of the writing side
-	write := func(b []byte) error {
-		p.touch()
-		over := !toTarget && p.maxBytes > 0 && count.Load()+int64(len(b)) > p.maxBytes
-		if over {
-			b = b[:p.maxBytes-count.Load()]
-		}
-		n, err := dst.Write(b)
-		count.Add(int64(n))
-		p.touch()
-		switch {
-		case err != nil:
-			broken = &sideError{toTarget, err}
-		case over:
-			broken = errBytes
-		}
-		return broken
-	}
-	var err error
-	if len(early) > 0 {
-		err = write(early)
-	}
-	if err == nil {
-		err = splice.Copy(src, write)
-	}
+	return p.write(p.caller, &p.out, b, false, over)
+}
+
+// write passes bytes on and counts them. An error is that of the writing side, and ends the pipe.
+func (p *pipe) write(dst net.Conn, count *atomic.Int64, b []byte, toTarget, last bool) error {
+	p.touch()
+	n, err := dst.Write(b)
+	count.Add(int64(n))
+	p.touch()
 	switch {
-	case broken != nil:
-		p.end(broken)
-		return
 	case err != nil:
-		p.end(&sideError{!toTarget, err})
-		return
+		err = &sideError{toTarget, err}
+	case last:
+		err = errBytes
 	}
-	if h, ok := dst.(interface{ CloseWrite() error }); ok {
+	if err != nil {
+		p.end(err)
+	}
+	return err
+}
+
+// over takes note of the end of one direction, which is passed on as a half-close, and ends the pipe after the other.
+func (p *pipe) over(toTarget bool, err error) {
+	dst := p.caller
+	if toTarget {
+		dst = p.target
+	}
+	if err != nil {
+		p.end(&sideError{!toTarget, err}) // the reading side's, unless a write has ended it already
+	} else if h, ok := dst.(interface{ CloseWrite() error }); ok {
 		_ = h.CloseWrite()
+	} else {
+		// dst cannot be told that no more comes. It has a moment to end by itself, then it is closed.
+		p.mu.Lock()
+		other := p.toTarget
+		if toTarget {
+			other = p.toCaller
+		}
+		p.mu.Unlock()
+		other.Limit(time.Now().Add(time.Second))
+	}
+	if p.left.Add(-1) > 0 {
 		return
 	}
-	// dst cannot be told that no more comes. It has a moment to end by itself, then it is closed.
-	_ = dst.SetReadDeadline(time.Now().Add(time.Second))
+	p.mu.Lock() // start is over
+	p.timer.Stop()
+	p.unlink()
+	p.unlinkOpen()
+	p.mu.Unlock()
+	p.end(nil)
+	p.ended()
 }
 
 // code says how the pipe ended.
@@ -275,6 +303,8 @@ func (p *pipe) code() protocol.Code {
 		return protocol.CodeTooLarge
 	case errors.As(p.why, &e):
 		return e.Code
+	case errors.Is(p.why, splice.ErrPanic):
+		return protocol.CodeInternal
 	case errors.As(p.why, &side) && side.target:
 		return protocol.CodeUpstream
 	}

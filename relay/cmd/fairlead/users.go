@@ -135,7 +135,7 @@ func (k asLink) print(t *cli.Term, c *client.Client, u client.UserCode) error {
 
 type usersCode struct {
 	Name    string   `arg:"" help:"Name or id of the user."`
-	Expires lifetime `placeholder:"15m" help:"How long the code counts."`
+	Expires lifetime `placeholder:"15m" help:"How long the code counts; 15m at most for who has a password."`
 	byMail
 	asLink
 	cli.Output
