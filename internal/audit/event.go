@@ -30,7 +30,7 @@ const (
 	KindSignOut      Kind = "principal.sign_out"
 	KindConfirm      Kind = "principal.confirmed" // proved again that it is there
 	KindPassword     Kind = "principal.password"  // changed, or set by a one-time code
-	KindFactor       Kind = "principal.factor"    // of the second factor: begun, proven, removed, recovery codes made
+	KindFactor       Kind = "principal.factor"    // of the second factor: begun, proven, removed, recovery codes made; of passkeys; of the own e-mail address
 	KindSessionEnd   Kind = "session.ended"
 	KindHandOver     Kind = "session.handed_over" // a code was given by which a program gets a session
 	KindInternal     Kind = "internal_error"

@@ -343,6 +343,8 @@ func TestAdminAnswersKeepTheirContract(t *testing.T) {
 	do("DELETE /account/passkeys/{id}", "/account/passkeys/gone", "", 404)
 	do("DELETE /account/passkeys/{id}", "/account/passkeys/"+added.ID, "", 204)
 	do("POST /account/recovery-codes", "/account/recovery-codes", "", 409)
+	do("PUT /account/email", "/account/email", `{"email":"bertha@example.com"}`, 200)
+	do("PUT /account/email", "/account/email", `{"email":"Bertha <bertha@example.com>"}`, 400)
 	do("POST /account/second-factor", "/account/second-factor", "", 200)
 	do("PUT /account/second-factor", "/account/second-factor", `{"code":"12345"}`, 403)
 	do("DELETE /account/second-factor", "/account/second-factor", "", 204)

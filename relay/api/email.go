@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
@@ -114,6 +115,39 @@ type ofUser[T any] struct {
 	Workspace string `path:"workspace" doc:"name or id"`
 	ID        string `path:"id" doc:"name or id"`
 	Body      T
+}
+
+// account is what a person sees of itself.
+func (a *API) account(v *visit) *out[client.Account] {
+	p, now := v.session.Person, time.Now()
+	o := client.Account{Person: p.ID, User: v.principal.Name, Workspace: v.workspace.Name, PasswordSetAt: p.PasswordSet, RecoveryCodes: p.Recovery, Passkeys: len(p.Passkeys), Email: mail.Mask(p.Email),
+		Needs: v.session.Needs(now), Fresh: v.session.Fresh(now), ETag: p.ETag()}
+	if !p.SecondFactor.IsZero() {
+		o.SecondFactorSince = &p.SecondFactor
+	}
+	return &out[client.Account]{o}
+}
+
+// ownEmailRoute lets people say where e-mails of the relay go. The address that was is told; where there was none, nobody is.
+func (a *API) ownEmailRoute() {
+	account(a, "PUT", "/account/email", audit.KindFactor, true, "Set the own e-mail address, or take it away; an open one-time code that may have gone to the old one counts no more", 200, func(ctx context.Context, v *visit, i *struct{ Body client.SetEmail }) (*out[client.Account], error) {
+		q := v.session.Person
+		was, err := a.cfg.Directory.SetOwnEmail(ctx, q, i.Body.Email)
+		if err != nil {
+			return nil, err
+		}
+		snap := a.cfg.Directory.Snapshot()
+		if t := snap.Session(v.session.ID); t != nil {
+			v.session = t
+		}
+		if was != "" && was != v.session.Person.Email {
+			if a.cfg.Mail != nil {
+				a.cfg.Mail.Drop(q.ID)
+			}
+			a.notify(v, was, mail.AddressChanged, q.Home, v.workspace.Name, v.principal.Name)
+		}
+		return a.account(v), nil
+	})
 }
 
 func (a *API) emailRoute() {

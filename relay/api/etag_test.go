@@ -170,6 +170,7 @@ func TestEveryChangeHonoursIfMatch(t *testing.T) {
 		{"POST /account/confirm/passkey/begin", "/account/confirm/passkey/begin", "{}", "/account", "", me},
 		{"DELETE /account/passkeys/{id}", "/account/passkeys/" + key, "", "/account/passkeys", key, me},
 		{"DELETE /account/sessions", "/account/sessions", "", "/account", "", me},
+		{"PUT /account/email", "/account/email", `{"email":"me@example.com"}`, "/account", "", me},
 		{"POST /account/second-factor", "/account/second-factor", "", "/account", "", me},
 		{"DELETE /account/second-factor", "/account/second-factor", "", "/account", "", me},
 		{"DELETE /account/sessions/{id}", "/account/sessions/" + mine, "", "/account/sessions", mine, me},

@@ -256,13 +256,9 @@ func (a *API) signInRoutes() {
 		return nil, a.cfg.Directory.EndSession(ctx, "", v.session.ID, v.session.Person.ID)
 	})
 	account(a, "GET", "/account", "", false, "What a person sees of itself", 200, func(_ context.Context, v *visit, _ *none) (*out[client.Account], error) {
-		p, now := v.session.Person, time.Now()
-		o := client.Account{Person: p.ID, User: v.principal.Name, Workspace: v.workspace.Name, PasswordSetAt: p.PasswordSet, RecoveryCodes: p.Recovery, Passkeys: len(p.Passkeys), Needs: v.session.Needs(now), Fresh: v.session.Fresh(now), ETag: p.ETag()}
-		if !p.SecondFactor.IsZero() {
-			o.SecondFactorSince = &p.SecondFactor
-		}
-		return &out[client.Account]{o}, nil
+		return a.account(v), nil
 	})
+	a.ownEmailRoute()
 	account(a, "POST", "/account/password", audit.KindPassword, false, "Change the password; all other sessions end", 200, func(ctx context.Context, v *visit, i *struct{ Body client.ChangePassword }) (*out[client.SignedIn], error) {
 		if p := v.session.Person; (!p.SecondFactor.IsZero() || p.HoldsPasskey()) && !v.snap.FreshFor(v.session, time.Now()) {
 			return nil, a.deniedIn(ctx, v, wantsStepUp()) // a password that was guessed takes no more than itself

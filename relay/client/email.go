@@ -34,3 +34,9 @@ func (c *Client) SetEmail(ctx context.Context, user, address string) (User, erro
 	var o User
 	return o, c.do(ctx, http.MethodPut, c.ws("users", user, "email"), nil, SetEmail{address}, &o)
 }
+
+// SetOwnEmail replaces the caller's own e-mail address, "" for none; it wants a session with a fresh proof.
+func (c *Client) SetOwnEmail(ctx context.Context, address string) (Account, error) {
+	var o Account
+	return o, c.do(ctx, http.MethodPut, path("account", "email"), nil, SetEmail{address}, &o)
+}

@@ -59,6 +59,7 @@ type Account struct {
 	SecondFactorSince *time.Time `json:"second_factor_since,omitempty"`
 	RecoveryCodes     int        `json:"recovery_codes"` // left
 	Passkeys          int        `json:"passkeys"`
+	Email             string     `json:"email,omitempty"` // masked; left out when none is set
 	Needs             string     `json:"needs,omitempty"`
 	Fresh             bool       `json:"fresh"`          // dangerous acts are possible without another proof
 	ETag              string     `json:"etag,omitempty"` // of its state; what If-Match takes

@@ -19,6 +19,7 @@ type giver struct {
 	Token     string     `json:"token,omitempty"`     // that it came with: its limits count
 	Source    netip.Addr `json:"source,omitzero"`     // that it came from: its grants may be for some networks only
 	Host      bool       `json:"host,omitempty"`      // who runs the relay's host stands above everybody
+	Self      bool       `json:"self,omitempty"`      // the person, for itself
 }
 
 func givenBy(by By) *giver {
@@ -111,7 +112,7 @@ func (s *Snapshot) still(g *giver, w *Workspace, principal string) bool {
 	switch {
 	case g == nil:
 		return false
-	case g.Host:
+	case g.Host, g.Self:
 		return true
 	}
 	p := w.Principal(g.Principal)
@@ -154,6 +155,7 @@ func (d *Directory) ResetSecondFactor(ctx context.Context, by By, workspace, pri
 		if err := tx.DeletePasskeysOf(b.ID); err != nil {
 			return err
 		}
+		b.distrustOwn()
 		return d.dropFactor(tx, b, "")
 	})
 }

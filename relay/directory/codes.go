@@ -126,6 +126,7 @@ func (d *Directory) TakeCode(ctx context.Context, p *Person, code, verifier stri
 			if err := d.judgeCode(s, b, code); err != nil {
 				return err
 			}
+			b.distrustOwn()
 			return d.putPassword(tx, b, verifier, "")
 		})
 	})

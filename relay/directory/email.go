@@ -27,18 +27,43 @@ func (d *Directory) SetEmail(ctx context.Context, by By, workspace, principal, a
 		return "", err
 	}
 	err = d.actFor(ctx, by, workspace, principal, func(_ *store.Tx, _ *Snapshot, b *personBody) error {
-		if was = b.Email; was != address {
-			if was != "" {
-				b.closeCode()
-			}
-			b.Email, b.EmailSet = address, max(toMs(now()), b.EmailSet+1)
-		}
-		if b.EmailBy = nil; address != "" {
-			b.EmailBy = givenBy(by)
-		}
+		was = b.setEmail(address, givenBy(by))
 		return nil
 	})
 	return was, err
+}
+
+// SetOwnEmail is SetEmail by the person itself: codes go there whatever becomes of it.
+func (d *Directory) SetOwnEmail(ctx context.Context, p *Person, address string) (was string, err error) {
+	if address, err = checkEmail(address); err != nil {
+		return "", err
+	}
+	err = d.changePerson(ctx, p.ID, func(_ *store.Tx, b *personBody) error {
+		was = b.setEmail(address, &giver{Self: true})
+		return nil
+	})
+	return was, err
+}
+
+// distrustOwn has no code go to an address that the person set for itself, until it is set again: what it signs in with was replaced by
+// somebody else's doing, so whoever set the address may have been that one.
+func (b *personBody) distrustOwn() {
+	if b.EmailBy != nil && b.EmailBy.Self {
+		b.EmailBy = nil
+	}
+}
+
+func (b *personBody) setEmail(address string, by *giver) (was string) {
+	if was = b.Email; was != address {
+		if was != "" {
+			b.closeCode()
+		}
+		b.Email, b.EmailSet = address, max(toMs(now()), b.EmailSet+1)
+	}
+	if b.EmailBy = nil; address != "" {
+		b.EmailBy = by
+	}
+	return was
 }
 
 // Reachable tells whether a one-time code may go to a user's address: whoever set it may act for the user as both stand now.

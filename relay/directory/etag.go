@@ -187,7 +187,7 @@ func (w *Workspace) UserETag(p *Principal) string {
 
 // ETag names the state of a person's own account.
 func (p *Person) ETag() string {
-	return tag("account", p.ID, p.PasswordSet, p.SecondFactor, p.Recovery, passkeyTags(p))
+	return tag("account", p.ID, p.PasswordSet, p.SecondFactor, p.Recovery, passkeyTags(p), p.Email)
 }
 
 var errBehind = errors.New("the state changed meanwhile")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -124,9 +125,47 @@ func (r *relayFlags) renewed(t *cli.Term, s client.SignedIn) error {
 	return nil
 }
 
+type accountCommands struct {
+	Show  accountCommand `cmd:"" default:"withargs" help:"Show what the relay keeps of you: password, second factor, what is missing."`
+	Email accountEmail   `cmd:"" help:"Set your own e-mail address, where codes and notices go, or take it away."`
+}
+
+type accountEmail struct {
+	Address string `arg:"" optional:"" help:"The new address."`
+	Remove  bool   `help:"Take the address away."`
+	ifMatch
+}
+
+func (*accountEmail) Examples() []string {
+	return []string{"fairlead account email anna@example.com", "fairlead account email --remove"}
+}
+
+func (k *accountEmail) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
+	if (k.Address == "") != k.Remove {
+		return cli.Usage("want an address, or --remove alone")
+	}
+	c, err := r.open(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	a, err := k.on(c).SetOwnEmail(ctx, k.Address)
+	if err != nil {
+		return err
+	}
+	if a.Email == "" {
+		t.Notef("you have no e-mail address any more\n")
+		return nil
+	}
+	t.Notef("your e-mail address is %s now\n", cli.Clean(a.Email))
+	return nil
+}
+
 type accountCommand struct{ cli.Output }
 
-func (*accountCommand) Examples() []string { return []string{"fairlead account"} }
+func (*accountCommand) Examples() []string {
+	return []string{"fairlead account", "fairlead account show --output json"}
+}
 
 func (k *accountCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	c, err := r.open(t)
@@ -146,7 +185,7 @@ func (k *accountCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 		factor = "since " + stamp(*a.SecondFactorSince)
 	}
 	for _, line := range [][2]string{{"user", a.User}, {"workspace", a.Workspace}, {"person", a.Person}, {"password set", stamp(a.PasswordSetAt)}, {"second factor", factor},
-		{"recovery codes left", strconv.Itoa(a.RecoveryCodes)}, {"passkeys", strconv.Itoa(a.Passkeys)}} {
+		{"recovery codes left", strconv.Itoa(a.RecoveryCodes)}, {"passkeys", strconv.Itoa(a.Passkeys)}, {"e-mail", cmp.Or(a.Email, "none")}} {
 		t.Printf("%-20s %s\n", line[0]+":", cli.Clean(line[1]))
 	}
 	noteNeeds(t, a.Needs)

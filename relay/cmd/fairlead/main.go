@@ -15,7 +15,7 @@ type grammar struct {
 	Logout logoutCommand `cmd:"" help:"End the session of the saved login, and forget it."`
 	Whoami whoamiCommand `cmd:"" help:"Show who the relay takes you for, and from which address you come."`
 
-	Account      accountCommand       `cmd:"" help:"Show what the relay keeps of you: password, second factor, what is missing."`
+	Account      accountCommands      `cmd:"" help:"Show what the relay keeps of you: password, second factor, what is missing; set your e-mail address."`
 	Confirm      confirmCommand       `cmd:"" help:"Prove again that it is you, before a dangerous act."`
 	Password     passwordCommand      `cmd:"" help:"Change your password; your other sessions end."`
 	SecondFactor secondFactorCommands `cmd:"" help:"Set up, replace or remove your second factor."`
