@@ -14,6 +14,16 @@ type telling struct {
 	self bool // it is about the asker
 }
 
+// is reports whether a principal is the caller, who comes with all that it holds: a token that is limited learns no more than it may.
+func (v *visit) is(p *directory.Principal) bool {
+	for _, t := range v.workspace.TokensOf(p.ID) {
+		if t.ID == v.principal.Token && onlyOf(v.workspace, t) != nil {
+			return false
+		}
+	}
+	return p.ID == v.principal.ID
+}
+
 // reads reports whether the asker may read something of the workspace; else the explanation says that it is not shown.
 func (s *telling) reads(what string, a authz.Action) bool {
 	if authz.Decide(s.v.principal, a, authz.Scope{Workspace: s.v.workspace.ID}, s.v.at()).Allow {

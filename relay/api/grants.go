@@ -190,7 +190,7 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 	}
 	e := &client.Explanation{Principal: p.ID, PrincipalName: p.Name, Token: i.Token, Action: string(action), SourceAddress: at.Source.String(), Time: at.Time.UTC(),
 		Near: []client.Near{}, Agent: client.AgentNotAsked, Environment: i.In}
-	tell := &telling{v, e, p.ID == v.principal.ID}
+	tell := &telling{v, e, v.is(p)}
 	asks, grants, part := tell.rights(p, t)
 	d, near := authz.Explain(asks, grants, action, scope, at)
 	if e.Allow, e.Reason, e.Limited = d.Allow, d.Reason, d.Limited; part && !d.Allow && !d.Limited {
