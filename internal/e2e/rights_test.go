@@ -47,7 +47,7 @@ func TestGrantThatEndsCutsOpenStreams(t *testing.T) {
 	dev := somebody(t, w, "dev")
 	if _, err := dev.Dial(ctx, "echo"); err == nil {
 		t.Fatal("a dial without a grant")
-	} else if c, _ := code(err); c != protocol.CodeDenied {
+	} else if c, _ := code(err); c != protocol.CodeNotFound { // who holds nothing on it is not told that it is there
 		t.Fatalf("got %v", err)
 	}
 	g := give(t, w, client.NewGrant{Role: "operator", Principal: "dev", Connection: "echo", ExpiresInSeconds: 2})

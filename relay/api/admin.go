@@ -20,7 +20,6 @@ import (
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
-	"github.com/fairleadhq/fairlead/relay/dispatch"
 	"github.com/fairleadhq/fairlead/relay/hub"
 )
 
@@ -276,12 +275,9 @@ func (a *API) admin() {
 		return &out[client.List[client.Connection]]{l}, nil
 	})
 	route(a, "GET", ws+"/connections/{name}", authz.ConnectionsRead, "One connection", 200, func(_ context.Context, v *visit, i *inName) (*out[client.Connection], error) {
-		c, err := v.workspace.Connection(i.Name)
+		c, err := v.workspace.SeenConnection(v.principal, v.at(), i.Name)
 		if err != nil {
 			return nil, err
-		}
-		if d := authz.Decide(v.principal, authz.ConnectionsRead, c.Scope(), v.at()); !d.Allow {
-			return nil, dispatch.NotFound("connection") // who may not see it is not told that it is there
 		}
 		return &out[client.Connection]{a.connection(v, c)}, nil
 	})
@@ -300,17 +296,7 @@ func (a *API) admin() {
 		return &out[client.Connection]{a.connection(v, c)}, nil
 	})
 	route(a, "DELETE", ws+"/connections/{name}", authz.ConnectionsManage, "Delete a connection; what runs on it is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
-		c, err := v.workspace.Connection(i.Name)
-		if err != nil {
-			return nil, err
-		}
-		if !authz.Decide(v.principal, authz.ConnectionsRead, c.Scope(), v.at()).Allow {
-			return nil, dispatch.NotFound("connection")
-		}
-		if err := a.may(ctx, v, authz.ConnectionsManage, c.Scope()); err != nil {
-			return nil, err
-		}
-		return nil, a.cfg.Directory.DeleteConnection(ctx, v.workspace.ID, c.ID)
+		return nil, a.recorded(ctx, v, a.cfg.Directory.DeleteConnectionBy(ctx, v.by(), v.workspace.ID, i.Name))
 	})
 
 	route(a, "GET", ws+"/tokens", authz.TokensRead, "List API tokens", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Token]], error) {
@@ -405,7 +391,7 @@ func agent(ws *directory.Workspace, ag *directory.Agent, live []hub.Info) client
 
 func (a *API) connection(v *visit, c *directory.Connection) client.Connection {
 	o := client.Connection{ID: c.ID, Name: c.Name, Group: groupName(v.workspace, c.Group), Profile: c.Profile, Environment: string(c.Environment), Gateway: a.gateway(v, c), CreatedAt: c.Created, ETag: c.ETag()}
-	o.Project, o.Folder = standsIn(c.Project, c.Folder)
+	o.Project, o.Folder = v.stands(c.Project, c.Folder)
 	if c.Profile == "" {
 		o.Target, o.Kind = &client.Target{Host: c.Host, Port: c.Port}, protocol.KindTCP
 		_, err := a.cfg.Hub.Pick(c.Group, "")

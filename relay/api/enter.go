@@ -152,12 +152,7 @@ func (a *API) may(ctx context.Context, v *visit, action authz.Action, s authz.Sc
 }
 
 func mayNot(action authz.Action, d authz.Decision) *protocol.Error {
-	e := &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Message: "you may not do this: " + d.Reason,
-		Hint: "it wants the action " + string(action) + "; an admin of the workspace can give a role that has it"}
-	if d.Limited {
-		e.Rule, e.Hint = authz.RuleToken, authz.HintToken
-	}
-	return e
+	return directory.MayNot(action, d)
 }
 
 // denied records a refusal on an admin route.

@@ -11,7 +11,6 @@ import (
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
-	"github.com/fairleadhq/fairlead/relay/dispatch"
 )
 
 type inExplain struct {
@@ -164,28 +163,23 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 		if on != (directory.Place{}) || i.In != "" {
 			return nil, invalid("want the parameter connection, or project, folder and environment", "a connection stands where it stands")
 		}
-		var err error
-		if c, err = ws.Connection(i.Connection); err != nil {
-			return nil, err
-		}
 	}
 	if i.In != "" && !slices.Contains(authz.Environments, authz.Environment(i.In)) {
 		return nil, invalid("parameter environment: no such environment", "use development, test or production")
 	}
 	pr, fo, may, err := ws.DecideAt(v.principal, authz.GrantsRead, authz.Environment(i.In), on, v.at())
-	if err != nil {
+	if i.Connection != "" {
+		c, may, err = ws.DecideOn(v.principal, authz.GrantsRead, i.Connection, v.at())
+	}
+	switch {
+	case err != nil:
 		return nil, err
+	case !may.Allow:
+		return nil, a.deniedIn(ctx, v, mayNot(authz.GrantsRead, may))
 	}
 	scope := ws.ScopeOfPlace(authz.Environment(i.In), pr, fo)
 	if c != nil {
 		scope = c.Scope()
-		may = authz.Decide(v.principal, authz.GrantsRead, scope, v.at())
-	}
-	if !may.Allow {
-		if c != nil && !authz.Decide(v.principal, authz.ConnectionsRead, scope, v.at()).Allow {
-			return nil, dispatch.NotFound("connection")
-		}
-		return nil, a.may(ctx, v, authz.GrantsRead, scope)
 	}
 	if row.Level == authz.OnConnection && c == nil {
 		return nil, invalid("the action is about a connection and none is named", "name it: `fairlead explain --as PRINCIPAL ACTION CONNECTION`")
@@ -194,17 +188,26 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 	if err != nil {
 		return nil, err
 	}
-	asks, comes := p.Principal, admitted(ws, p, at.Source)
-	if t != nil {
-		asks, comes = t.Acting(), ws.Admits(directory.Programs, at.Source)
+	e := &client.Explanation{Principal: p.ID, PrincipalName: p.Name, Token: i.Token, Action: string(action), SourceAddress: at.Source.String(), Time: at.Time.UTC(),
+		Near: []client.Near{}, Agent: client.AgentNotAsked, Environment: i.In}
+	tell := &telling{v, e, v.is(p)}
+	asks, grants, part := tell.rights(p, t)
+	d, near := authz.Explain(asks, grants, action, scope, at)
+	if e.Allow, e.Reason, e.Limited = d.Allow, d.Reason, d.Limited; part && !d.Allow && !d.Limited {
+		e.Reason = "no grant that you may look into allows " + string(action)
 	}
-	d, near := authz.Explain(asks, p.Grants, action, scope, at)
-	e := &client.Explanation{Principal: p.ID, PrincipalName: p.Name, Token: i.Token, Action: string(action), SourceAddress: at.Source.String(), Time: at.Time.UTC(), Allow: d.Allow,
-		Reason: d.Reason, Limited: d.Limited, Near: []client.Near{}, Disabled: p.Disabled, Allowlisted: comes, Agent: client.AgentNotAsked, Environment: i.In}
-	e.Project, e.Folder = standsIn(pr, fo)
+	e.Disabled = tell.disabled(p)
+	if tell.reads("the allowlists", authz.AllowlistRead) {
+		comes := admitted(ws, p, at.Source)
+		if t != nil {
+			comes = ws.Admits(directory.Programs, at.Source)
+		}
+		e.Allowlisted = &comes
+	}
+	e.Project, e.Folder = v.stands(pr, fo)
 	if c != nil {
 		e.Connection, e.Environment = c.Name, string(c.Environment)
-		e.Project, e.Folder = standsIn(c.Project, c.Folder)
+		e.Project, e.Folder = v.stands(c.Project, c.Folder)
 		e.Agent, e.AgentHint = a.offers(c, action)
 		if err := a.askSite(ctx, v, c, action, i, e); err != nil {
 			return nil, err
@@ -212,10 +215,9 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 	} else if err := i.onlyOf(string(action)); err != nil {
 		return nil, err
 	}
-	// Of other parts of the workspace than the asker may look into, nothing is told.
 	shown := func(id string) *client.Grant {
-		g, err := ws.Grant(id)
-		if err != nil || !authz.Decide(v.principal, authz.GrantsRead, ws.ScopeOf(g), v.at()).Allow {
+		g := tell.grant(id)
+		if g == nil {
 			return nil
 		}
 		o := grant(ws, g, at.Time)
@@ -225,15 +227,7 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 	case d.Allow:
 		e.Grant = shown(d.Grant)
 	case !d.Limited:
-		e.Missing = []string{string(action)}
-		for _, r := range authz.RolesWith(action) {
-			e.Roles = append(e.Roles, string(r))
-		}
-		for _, r := range ws.Roles {
-			if r.Set.Has(action) {
-				e.Roles = append(e.Roles, r.Name)
-			}
-		}
+		e.Missing, e.Roles = []string{string(action)}, tell.roles(action)
 	}
 	for _, n := range near {
 		g := shown(n.Grant.ID)
@@ -247,11 +241,11 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 		e.Near = append(e.Near, o)
 	}
 	switch {
-	case p.Disabled:
+	case e.Disabled:
 		e.Allow, e.Reason = false, "the principal is disabled"
 	case t != nil && !t.Live(at.Time):
 		e.Allow, e.Reason = false, "the token was revoked, has expired, or is one that the sign-in policy admits no more"
-	case !e.Allowlisted:
+	case e.Allowlisted != nil && !*e.Allowlisted:
 		e.Allow, e.Reason = false, "the workspace's allowlist does not admit the address"
 	}
 	return e, nil

@@ -3,12 +3,10 @@ package api
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
-	"github.com/fairleadhq/fairlead/relay/dispatch"
 )
 
 // inFolder names a folder in the path. Its own path stands there as one segment, slashes escaped.
@@ -31,39 +29,24 @@ func (a *API) projectRoutes() {
 		return &out[client.List[client.Project]]{l}, nil
 	})
 	route(a, "GET", ws+"/projects/{name}", authz.ProjectsRead, "One project", 200, func(_ context.Context, v *visit, i *inName) (*out[client.Project], error) {
-		return projectOr(seenProject(v, i.Name))
+		return projectOr(v.workspace.SeenProject(v.principal, v.at(), i.Name))
 	})
 	route(a, "POST", ws+"/projects", authz.ProjectsManage, "Create a project", 201, func(ctx context.Context, v *visit, i *in[client.SetProject]) (*out[client.Project], error) {
-		if err := a.may(ctx, v, authz.ProjectsManage, v.scope); err != nil {
-			return nil, err
-		}
-		return projectOr(a.cfg.Directory.CreateProject(ctx, v.workspace.ID, i.Body.Name))
+		p, err := a.cfg.Directory.CreateProject(ctx, v.by(), v.workspace.ID, i.Body.Name)
+		return projectOr(p, a.recorded(ctx, v, err))
 	})
 	route(a, "PUT", ws+"/projects/{name}", authz.ProjectsManage, "Rename a project; what stands in it and what is given on it stays", 200, func(ctx context.Context, v *visit, i *inNamed[client.SetProject]) (*out[client.Project], error) {
-		p, err := seenProject(v, i.Name)
-		if err == nil {
-			err = a.may(ctx, v, authz.ProjectsManage, p.Scope(""))
-		}
-		if err != nil {
-			return nil, err
-		}
-		return projectOr(a.cfg.Directory.RenameProject(ctx, v.workspace.ID, p.ID, i.Body.Name))
+		p, err := a.cfg.Directory.RenameProject(ctx, v.by(), v.workspace.ID, i.Name, i.Body.Name)
+		return projectOr(p, a.recorded(ctx, v, err))
 	})
 	route(a, "DELETE", ws+"/projects/{name}", authz.ProjectsManage, "Delete an empty project with the grants on it; what they no longer allow is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
-		p, err := seenProject(v, i.Name)
-		if err == nil {
-			err = a.may(ctx, v, authz.ProjectsManage, p.Scope(""))
-		}
-		if err != nil {
-			return nil, err
-		}
-		grants, err := a.cfg.Directory.DeleteProject(ctx, v.workspace.ID, p.ID)
+		grants, err := a.cfg.Directory.DeleteProject(ctx, v.by(), v.workspace.ID, i.Name)
 		v.took(grants)
-		return nil, err
+		return nil, a.recorded(ctx, v, err)
 	})
 
 	route(a, "GET", ws+"/projects/{name}/folders", authz.ProjectsRead, "List the folders of a project that the caller may see", 200, func(_ context.Context, v *visit, i *inName) (*out[client.List[client.Folder]], error) {
-		p, err := seenProject(v, i.Name)
+		p, err := v.workspace.SeenProject(v.principal, v.at(), i.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -76,45 +59,16 @@ func (a *API) projectRoutes() {
 		return &out[client.List[client.Folder]]{l}, nil
 	})
 	route(a, "POST", ws+"/projects/{name}/folders", authz.ProjectsManage, "Create a folder in a project, or in a folder of it that is there", 201, func(ctx context.Context, v *visit, i *inNamed[client.NewFolder]) (*out[client.Folder], error) {
-		p, err := seenProject(v, i.Name)
+		f, err := a.cfg.Directory.CreateFolder(ctx, v.by(), v.workspace.ID, i.Name, i.Body.Path)
 		if err != nil {
-			return nil, err
-		}
-		on, above := p.Scope(""), i.Body.Path
-		for { // the nearest that there is decides
-			var ok bool
-			if above, ok = outer(above); !ok {
-				break
-			}
-			if f, err := p.Folder(above); err == nil {
-				on = f.Scope("")
-				break
-			}
-		}
-		if err := a.may(ctx, v, authz.ProjectsManage, on); err != nil {
-			return nil, err
-		}
-		f, err := a.cfg.Directory.CreateFolder(ctx, v.workspace.ID, p.ID, i.Body.Path)
-		if err != nil {
-			return nil, err
+			return nil, a.recorded(ctx, v, err)
 		}
 		return &out[client.Folder]{folder(f)}, nil
 	})
 	route(a, "DELETE", ws+"/projects/{name}/folders/{id}", authz.ProjectsManage, "Delete an empty folder with the grants on it; what they no longer allow is cut", 204, func(ctx context.Context, v *visit, i *inFolder) (*none, error) {
-		p, err := seenProject(v, i.Name)
-		if err != nil {
-			return nil, err
-		}
-		f, err := p.Folder(i.ID)
-		if err != nil || !f.Sees(v.principal, v.at()) {
-			return nil, dispatch.NotFound("folder")
-		}
-		if err := a.may(ctx, v, authz.ProjectsManage, f.Scope("")); err != nil {
-			return nil, err
-		}
-		grants, err := a.cfg.Directory.DeleteFolder(ctx, v.workspace.ID, p.ID, f.ID)
+		grants, err := a.cfg.Directory.DeleteFolder(ctx, v.by(), v.workspace.ID, i.Name, i.ID)
 		v.took(grants)
-		return nil, err
+		return nil, a.recorded(ctx, v, err)
 	})
 
 	route(a, "PUT", ws+"/connections/{name}/place", authz.ConnectionsManage, "Move a connection to another project or folder, or out of any; what its old place allowed is cut", 200, func(ctx context.Context, v *visit, i *inNamed[client.SetPlace]) (*out[client.Connection], error) {
@@ -124,21 +78,6 @@ func (a *API) projectRoutes() {
 		}
 		return &out[client.Connection]{a.connection(v, c)}, nil
 	})
-}
-
-// outer is the path of the folder above; false at the project itself.
-func outer(path string) (string, bool) {
-	i := strings.LastIndexByte(path, '/')
-	return path[:max(i, 0)], i > 0
-}
-
-// seenProject finds a project. Who may not see it is not told that it is there.
-func seenProject(v *visit, nameOrID string) (*directory.Project, error) {
-	p, err := v.workspace.Project(nameOrID)
-	if err != nil || !p.Sees(v.principal, v.at()) {
-		return nil, dispatch.NotFound("project")
-	}
-	return p, nil
 }
 
 // took has the record of the change say which grants went with it.
@@ -167,13 +106,13 @@ func folder(f *directory.Folder) client.Folder {
 	return client.Folder{ID: f.ID, Project: f.Project.Name, Path: f.Path, CreatedAt: f.Created, ETag: f.ETag()}
 }
 
-// standsIn names the project and folder of something that is in one.
-func standsIn(p *directory.Project, f *directory.Folder) (project, folder string) {
-	if p != nil {
-		project = p.Name
+// stands names the project and folder of something that is in one, to who may see them.
+func (v *visit) stands(p *directory.Project, f *directory.Folder) (project, folder string) {
+	if p == nil || !p.Sees(v.principal, v.at()) {
+		return "", ""
 	}
-	if f != nil {
+	if f != nil && f.Sees(v.principal, v.at()) {
 		folder = f.Path
 	}
-	return project, folder
+	return p.Name, folder
 }

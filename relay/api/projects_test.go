@@ -7,6 +7,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/directory"
 )
 
 // makes asks as the owner for things that must be made.
@@ -32,9 +33,12 @@ func (g *rig) projects() {
 func TestProjectsOfOthersAreAsMissingOnes(t *testing.T) {
 	g := newRig(t)
 	g.projects()
-	theirs, err := g.dir.CreateProject(t.Context(), "other", "secret")
+	other, err := g.dir.Snapshot().Workspace("other")
 	must(t, err)
-	folder, err := g.dir.CreateFolder(t.Context(), "other", "secret", "inner")
+	by := directory.By{ID: other.Principals[0].ID}
+	theirs, err := g.dir.CreateProject(t.Context(), by, "other", "secret")
+	must(t, err)
+	folder, err := g.dir.CreateFolder(t.Context(), by, "other", "secret", "inner")
 	must(t, err)
 	local := g.nobody("local")
 	g.give(`{"role":"admin","principal":"local","project":"sales"}`)
@@ -135,8 +139,8 @@ func TestProjectsAreApart(t *testing.T) {
 		"a gateway in the project":                   {local, "PUT", "/connections/orders/gateway", `{"address":"127.0.0.1:1"}`, 403},
 		"a grant on the workspace":                   {local, "POST", "/grants", `{"role":"analyst","principal":"nobody"}`, 403},
 		"a grant on the project, by a folder":        {inner, "POST", "/grants", `{"role":"analyst","principal":"nobody","project":"sales"}`, 403},
-		"who may in another environment of it":       {viewer, "GET", "/connections/orders/schema", ``, 403},
-		"what lies beside":                           {local, "GET", "/connections/press/schema", ``, 403},
+		"who may in another environment of it":       {viewer, "GET", "/connections/orders/schema", ``, 404},
+		"what lies beside":                           {local, "GET", "/connections/press/schema", ``, 404},
 	} {
 		if a := g.ask(c.method, own+c.path, c.token, c.body); a.status != c.status {
 			t.Errorf("J1 %s: %d %s, want %d", name, a.status, a.body, c.status)
@@ -203,7 +207,7 @@ func TestReplayKnowsProjects(t *testing.T) {
 	g := newRig(t)
 	g.projects()
 	eve := g.nobody("eve")
-	if a := g.ask("GET", "/workspaces/default/connections/orders/schema", eve, ""); a.status != http.StatusForbidden {
+	if a := g.ask("GET", "/workspaces/default/connections/orders/schema", eve, ""); a.status != http.StatusNotFound { // and is recorded as what it is
 		t.Fatalf("%d %s", a.status, a.body)
 	}
 	for body, want := range map[string]int{`{"role":"analyst","principal":"eve","project":"sales"}`: 1, `{"role":"analyst","principal":"eve","project":"sales","folder":"reports"}`: 1,

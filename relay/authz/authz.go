@@ -432,3 +432,13 @@ func Somewhere(p Principal, a Action, workspace string, at At) Decision {
 	})
 	return d
 }
+
+// Anything reports whether p may do anything on a connection: of who may not, nothing tells that it is there.
+func Anything(p Principal, s Scope, at At) bool {
+	for _, row := range Actions {
+		if row.Level != OnWorkspace && s.Connection != "" && Decide(p, row.Action, s, at).Allow {
+			return true
+		}
+	}
+	return false
+}

@@ -184,7 +184,7 @@ func TestParseRole(t *testing.T) {
 // A new action that lets somebody stay in or lets others in must be thought of; one that is not known wants a proof.
 func TestDangerousActions(t *testing.T) {
 	for _, a := range []Action{AllowlistManage, TokensManage, JoinTokensManage, AgentsManage, GatewaysManage, UsersManage, SignInManage, ServicesManage, DomainsManage,
-		RolesManage, GrantsManage, TeamsManage, WorkspaceOwn, "made.up", ""} {
+		RolesManage, GrantsManage, TeamsManage, ConnectionsManage, ProjectsManage, WorkspaceOwn, "made.up", ""} {
 		if !a.Dangerous() {
 			t.Errorf("%s wants no fresh proof", a)
 		}

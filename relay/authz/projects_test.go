@@ -138,3 +138,28 @@ func TestExplainSaysThatAProjectIsElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// Who may do nothing on a connection is not told that it is there; any action on it is something, and what is about the workspace is not.
+func TestAnythingIsAnyActionOnTheConnection(t *testing.T) {
+	on := Scope{Workspace: "ws", Environment: Production, Project: "p", Connection: "c"}
+	for _, row := range Actions {
+		if row.Action == WorkspaceOwn { // no custom role holds it
+			continue
+		}
+		set, err := NewSet(row.Action)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := NewPrincipal("usr", "ws", "x", User, []Grant{{ID: "g", Role: "custom", Custom: set, Workspace: "ws"}})
+		if got, want := Anything(p, on, At{}), row.Level != OnWorkspace; got != want {
+			t.Errorf("%s: %v", row.Action, got)
+		}
+		if Anything(p, Scope{Workspace: "ws"}, At{}) || Anything(p, Scope{Workspace: "other", Connection: "c"}, At{}) {
+			t.Errorf("%s counts on no connection, or on another workspace's", row.Action)
+		}
+		beside := NewPrincipal("usr", "ws", "x", User, []Grant{{ID: "g", Role: "custom", Custom: set, Workspace: "ws", Project: "other"}})
+		if Anything(beside, on, At{}) || Anything(p.Limited(Limits{Connections: []string{"other"}}), on, At{}) {
+			t.Errorf("%s of another place counts", row.Action)
+		}
+	}
+}

@@ -118,7 +118,9 @@ type Explanation struct {
 	Roles         []string  `json:"roles,omitempty"`   // that hold them, the narrowest first
 	Near          []Near    `json:"near"`              // grants that do not allow, those first that lack least
 	Disabled      bool      `json:"disabled,omitempty"`
-	Allowlisted   bool      `json:"allowlisted"` // the workspace's allowlist admits the address
+	Allowlisted   *bool     `json:"allowlisted,omitempty"` // the workspace's allowlist admits the address; nil: not shown
+	// NotShown says what the answer does not count, for the asker may not read it, and which permission that wants.
+	NotShown []string `json:"not_shown,omitempty"`
 	// Agent is what the site says: answered, and Site has the answer; else what it offers: offered, not offered, no agent, or not asked,
 	// for what is not about a connection.
 	Agent     string       `json:"agent"`

@@ -249,8 +249,17 @@ func (w *Workspace) mayLead(who authz.Principal, g *Group, b ConnectionBody, at 
 	}):
 		return nil
 	}
+	on, to := "on the workspace, on the environment that the agent group is of", "profile"
+	if g != nil && authz.Decide(who, authz.GroupsRead, authz.Scope{Workspace: w.ID}, at).Allow { // else it tells nobody which groups there are
+		if on = "on the workspace"; g.Environment != "" {
+			on += " or on environment " + string(g.Environment)
+		}
+	}
+	if b.Profile == "" {
+		to = "target"
+	}
 	return limitedBy(limited, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not lead a connection there: what you manage here is only a part of the workspace",
-		Hint: "it wants connections.manage on the workspace, on the environment that the agent group is of, or on a connection of the same environment that leads to the same already; have an admin of the workspace make it, or move one here"})
+		Hint: "it wants connections.manage " + on + ", or on a connection of the same environment to the same " + to + " of the group; have an admin of the workspace make it, or move one here"})
 }
 
 // limitedBy says of a refusal that it is the token's limits, where a grant would allow.
@@ -268,23 +277,41 @@ func (w *Workspace) placeFor(by *By, who authz.Principal, b ConnectionBody) (*Pr
 	}
 	p, f, d, err := w.DecideAt(who, authz.ConnectionsManage, b.Environment, b.In, by.At)
 	if err == nil && !d.Allow {
-		err = limitedBy(d.Limited, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not make a connection there: " + d.Reason,
-			Hint: "it wants the action connections.manage where it shall stand; an admin of the workspace can give a role that has it"})
+		err = MayNot(authz.ConnectionsManage, d)
 	}
 	return p, f, err
 }
 
-// DeleteConnection removes a connection (name or id) and the grants on it.
+// DeleteConnection removes a connection (name or id) and the grants on it. It asks for nobody's rights: what somebody asks for is
+// DeleteConnectionBy.
 func (d *Directory) DeleteConnection(ctx context.Context, workspace, connection string) error {
-	w, err := d.Snapshot().Workspace(workspace)
-	if err != nil {
-		return err
-	}
-	c, err := w.Connection(connection)
-	if err != nil {
-		return err
-	}
-	return d.change(ctx, func(tx *store.Tx) error {
+	return d.deleteConnection(ctx, workspace, func(w *Workspace) (*Connection, error) { return w.Connection(connection) })
+}
+
+// DeleteConnectionBy is DeleteConnection as somebody asks for it, who must hold ConnectionsManage on the connection.
+func (d *Directory) DeleteConnectionBy(ctx context.Context, by By, workspace, connection string) error {
+	return d.deleteConnection(ctx, workspace, func(w *Workspace) (*Connection, error) {
+		who, err := w.asker(by)
+		if err != nil {
+			return nil, err
+		}
+		c, err := w.SeenConnection(who, by.At, connection)
+		if err != nil {
+			return nil, err
+		}
+		if dec := authz.Decide(who, authz.ConnectionsManage, c.Scope(), by.At); !dec.Allow {
+			return nil, MayNot(authz.ConnectionsManage, dec)
+		}
+		return c, nil
+	})
+}
+
+func (d *Directory) deleteConnection(ctx context.Context, workspace string, find func(*Workspace) (*Connection, error)) error {
+	return d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
+		c, err := find(w)
+		if err != nil {
+			return err
+		}
 		return as(tx.DeleteConnection(w.ID, c.ID), protocol.Errorf(protocol.CodeNotFound, "no such connection"), nil)
 	})
 }

@@ -238,7 +238,7 @@ func TestTokens(t *testing.T) {
 			want(t, err, protocol.CodeDenied)
 		}
 		_, _, err = d.CreateToken(ctx, op.Principal.Principal, "default", directory.NewToken{Name: "as admin", Principal: in.Principal})
-		want(t, err, protocol.CodeDenied)
+		want(t, err, protocol.CodeNotFound) // whom it may not see
 		_, _, err = d.CreateToken(ctx, authz.Principal{}, "default", directory.NewToken{Name: "x", Roles: []authz.Role{authz.Analyst}})
 		want(t, err, protocol.CodeDenied)
 		// What counts is what the asker holds now, not what its request was authenticated with.

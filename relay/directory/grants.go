@@ -110,11 +110,15 @@ func (w *Workspace) mayGive(by By, via authz.Action, grants ...authz.Grant) erro
 	}
 	for _, g := range grants {
 		if !authz.MayGive(p, g, w.scope(g), via, by.At) {
-			return &protocol.Error{Code: protocol.CodeDenied, Message: "you cannot give a role that you do not hold yourself, or for longer or from more networks than you hold it",
-				Hint: "ask an admin of the workspace; the role owner, an owner"}
+			return mayNotGive()
 		}
 	}
 	return nil
+}
+
+func mayNotGive() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeDenied, Message: "you cannot give a role that you do not hold yourself, or for longer or from more networks than you hold it",
+		Hint: "ask an admin of the workspace; the role owner, an owner"}
 }
 
 // mayTake refuses to take the role owner from somebody, unless by is one.
@@ -141,17 +145,12 @@ func (d *Directory) CreateGrant(ctx context.Context, by By, workspace string, n 
 		return nil, err
 	}
 	err = d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
-		g, principal, err := w.granted(n)
+		g, principal, err := w.grantedBy(by, id, n)
 		if err != nil {
 			return err
 		}
-		g.ID = id
 		row := store.Grant{ID: id, Workspace: w.ID, Principal: principal, Team: g.Team, Environment: string(g.Environment), Project: g.Project, Folder: g.Folder,
 			Until: toMs(g.Until), Created: toMs(at)}
-		g.Team = ""
-		if err := w.mayGive(by, authz.GrantsManage, g); err != nil {
-			return err
-		}
 		// What has been over for a month tells nobody anything.
 		if err := tx.DeleteOldGrants(w.ID, toMs(at.AddDate(0, -1, 0))); err != nil {
 			return err
@@ -179,6 +178,8 @@ func (n NewGrant) check(at time.Time) error {
 		return invalid("a grant is on a project or on a connection", "give one of them, or neither for the whole workspace")
 	case n.Environment != "" && !slices.Contains(authz.Environments, n.Environment):
 		return noEnvironment()
+	case n.Role == string(authz.Owner) && (n.Environment != "" || n.In != (Place{}) || n.Connection != ""):
+		return invalid("an owner owns the whole workspace", "leave environment, project and connection out, or give the role admin")
 	case !n.Until.IsZero() && !n.Until.After(at):
 		return invalid("the grant would be over", "give a time that is to come, or none")
 	case !n.Until.IsZero() && n.Until.Year() > 9999:
@@ -194,28 +195,77 @@ func (n NewGrant) check(at time.Time) error {
 	return nil
 }
 
+// grantedBy is granted for who asks for it. It judges in an order that tells nobody what they may not see: first the place, then the
+// role, and who it is for last, to who may give the role there.
+func (w *Workspace) grantedBy(by By, id string, n NewGrant) (g authz.Grant, principal string, err error) {
+	who, err := w.asker(by)
+	if err != nil {
+		return g, "", err
+	}
+	var d authz.Decision
+	if n.Connection != "" {
+		_, d, err = w.DecideOn(who, authz.GrantsManage, n.Connection, by.At)
+	} else {
+		_, _, d, err = w.DecideAt(who, authz.GrantsManage, n.Environment, n.In, by.At)
+	}
+	switch {
+	case err != nil:
+		return g, "", err
+	case !d.Allow:
+		return g, "", mayNotGive()
+	}
+	if g, err = w.placed(n); err == nil {
+		g, err = w.withRole(g, n.Role)
+	}
+	if err != nil {
+		return g, "", err
+	}
+	g.ID = id
+	if err = w.mayGive(by, authz.GrantsManage, g); err != nil {
+		if _, custom := authz.ParseRole(n.Role); custom != nil && !authz.Decide(who, authz.RolesRead, authz.Scope{Workspace: w.ID}, by.At).Allow {
+			err = noRole() // nor is it told which custom roles there are
+		}
+		return g, "", err
+	}
+	return w.receiver(g, n)
+}
+
 // granted is what a grant would be as the workspace stands, without an id, and the principal that it is for if it is for no team.
 func (w *Workspace) granted(n NewGrant) (g authz.Grant, principal string, err error) {
-	g = authz.Grant{Workspace: w.ID, Environment: n.Environment, Until: n.Until, From: n.From}
-	if r, err := authz.ParseRole(n.Role); err == nil {
+	if g, err = w.placed(n); err == nil {
+		g, err = w.withRole(g, n.Role)
+	}
+	if err != nil {
+		return g, "", err
+	}
+	return w.receiver(g, n)
+}
+
+func (w *Workspace) withRole(g authz.Grant, role string) (authz.Grant, error) {
+	if r, err := authz.ParseRole(role); err == nil {
 		g.Role = r
-	} else {
-		c, err := w.Role(n.Role)
-		if err != nil {
-			return g, "", err
-		}
+		return g, nil
+	}
+	c, err := w.Role(role)
+	if err == nil {
 		g.Role, g.Custom = authz.Role(c.ID), c.Set
 	}
+	return g, err
+}
+
+// placed is a grant on what is named, without a role.
+func (w *Workspace) placed(n NewGrant) (g authz.Grant, err error) {
+	g = authz.Grant{Workspace: w.ID, Environment: n.Environment, Until: n.Until, From: n.From}
 	if n.Connection != "" {
 		c, err := w.Connection(n.Connection)
 		if err != nil {
-			return g, "", err
+			return g, err
 		}
 		g.Connection = c.ID
 	}
 	p, f, err := w.Place(n.In)
 	if err != nil {
-		return g, "", err
+		return g, err
 	}
 	if p != nil {
 		g.Project = p.ID
@@ -223,9 +273,11 @@ func (w *Workspace) granted(n NewGrant) (g authz.Grant, principal string, err er
 	if f != nil {
 		g.Folder = f.ID
 	}
-	if g.Role == authz.Owner && (g.Environment != "" || g.Project != "" || g.Connection != "") {
-		return g, "", invalid("an owner owns the whole workspace", "leave environment, project and connection out, or give the role admin")
-	}
+	return g, nil
+}
+
+// receiver finds whom a grant is for.
+func (w *Workspace) receiver(g authz.Grant, n NewGrant) (_ authz.Grant, principal string, err error) {
 	if n.Team != "" {
 		t, err := w.Team(n.Team)
 		if err != nil {

@@ -96,12 +96,9 @@ func (d *Directory) MoveConnection(ctx context.Context, by By, workspace, connec
 		if err != nil {
 			return err
 		}
-		c, err := w.Connection(connection)
+		c, err := w.SeenConnection(who, by.At, connection)
 		if err != nil {
 			return err
-		}
-		if !authz.Decide(who, authz.ConnectionsRead, c.Scope(), by.At).Allow {
-			return noConnection() // who may not see it is not told that it is there
 		}
 		if dec := authz.Decide(who, authz.ConnectionsManage, c.Scope(), by.At); !dec.Allow {
 			return mayNotMove("from where it stands", dec)

@@ -116,13 +116,20 @@ func (p *Project) ETag() string { return tag("project", p.ID, p.sealed) }
 // ETag names the folder, which never changes.
 func (f *Folder) ETag() string { return tag("folder", f.ID, f.sealed) }
 
-// CreateProject adds a project to a workspace (name or id).
-func (d *Directory) CreateProject(ctx context.Context, workspace, name string) (*Project, error) {
+// CreateProject adds a project to a workspace (name or id), as somebody asks for it who must hold ProjectsManage on the workspace.
+func (d *Directory) CreateProject(ctx context.Context, by By, workspace, name string) (*Project, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
 	id, in := NewID("prj"), ""
 	err := d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
+		who, err := w.asker(by)
+		if err == nil {
+			err = mayManage(who, authz.Scope{Workspace: w.ID}, by.At)
+		}
+		if err != nil {
+			return err
+		}
 		if in = w.ID; len(w.Projects) >= MaxProjects {
 			return &protocol.Error{Code: protocol.CodeTooLarge, Message: "the workspace has too many projects", Hint: "delete those that are empty"}
 		}
@@ -150,14 +157,18 @@ func (d *Directory) projectRow(workspace, id string, version int64, name string)
 	return row, err
 }
 
-// RenameProject gives a project (name or id) another name. What stands in it and what is given on it stays.
-func (d *Directory) RenameProject(ctx context.Context, workspace, project, name string) (*Project, error) {
+// RenameProject gives a project (name or id) another name. What stands in it and what is given on it stays. by must hold ProjectsManage
+// on the project in all environments.
+func (d *Directory) RenameProject(ctx context.Context, by By, workspace, project, name string) (*Project, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
 	id, in := "", ""
 	err := d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
-		p, err := w.Project(project)
+		who, p, err := w.projectFor(by, project)
+		if err == nil {
+			err = mayManage(who, p.Scope(""), by.At)
+		}
 		if err != nil {
 			return err
 		}
@@ -177,10 +188,13 @@ func (d *Directory) RenameProject(ctx context.Context, workspace, project, name 
 }
 
 // DeleteProject removes a project (name or id) with the grants on it, and tells how many these were. It refuses (conflict) while
-// anything stands in it.
-func (d *Directory) DeleteProject(ctx context.Context, workspace, project string) (grants int, err error) {
+// anything stands in it. by must hold ProjectsManage on the project in all environments.
+func (d *Directory) DeleteProject(ctx context.Context, by By, workspace, project string) (grants int, err error) {
 	err = d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
-		p, err := w.Project(project)
+		who, p, err := w.projectFor(by, project)
+		if err == nil {
+			err = mayManage(who, p.Scope(""), by.At)
+		}
 		if err != nil {
 			return err
 		}
@@ -214,14 +228,18 @@ func (w *Workspace) grantsOn(project, folder string) (n int) {
 	return n
 }
 
-// CreateFolder adds a folder to a project (name or id). The folders above it must be there.
-func (d *Directory) CreateFolder(ctx context.Context, workspace, project, path string) (*Folder, error) {
+// CreateFolder adds a folder to a project (name or id). The folders above it must be there. by must hold ProjectsManage on what it is to
+// stand in.
+func (d *Directory) CreateFolder(ctx context.Context, by By, workspace, project, path string) (*Folder, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
 	id, in, of := NewID("fol"), "", ""
 	err := d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
-		p, err := w.Project(project)
+		who, p, err := w.projectFor(by, project)
+		if err == nil {
+			err = mayManage(who, p.nearest(path), by.At)
+		}
 		if err != nil {
 			return err
 		}
@@ -256,6 +274,17 @@ func (d *Directory) CreateFolder(ctx context.Context, workspace, project, path s
 	return p.Folder(id)
 }
 
+// nearest is what stands next above a path: a folder, or the project itself.
+func (p *Project) nearest(path string) authz.Scope {
+	for i := strings.LastIndexByte(path, '/'); i > 0; i = strings.LastIndexByte(path, '/') {
+		path = path[:i]
+		if f := p.folders[path]; f != nil {
+			return f.Scope("")
+		}
+	}
+	return p.Scope("")
+}
+
 // checkPath admits names joined by "/".
 func checkPath(path string) error {
 	names := strings.Split(path, "/")
@@ -271,15 +300,21 @@ func checkPath(path string) error {
 }
 
 // DeleteFolder removes a folder (path or id) of a project (name or id) with the grants on it, and tells how many these were. It
-// refuses (conflict) while anything stands in it.
-func (d *Directory) DeleteFolder(ctx context.Context, workspace, project, folder string) (grants int, err error) {
+// refuses (conflict) while anything stands in it. by must hold ProjectsManage on the folder in all environments.
+func (d *Directory) DeleteFolder(ctx context.Context, by By, workspace, project, folder string) (grants int, err error) {
 	err = d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
-		p, err := w.Project(project)
+		who, p, err := w.projectFor(by, project)
 		if err != nil {
 			return err
 		}
 		f, err := p.Folder(folder)
 		if err != nil {
+			return err
+		}
+		if !f.Sees(who, by.At) {
+			return noFolder() // who may not see it is not told that it is there
+		}
+		if err := mayManage(who, f.Scope(""), by.At); err != nil {
 			return err
 		}
 		connections, folders := 0, 0

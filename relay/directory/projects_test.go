@@ -42,57 +42,57 @@ func TestProjectsAndFolders(t *testing.T) {
 	d, in := start(t)
 	ctx := t.Context()
 	owner := directory.By{ID: in.Principal}
-	p, err := d.CreateProject(ctx, "default", "sales")
+	p, err := d.CreateProject(ctx, owner, "default", "sales")
 	must(t, err)
-	_, err = d.CreateProject(ctx, in.Workspace, "sales")
+	_, err = d.CreateProject(ctx, owner, in.Workspace, "sales")
 	want(t, err, protocol.CodeConflict)
 	for _, bad := range []string{"", "a b", "a/b", "prj_aaaaaaaaaaaaaaaaaaaaaaaaaa", strings.Repeat("a", 65)} {
-		_, err = d.CreateProject(ctx, "default", bad)
+		_, err = d.CreateProject(ctx, owner, "default", bad)
 		want(t, err, protocol.CodeInvalid)
-		_, err = d.RenameProject(ctx, "default", "sales", bad)
+		_, err = d.RenameProject(ctx, owner, "default", "sales", bad)
 		want(t, err, protocol.CodeInvalid)
 		if bad != "a/b" {
-			_, err = d.CreateFolder(ctx, "default", "sales", bad)
+			_, err = d.CreateFolder(ctx, owner, "default", "sales", bad)
 			want(t, err, protocol.CodeInvalid)
 		}
 	}
-	_, err = d.CreateProject(ctx, "gone", "sales")
+	_, err = d.CreateProject(ctx, owner, "gone", "sales")
 	want(t, err, protocol.CodeNotFound)
 
-	_, err = d.CreateFolder(ctx, "default", "sales", "reports/monthly")
+	_, err = d.CreateFolder(ctx, owner, "default", "sales", "reports/monthly")
 	want(t, err, protocol.CodeNotFound) // each is made explicitly
-	_, err = d.CreateFolder(ctx, "default", "sales", "reports")
+	_, err = d.CreateFolder(ctx, owner, "default", "sales", "reports")
 	must(t, err)
-	f, err := d.CreateFolder(ctx, "default", p.ID, "reports/monthly")
+	f, err := d.CreateFolder(ctx, owner, "default", p.ID, "reports/monthly")
 	must(t, err)
 	if f.Path != "reports/monthly" || f.Project.ID != p.ID || !strings.HasSuffix(f.Scope("").Folder, "/"+f.ID) {
 		t.Fatalf("%+v", f)
 	}
-	_, err = d.CreateFolder(ctx, "default", "sales", "reports/monthly")
+	_, err = d.CreateFolder(ctx, owner, "default", "sales", "reports/monthly")
 	want(t, err, protocol.CodeConflict)
 	for _, bad := range []string{"/reports", "reports/", "reports//x", "reports/../x", "reports/./x", strings.Repeat("a/", directory.MaxFolderDepth) + "a"} {
-		_, err = d.CreateFolder(ctx, "default", "sales", bad)
+		_, err = d.CreateFolder(ctx, owner, "default", "sales", bad)
 		want(t, err, protocol.CodeInvalid)
 	}
 	deep := "d"
 	for range directory.MaxFolderDepth - 1 {
-		_, err = d.CreateFolder(ctx, "default", "sales", deep)
+		_, err = d.CreateFolder(ctx, owner, "default", "sales", deep)
 		must(t, err)
 		deep += "/d"
 	}
-	_, err = d.CreateFolder(ctx, "default", "sales", deep)
+	_, err = d.CreateFolder(ctx, owner, "default", "sales", deep)
 	must(t, err)
 	// The same path in another project is another folder.
-	_, err = d.CreateProject(ctx, "default", "plant")
+	_, err = d.CreateProject(ctx, owner, "default", "plant")
 	must(t, err)
-	_, err = d.CreateFolder(ctx, "default", "plant", "reports")
+	_, err = d.CreateFolder(ctx, owner, "default", "plant", "reports")
 	must(t, err)
 
 	// A rename keeps what stands in it and what is given on it.
 	_, err = d.CreateConnection(ctx, "default", "default", directory.ConnectionBody{Name: "orders", Profile: "sales", In: directory.Place{Project: "sales", Folder: "reports/monthly"}})
 	must(t, err)
 	_, reader := serviceOf(t, d, owner, "reader", directory.NewGrant{Role: "analyst", In: directory.Place{Project: "sales", Folder: "reports"}})
-	renamed, err := d.RenameProject(ctx, "default", "sales", "shop")
+	renamed, err := d.RenameProject(ctx, owner, "default", "sales", "shop")
 	must(t, err)
 	if renamed.ID != p.ID || renamed.ETag() == p.ETag() {
 		t.Errorf("%+v", renamed)
@@ -101,30 +101,30 @@ func TestProjectsAndFolders(t *testing.T) {
 	if c.Project.Name != "shop" || c.Folder.Path != "reports/monthly" || !authz.Decide(reader(), authz.Query, c.Scope(), authz.At{}).Allow {
 		t.Fatalf("%+v", c)
 	}
-	_, err = d.RenameProject(ctx, "default", "shop", "plant")
+	_, err = d.RenameProject(ctx, owner, "default", "shop", "plant")
 	want(t, err, protocol.CodeConflict)
-	_, err = d.RenameProject(ctx, "default", "sales", "x")
+	_, err = d.RenameProject(ctx, owner, "default", "sales", "x")
 	want(t, err, protocol.CodeNotFound)
-	_, err = d.CreateProject(ctx, "default", "sales") // the name is free again
+	_, err = d.CreateProject(ctx, owner, "default", "sales") // the name is free again
 	must(t, err)
 
 	// Nothing is deleted while something stands in it.
 	for _, folder := range []string{"reports", "reports/monthly"} {
-		_, err = d.DeleteFolder(ctx, "default", "shop", folder)
+		_, err = d.DeleteFolder(ctx, owner, "default", "shop", folder)
 		want(t, err, protocol.CodeConflict)
 	}
-	_, err = d.DeleteProject(ctx, "default", "shop")
+	_, err = d.DeleteProject(ctx, owner, "default", "shop")
 	want(t, err, protocol.CodeConflict)
 	must(t, d.DeleteConnection(ctx, "default", "orders"))
-	_, err = d.DeleteFolder(ctx, "default", "shop", "gone")
+	_, err = d.DeleteFolder(ctx, owner, "default", "shop", "gone")
 	want(t, err, protocol.CodeNotFound)
-	_, err = d.DeleteFolder(ctx, "default", "plant", f.ID)
+	_, err = d.DeleteFolder(ctx, owner, "default", "plant", f.ID)
 	want(t, err, protocol.CodeNotFound)
-	n, err := d.DeleteFolder(ctx, "default", "shop", f.ID)
+	n, err := d.DeleteFolder(ctx, owner, "default", "shop", f.ID)
 	if must(t, err); n != 0 {
 		t.Errorf("%d grants went with the inner folder", n)
 	}
-	n, err = d.DeleteFolder(ctx, "default", "shop", "reports")
+	n, err = d.DeleteFolder(ctx, owner, "default", "shop", "reports")
 	if must(t, err); n != 1 || len(reader().Roles()) != 0 {
 		t.Errorf("%d grants went with the folder", n)
 	}
@@ -133,9 +133,9 @@ func TestProjectsAndFolders(t *testing.T) {
 		_, err = d.CreateGrant(ctx, owner, "default", g)
 		must(t, err)
 	}
-	_, err = d.DeleteFolder(ctx, "default", "plant", "reports")
+	_, err = d.DeleteFolder(ctx, owner, "default", "plant", "reports")
 	must(t, err)
-	if n, err = d.DeleteProject(ctx, "default", "plant"); err != nil || n != 2 {
+	if n, err = d.DeleteProject(ctx, owner, "default", "plant"); err != nil || n != 2 {
 		t.Errorf("%d grants went with the project: %v", n, err)
 	}
 	w, err := d.Snapshot().Workspace("default")
@@ -143,7 +143,7 @@ func TestProjectsAndFolders(t *testing.T) {
 	if p := w.Principal(reader().ID); len(p.Grants) != 0 {
 		t.Errorf("%+v is left", p.Grants)
 	}
-	_, err = d.DeleteProject(ctx, "default", "plant")
+	_, err = d.DeleteProject(ctx, owner, "default", "plant")
 	want(t, err, protocol.CodeNotFound)
 }
 
@@ -153,10 +153,10 @@ func TestGrantsOnProjectsAreChecked(t *testing.T) {
 	ctx := t.Context()
 	owner := directory.By{ID: in.Principal}
 	for _, p := range []string{"sales", "plant"} {
-		_, err := d.CreateProject(ctx, "default", p)
+		_, err := d.CreateProject(ctx, owner, "default", p)
 		must(t, err)
 	}
-	_, err := d.CreateFolder(ctx, "default", "sales", "reports")
+	_, err := d.CreateFolder(ctx, owner, "default", "sales", "reports")
 	must(t, err)
 	_, err = d.CreateConnection(ctx, "default", "default", profile("orders"))
 	must(t, err)
@@ -176,10 +176,13 @@ func TestGrantsOnProjectsAreChecked(t *testing.T) {
 	by := directory.By{ID: local().ID, At: authz.At{Time: time.Now()}}
 	given, err := d.CreateGrant(ctx, by, "default", directory.NewGrant{Principal: "local", Role: "operator", In: directory.Place{Project: "sales", Folder: "reports"}})
 	must(t, err)
-	for _, g := range []directory.NewGrant{{Role: "analyst"}, {Role: "analyst", In: directory.Place{Project: "plant"}}, {Role: "analyst", Environment: authz.Test}, {Role: "analyst", Connection: "orders"}} {
-		g.Principal = "local"
-		_, err := d.CreateGrant(ctx, by, "default", g)
-		want(t, err, protocol.CodeDenied)
+	for code, list := range map[protocol.Code][]directory.NewGrant{protocol.CodeDenied: {{Role: "analyst"}, {Role: "analyst", Environment: authz.Test}},
+		protocol.CodeNotFound: {{Role: "analyst", In: directory.Place{Project: "plant"}}, {Role: "analyst", Connection: "orders"}}} { // which it may not see
+		for _, g := range list {
+			g.Principal = "local"
+			_, err := d.CreateGrant(ctx, by, "default", g)
+			want(t, err, code)
+		}
 	}
 	must(t, d.DeleteGrant(ctx, by, "default", given.ID))
 	_, err = d.MoveConnection(ctx, owner, "default", "orders", directory.Place{Project: "sales"})
@@ -194,9 +197,9 @@ func TestMovingWantsTheRightOnBothPlaces(t *testing.T) {
 	ctx := t.Context()
 	owner := directory.By{ID: in.Principal}
 	for _, p := range []string{"sales", "plant", "hidden"} {
-		_, err := d.CreateProject(ctx, "default", p)
+		_, err := d.CreateProject(ctx, owner, "default", p)
 		must(t, err)
-		_, err = d.CreateFolder(ctx, "default", p, "reports")
+		_, err = d.CreateFolder(ctx, owner, "default", p, "reports")
 		must(t, err)
 	}
 	_, err := d.CreateConnection(ctx, "default", "default", directory.ConnectionBody{Name: "orders", Profile: "sales", In: directory.Place{Project: "sales", Folder: "reports"}})
@@ -281,19 +284,19 @@ func TestNothingStandsInWhatIsGone(t *testing.T) {
 	d, in := start(t)
 	ctx := t.Context()
 	owner := directory.By{ID: in.Principal}
-	_, err := d.CreateProject(ctx, "default", "sales")
+	_, err := d.CreateProject(ctx, owner, "default", "sales")
 	must(t, err)
 	_, err = d.CreateConnection(ctx, "default", "default", profile("orders"))
 	must(t, err)
 	for range 10 {
-		_, err := d.CreateFolder(ctx, "default", "sales", "reports")
+		_, err := d.CreateFolder(ctx, owner, "default", "sales", "reports")
 		must(t, err)
 		var both sync.WaitGroup
 		var moved, deleted error
 		both.Go(func() {
 			_, moved = d.MoveConnection(ctx, owner, "default", "orders", directory.Place{Project: "sales", Folder: "reports"})
 		})
-		both.Go(func() { _, deleted = d.DeleteFolder(ctx, "default", "sales", "reports") })
+		both.Go(func() { _, deleted = d.DeleteFolder(ctx, owner, "default", "sales", "reports") })
 		both.Wait()
 		if (moved == nil) == (deleted == nil) {
 			t.Fatal(moved, deleted)
@@ -301,7 +304,7 @@ func TestNothingStandsInWhatIsGone(t *testing.T) {
 		if moved == nil {
 			_, err = d.MoveConnection(ctx, owner, "default", "orders", directory.Place{})
 			must(t, err)
-			_, err = d.DeleteFolder(ctx, "default", "sales", "reports")
+			_, err = d.DeleteFolder(ctx, owner, "default", "sales", "reports")
 			must(t, err)
 		}
 	}
@@ -315,11 +318,14 @@ func TestAWorkspaceGoesWithItsProjects(t *testing.T) {
 	must(t, err)
 	_, err = d.CreateGroup(ctx, "other", "site")
 	must(t, err)
-	_, err = d.CreateProject(ctx, "other", "sales")
+	tok, _, err := d.CreateAdminToken(ctx, "other", "theirs", time.Hour)
 	must(t, err)
-	_, err = d.CreateFolder(ctx, "other", "sales", "a")
+	by := directory.By{ID: tok.Principal.ID}
+	_, err = d.CreateProject(ctx, by, "other", "sales")
 	must(t, err)
-	_, err = d.CreateFolder(ctx, "other", "sales", "a/b")
+	_, err = d.CreateFolder(ctx, by, "other", "sales", "a")
+	must(t, err)
+	_, err = d.CreateFolder(ctx, by, "other", "sales", "a/b")
 	must(t, err)
 	_, err = d.CreateConnection(ctx, "other", "site", directory.ConnectionBody{Name: "orders", Profile: "sales", In: directory.Place{Project: "sales", Folder: "a/b"}})
 	must(t, err)

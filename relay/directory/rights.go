@@ -65,7 +65,11 @@ func (w *Workspace) Role(nameOrID string) (*Role, error) {
 	if r := w.roles[nameOrID]; r != nil {
 		return r, nil
 	}
-	return nil, &protocol.Error{Code: protocol.CodeNotFound, Message: "no such role", Hint: "list them: fairlead roles list"}
+	return nil, noRole()
+}
+
+func noRole() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeNotFound, Message: "no such role", Hint: "list them: fairlead roles list"}
 }
 
 // RoleName is what people call a grant's role.

@@ -172,6 +172,12 @@ type usage struct {
 // Acting is the principal as it comes with the token: within the token's limits.
 func (t *Token) Acting() authz.Principal { return t.acting }
 
+// Within is somebody else, or the principal with other grants, as it would come with the token.
+func (t *Token) Within(p authz.Principal) authz.Principal {
+	p.Token = t.ID
+	return p.Limited(t.only.limits())
+}
+
 // Only is what the token is limited to; connections by id.
 func (t *Token) Only() Only {
 	if t.only == nil {
@@ -290,10 +296,11 @@ func (w *Workspace) Connection(nameOrID string) (*Connection, error) {
 	if c := w.connections[nameOrID]; c != nil {
 		return c, nil
 	}
-	return nil, noConnection()
+	return nil, NoConnection()
 }
 
-func noConnection() *protocol.Error {
+// NoConnection is the one answer for a connection that is not there and for one that somebody may not see.
+func NoConnection() *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeNotFound, Message: "no such connection",
 		Hint: "list them: fairlead connections list"}
 }

@@ -69,16 +69,16 @@ func (d *Directory) DeleteTeam(ctx context.Context, by By, workspace, team strin
 func (d *Directory) AddMember(ctx context.Context, by By, workspace, team, principal string) (*Team, error) {
 	id := ""
 	err := d.team(ctx, d.judged, workspace, team, func(tx *store.Tx, w *Workspace, t *Team) error {
+		grants, _ := w.given(t)
+		if err := w.mayGive(by, authz.TeamsManage, grants...); err != nil { // before it tells who is there
+			return err
+		}
 		p, err := w.FindPrincipal(principal)
 		if err != nil {
 			return err
 		}
 		if id = t.ID; slices.Contains(t.Members, p) {
 			return nil
-		}
-		grants, _ := w.given(t)
-		if err := w.mayGive(by, authz.TeamsManage, grants...); err != nil {
-			return err
 		}
 		m := store.Member{Workspace: w.ID, Team: t.ID, Principal: p.ID, Created: toMs(now())}
 		if m.Tag, err = memberTag(d.vault, m); err != nil {
@@ -100,15 +100,23 @@ func (d *Directory) AddMember(ctx context.Context, by By, workspace, team, princ
 // may take; it refuses (conflict) to take the last one that can administer the workspace.
 func (d *Directory) RemoveMember(ctx context.Context, by By, workspace, team, principal string) error {
 	return d.team(ctx, d.guarded, workspace, team, func(tx *store.Tx, w *Workspace, t *Team) error {
-		p, err := w.FindPrincipal(principal)
-		if err != nil {
-			return err
-		}
 		_, owner := w.given(t)
 		if err := w.mayTake(by, owner); err != nil {
 			return err
 		}
-		return as(tx.DeleteMember(w.ID, t.ID, p.ID), protocol.Errorf(protocol.CodeNotFound, "the principal is not in the team"), nil)
+		p, err := w.FindPrincipal(principal)
+		if err != nil {
+			return err
+		}
+		who, err := w.asker(by)
+		if err != nil {
+			return err
+		}
+		out := protocol.Errorf(protocol.CodeNotFound, "the principal is not in the team")
+		if !(view{who: who, at: by.At}).principal(w, p) {
+			out = noPrincipal()
+		}
+		return as(tx.DeleteMember(w.ID, t.ID, p.ID), out, nil)
 	})
 }
 

@@ -60,8 +60,8 @@ type onlyBody struct {
 	From         []netip.Prefix      `json:"from,omitempty"`
 }
 
-// in checks the limits and finds the connections in a workspace.
-func (o Only) in(w *Workspace) (*onlyBody, error) {
+// in checks the limits and finds what they name in a workspace, as far as who gives them sees it.
+func (o Only) in(w *Workspace, see view) (*onlyBody, error) {
 	b := &onlyBody{Actions: o.Actions, Environments: o.Environments, From: o.From}
 	if _, err := authz.NewSet(o.Actions...); err != nil {
 		return nil, err
@@ -75,14 +75,14 @@ func (o Only) in(w *Workspace) (*onlyBody, error) {
 		return nil, &protocol.Error{Code: protocol.CodeTooLarge, Message: "the token is limited to too many projects, connections or networks", Hint: fmt.Sprintf("give at most %d of each", MaxOnly)}
 	}
 	for _, name := range o.Projects {
-		p, err := w.Project(name)
+		p, err := see.project(w, name)
 		if err != nil {
 			return nil, err
 		}
 		b.Projects = append(b.Projects, p.ID)
 	}
 	for _, name := range o.Connections {
-		c, err := w.Connection(name)
+		c, err := see.connection(w, name)
 		if err != nil {
 			return nil, err
 		}
@@ -117,12 +117,13 @@ func (d *Directory) CreateToken(ctx context.Context, by authz.Principal, workspa
 	if err != nil {
 		return nil, secret.Bytes{}, err
 	}
-	return d.createToken(ctx, w, n, func(w *Workspace, grants []authz.Grant) error {
+	asks := By{by.ID, n.At, by.Token}
+	return d.createToken(ctx, &asks, w, n, func(w *Workspace, grants []authz.Grant) error {
 		if p, err := w.FindPrincipal(n.Principal); err == nil && w.people[p.ID] != nil {
 			return &protocol.Error{Code: protocol.CodeDenied, Message: "nobody makes a token for a person", Hint: "people make their own: fairlead tokens create NAME --mine; programs have service accounts: fairlead service-accounts create"}
 		}
 		// Judged by what by holds now, in the snapshot, not by what it held when its request came.
-		return w.mayGive(By{by.ID, n.At, by.Token}, authz.TokensManage, grants...)
+		return w.mayGive(asks, authz.TokensManage, grants...)
 	})
 }
 
@@ -139,7 +140,7 @@ func (d *Directory) CreatePersonalToken(ctx context.Context, by By, workspace st
 	if n.Principal = by.ID; n.Life == 0 {
 		n.Life = min(TokenLife, w.SignIn.PersonalTokens)
 	}
-	return d.createToken(ctx, w, n, func(w *Workspace, _ []authz.Grant) error {
+	return d.createToken(ctx, &by, w, n, func(w *Workspace, _ []authz.Grant) error {
 		live := 0
 		for _, t := range w.Tokens {
 			if t.Principal.ID == by.ID && t.Live(time.Now()) {
@@ -193,10 +194,11 @@ func (d *Directory) createHostToken(ctx context.Context, workspace, name string,
 		return nil, secret.Bytes{}, err
 	}
 	n := NewToken{Name: name, Roles: []authz.Role{r}, Life: life}
-	return d.createToken(ctx, w, n, func(*Workspace, []authz.Grant) error { return nil })
+	return d.createToken(ctx, nil, w, n, func(*Workspace, []authz.Grant) error { return nil })
 }
 
-func (d *Directory) createToken(ctx context.Context, w *Workspace, n NewToken, may func(*Workspace, []authz.Grant) error) (*Token, secret.Bytes, error) {
+// createToken makes a token that by asks for, nil for who runs the relay's host.
+func (d *Directory) createToken(ctx context.Context, by *By, w *Workspace, n NewToken, may func(*Workspace, []authz.Grant) error) (*Token, secret.Bytes, error) {
 	none := secret.Bytes{}
 	if err := checkLabel(n.Name); err != nil {
 		return nil, none, err
@@ -207,14 +209,27 @@ func (d *Directory) createToken(ctx context.Context, w *Workspace, n NewToken, m
 	if n.Life < time.Second || n.Life > MaxTokenLife {
 		return nil, none, invalid("the token's life is out of range", "give 1 second to 5 years")
 	}
-	grants, err := n.grants(w)
-	if err == nil {
-		_, err = n.Only.in(w)
+	judge := func(w *Workspace) (grants []authz.Grant, only *onlyBody, err error) {
+		see := view{all: by == nil}
+		if by != nil {
+			see.at = by.At
+			if see.who, err = w.asker(*by); err != nil {
+				return nil, nil, err
+			}
+		}
+		if grants, err = n.grants(w, see); err != nil {
+			return nil, nil, err
+		}
+		if err = may(w, grants); err != nil {
+			if p, missing := w.FindPrincipal(n.Principal); missing == nil {
+				err = see.refused(w, p, err)
+			}
+			return nil, nil, err
+		}
+		only, err = n.Only.in(w, see)
+		return grants, only, err
 	}
-	if err != nil {
-		return nil, none, err
-	}
-	if err := may(w, grants); err != nil {
+	if _, _, err := judge(w); err != nil {
 		return nil, none, err
 	}
 	text, digest, verifier, err := d.newTokenText()
@@ -224,14 +239,7 @@ func (d *Directory) createToken(ctx context.Context, w *Workspace, n NewToken, m
 	id, principal, at := NewID(tokenID), "", now()
 	err = d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
 		// Again: the slow hash took its time, and who asks may have lost the right meanwhile, or the principal got others.
-		grants, err := n.grants(w)
-		if err == nil {
-			err = may(w, grants)
-		}
-		if err != nil {
-			return err
-		}
-		only, err := n.Only.in(w)
+		grants, only, err := judge(w)
 		if err != nil {
 			return err
 		}
@@ -280,7 +288,7 @@ func noPrincipal() *protocol.Error {
 func noToken() *protocol.Error { return protocol.Errorf(protocol.CodeNotFound, "no such token") }
 
 // grants gives what the token's principal will hold.
-func (n NewToken) grants(w *Workspace) ([]authz.Grant, error) {
+func (n NewToken) grants(w *Workspace, see view) ([]authz.Grant, error) {
 	if n.Principal != "" {
 		p, err := w.FindPrincipal(n.Principal)
 		if err != nil {
@@ -299,7 +307,7 @@ func (n NewToken) grants(w *Workspace) ([]authz.Grant, error) {
 		scopes = nil
 	}
 	for _, name := range n.Connections {
-		c, err := w.Connection(name)
+		c, err := see.connection(w, name)
 		if err != nil {
 			return nil, err
 		}

@@ -113,14 +113,24 @@ func decide(c *Call) (audit.Event, *directory.Connection, error) {
 		return ev, nil, err
 	}
 	ev.Connection, ev.ConnectionName, ev.Group, ev.Profile = conn.ID, conn.Name, conn.Group, conn.Profile
-	decision := authz.Decide(c.Principal, authz.ForOperation(r.Operation, r.Method), conn.Scope(),
-		authz.At{Time: time.Now(), Source: c.Source})
+	at := authz.At{Time: time.Now(), Source: c.Source}
+	decision := authz.Decide(c.Principal, authz.ForOperation(r.Operation, r.Method), conn.Scope(), at)
 	ev.Rule = decision.Grant
-	if !decision.Allow {
+	switch {
+	case decision.Allow:
+	case !authz.Anything(c.Principal, conn.Scope(), at):
+		return ev, nil, unseen{MayNot(r.Operation, decision)}
+	default:
 		return ev, nil, MayNot(r.Operation, decision)
 	}
 	return ev, conn, nil
 }
+
+// unseen is the refusal of somebody who may do nothing on a connection, and so does not learn that it is there: it is recorded as it
+// is, and told as that of a missing one.
+type unseen struct{ why *protocol.Error }
+
+func (u unseen) Error() string { return u.why.Error() }
 
 // aim fills in where the request goes.
 func (d *Dispatcher) aim(r *protocol.Request, c *directory.Connection) error {
@@ -151,13 +161,19 @@ func (d *Dispatcher) aim(r *protocol.Request, c *directory.Connection) error {
 
 // deny records a refusal and returns it.
 func (d *Dispatcher) deny(ctx context.Context, p authz.Principal, ev audit.Event, err error) error {
-	e := *protocol.AsError(err)
-	e.RequestID, ev.Code, ev.Reason = ev.RequestID, string(e.Code), e.Message
+	told := err
+	if u := (unseen{}); errors.As(err, &u) {
+		err, told = u.why, directory.NoConnection()
+	}
+	e := protocol.AsError(err)
+	ev.Code, ev.Reason = string(e.Code), e.Message
 	if e.Rule != "" {
 		ev.Rule = e.Rule
 	}
 	d.Denied(ctx, p, ev)
-	return &e
+	said := *protocol.AsError(told)
+	said.RequestID = ev.RequestID
+	return &said
 }
 
 func (d *Dispatcher) unrecorded(id string, err error) error {

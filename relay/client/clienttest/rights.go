@@ -120,8 +120,11 @@ func (r *Relay) rightsRoutes(handle func(pattern string, h func(w http.ResponseW
 			return
 		}
 		e := client.Explanation{Principal: "usr_2", PrincipalName: v.Get("principal"), Action: "connection." + v.Get("action"), Connection: v.Get("connection"), Environment: "production",
-			SourceAddress: "127.0.0.1", Time: Time, Allowlisted: true, Near: []client.Near{}, Agent: client.AgentOffers, AgentHint: "ask there with `fairlead-agent explain`"}
+			SourceAddress: "127.0.0.1", Time: Time, Allowlisted: new(true), Near: []client.Near{}, Agent: client.AgentOffers, AgentHint: "ask there with `fairlead-agent explain`"}
 		g := client.Grant{ID: "gra_3", Role: "analyst", PrincipalName: "reports", Team: "night", Connection: "sales", Until: &Time, From: []string{"192.0.2.0/24"}, CreatedAt: Time}
+		if v.Get("principal") == "elsewhere" { // of a project's admin, about somebody of another
+			e.Allowlisted, e.NotShown = nil, []string{"grants on what you may not look into: you lack grants.read on the workspace"}
+		}
 		if e.Allow = v.Get("action") == "query"; e.Allow {
 			e.Reason, e.Grant = "granted on the connection", &g
 		} else {

@@ -81,6 +81,9 @@ func (k *explainCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 	if e.Allow {
 		answer = "yes"
 	}
+	if len(e.NotShown) > 0 {
+		answer += ", as far as you may see"
+	}
 	t.Printf("%s: %s, from %s, on %s: %s\n", cli.Clean(e.PrincipalName), e.Action, e.SourceAddress, cli.Clean(on), answer)
 	t.Printf("  because: %s\n", cli.Clean(e.Reason))
 	if e.Grant != nil {
@@ -95,6 +98,9 @@ func (k *explainCommand) Run(ctx context.Context, t *cli.Term, r *relayFlags) er
 			}
 			t.Printf("  near:    %s: %s\n", cli.Clean(describe(n.Grant)), strings.Join(why, ", "))
 		}
+	}
+	for _, what := range e.NotShown {
+		t.Printf("  not shown: %s\n", cli.Clean(what))
 	}
 	switch {
 	case e.Site != nil:

@@ -71,6 +71,8 @@ func TestExplainCommand(t *testing.T) {
 		t.Error(r.Requests)
 	}
 	run("explain", "--as", "reports", "query", "sales", "-o", "json").want(t, 0, `"allow": true`, "")
+	run("explain", "--as", "elsewhere", "exec", "sales").want(t, 0, "no, as far as you may see", "fairlead-agent explain")
+	run("explain", "--as", "elsewhere", "exec", "sales").want(t, 0, "not shown: grants on what you may not look into: you lack grants.read on the workspace", "fairlead-agent explain")
 	run("explain", "--as", "nobody", "query", "sales").want(t, 66, "", "no such principal")
 	run("explain", "query", "sales").want(t, 64, "", "--as")
 	got = run("explain", "--replay", "168h", "--without", "gra_1", "--with", "analyst to bob on sales", "--with", "operator to team night in test", "--role", "reader=connection.query,connection.schema")
