@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fairleadhq/fairlead/agent/connector"
 	"github.com/fairleadhq/fairlead/internal/audit"
@@ -115,21 +116,29 @@ func TestExplainIsRecordedOrRefused(t *testing.T) {
 	}
 }
 
-// A relay that asks over and over is slowed down, as one that tries.
-func TestExplainIsSlowedDownAsRefusalsAre(t *testing.T) {
+// A relay that asks over and over is answered no more for a while, and takes no place from the records of refusals.
+func TestExplainHasABoundOfItsOwn(t *testing.T) {
+	var a asked
+	at := time.Now()
+	for i := range askedBurst {
+		if wait := a.admit(at); wait != 0 {
+			t.Fatalf("question %d waits %v", i, wait)
+		}
+	}
+	if wait := a.admit(at); wait <= 0 || wait > time.Second/askedRate {
+		t.Errorf("beyond the burst: %v", wait)
+	}
+	if wait := a.admit(at.Add(time.Second / askedRate)); wait != 0 {
+		t.Errorf("after its time: %v", wait)
+	}
+
 	rec, l := recorder(t)
 	h := tripsOn(t, rec, probeSite(t, explainYAML, &probe{calls: make(chan *connector.Call, 9)}))
-	h.refusals.tokens = 1
-	askVerdict(t, h, read("a.txt"), nil)
-	h.refusals.mu.Lock()
-	h.refusals.tokens = -1e6
-	h.refusals.mu.Unlock()
-	if v, status := askVerdict(t, h, read("a.txt"), nil); status != 200 || !v.Allow {
+	h.asked.spent, h.asked.last = askedBurst, time.Now().Add(time.Hour) // used up, and time stands still
+	if v, status := askVerdict(t, h, read("a.txt"), nil); status != protocol.CodeRateLimited.Status() || v.Allow {
 		t.Errorf("%d %+v", status, v)
 	}
-	h.refusals.flush()
-	got := settled(t, l, 2)
-	if got[0] != string(audit.KindExplained) || got[1] != string(audit.KindDenied)+" rate_limited" {
-		t.Errorf("recorded: %v", got)
+	if got := kinds(t, l); len(got) != 0 || h.refusals.tokens < refusalBurst {
+		t.Errorf("recorded: %v, %v left of the refusals' bound", got, h.refusals.tokens)
 	}
 }

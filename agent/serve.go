@@ -47,6 +47,7 @@ type trips struct {
 	acquire func() *site // retained; the caller releases
 
 	refusals *refusals
+	asked    asked
 	budgets  budgets
 
 	mu       sync.Mutex // guards the fields below

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
@@ -43,6 +44,14 @@ func (a *API) askSite(ctx context.Context, v *visit, c *directory.Connection, ac
 		e.Agent, e.AgentHint = client.AgentAnswered, ""
 		e.Site = &client.SiteVerdict{Agent: agent, Allow: verdict.Allow, Rule: verdict.Rule, Reason: verdict.Reason, Hint: verdict.Hint, Code: string(verdict.Code), Statement: verdict.Statement,
 			MaxRows: verdict.MaxRows, MaxBytes: verdict.MaxBytes, TimeoutMs: verdict.TimeoutMs}
+		ev := a.eventIn(ctx, v, audit.KindExplained)
+		ev.Connection, ev.ConnectionName, ev.Group, ev.Profile, ev.Agent, ev.Operation = c.ID, c.Name, c.Group, c.Profile, agent, op
+		if ev.Decision, ev.Rule, ev.Code = "allow", verdict.Rule, string(verdict.Code); !verdict.Allow {
+			ev.Decision = "deny"
+		}
+		if _, err := a.cfg.Dispatch.Record(ev); err != nil {
+			a.cfg.Logger.Error("a question to the site could not be recorded", "request_id", ev.RequestID, "error", err)
+		}
 	case c.Profile == "" && agent == "":
 		e.Agent, e.AgentHint = client.AgentMissing, ""
 	default:

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/budget"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/directory"
 )
@@ -31,6 +32,11 @@ func (d *Dispatcher) Explain(ctx context.Context, conn *directory.Connection, r 
 		return v, agent, &protocol.Error{Code: protocol.CodeUnsupported, Origin: protocol.OriginRelay, Message: "the connected agent is of a version that cannot be asked from here",
 			Hint: "update it, or ask there: `fairlead-agent explain`"}
 	}
+	lease, refusal := budget.Begin(d.budgetsOf(conn)...)
+	if refusal != nil {
+		return v, agent, refusal.Problem(protocol.OriginRelay)
+	}
+	defer lease.End()
 	ctx, cancel := context.WithTimeout(ctx, explainTime)
 	defer cancel()
 	r.Connection, r.Require, r.Remaining = conn.ID, []string{protocol.RequireExplain}, explainTime
