@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/cli"
@@ -31,6 +32,7 @@ const (
 	browserTime     = 5 * time.Minute
 	browserStrays   = 100
 	browserLastTime = 2 * time.Second // to take the answer
+	browserSettle   = 5 * time.Second // from the first opening of the address until an answer is taken: a second one shows by then
 )
 
 // handOver waits on a loopback address for what the browser brings (RFC 8252, 7.3), and begins the session with it.
@@ -43,6 +45,7 @@ type handOver struct {
 	take     func(ctx context.Context, t client.TakeOver) (client.SignedIn, error)
 
 	first  chan struct{} // holds a token: whoever takes it is led to page
+	opened atomic.Int64  // when that was, Unix milliseconds
 	one    chan struct{} // holds a token: whoever takes it brings the answer
 	strays chan struct{} // as many tokens as strays are refused
 	done   chan handed
@@ -76,7 +79,8 @@ func (h *handOver) link(relay string, more url.Values) string {
 }
 
 // opens is the address that a browser is started with. Other users of the machine see what programs are started with, and whoever has
-// the link can bring an answer that is a session of their own: so it is not the link, but leads there once.
+// the link can bring an answer that is a session of their own: so it is not the link, but leads there once,
+// and an answer waits until a browser that comes second would have been seen.
 func (h *handOver) opens() string { return "http://" + h.host + h.begin }
 
 // ServeHTTP implements http.Handler. It takes one answer; whatever is not it, is refused and changes nothing.
@@ -103,6 +107,7 @@ func (h *handOver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == h.begin && r.Method == http.MethodGet:
 		select {
 		case <-h.first:
+			h.opened.Store(time.Now().UnixMilli())
 			http.Redirect(w, r, h.page, http.StatusFound)
 		default:
 			stray(http.StatusGone, "This address was opened already. Nothing was done.")
@@ -133,6 +138,16 @@ func (h *handOver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "You refused: the fairlead program gets nothing. This page can be closed.\n")
 		h.end(client.SignedIn{}, &protocol.Error{Code: protocol.CodeDenied, Message: "it was refused in the browser", Hint: "nothing was given"})
 		return
+	}
+	if at := h.opened.Load(); at != 0 {
+		settled := time.NewTimer(time.Until(time.UnixMilli(at).Add(browserSettle)))
+		defer settled.Stop()
+		select {
+		case <-settled.C:
+		case <-h.life.Done():
+			stray(http.StatusGone, "The sign-in has ended.")
+			return
+		}
 	}
 	s, err := h.take(h.life, client.TakeOver{Code: code, Verifier: h.verifier})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fairleadhq/fairlead/relay/client/clienttest"
 )
@@ -53,8 +54,37 @@ func TestLinkIsNotInTheBrowsersArguments(t *testing.T) {
 	if resp := get(); resp.StatusCode != http.StatusFound || resp.Header.Get("Location") != a.link.String() {
 		t.Errorf("%d to %s, want %s", resp.StatusCode, resp.Header.Get("Location"), a.link)
 	}
+	// Whoever was first and brings an answer at once has it wait until a browser that comes second is seen.
+	brought := make(chan int, 1)
+	answer, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+u.Host+"/?"+url.Values{"code": {clienttest.HandOver}, "state": a.page["state"]}.Encode(), http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		tr := &http.Transport{DisableKeepAlives: true}
+		resp, err := tr.RoundTrip(answer)
+		if err != nil { // the program has ended
+			brought <- 0
+			return
+		}
+		resp.Body.Close()
+		brought <- resp.StatusCode
+	}()
+	select {
+	case status := <-brought:
+		t.Errorf("an answer was taken at once: %d", status)
+	case <-time.After(300 * time.Millisecond):
+	}
 	if resp := get(); resp.StatusCode != http.StatusGone || resp.Header.Get("Location") != "" {
 		t.Errorf("the second time: %d to %s", resp.StatusCode, resp.Header.Get("Location"))
+	}
+	if status := <-brought; status == http.StatusOK {
+		t.Error("the answer was taken")
+	}
+	if path, err := loginFile(); err != nil {
+		t.Error(err)
+	} else if _, err := os.Stat(path); err == nil {
+		t.Error("something was saved")
 	}
 	if end := <-a.end; end.status == 0 || !strings.Contains(end.errs, "opened twice") {
 		t.Errorf("%+v", end)
