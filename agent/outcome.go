@@ -21,6 +21,9 @@ func (s *trips) serveRest(ev *audit.Event, started time.Time, rest func(ended fu
 				_, _ = s.rec.Record(*ev)
 			}
 		}()
+		if out.Code == protocol.CodeInternal {
+			s.log.Error("operation panicked", "request_id", ev.RequestID)
+		}
 		s.conclude(ev, started, out)
 	})
 }

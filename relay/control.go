@@ -255,17 +255,29 @@ func (r *Relay) outside(snap *directory.Snapshot, workspace string, from net.Add
 }
 
 func decode(r *http.Request, v any) error {
-	b, err := io.ReadAll(io.LimitReader(r.Body, protocol.MaxControlBytes+1))
+	b, err := readBody(r)
 	if err != nil {
-		return &protocol.Error{Code: protocol.CodeInvalid, Message: "the body broke off", Cause: err}
-	}
-	if len(b) > protocol.MaxControlBytes {
-		return protocol.Errorf(protocol.CodeTooLarge, "the body is longer than %d bytes", protocol.MaxControlBytes)
+		return err
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return &protocol.Error{Code: protocol.CodeInvalid, Message: "the body is not the JSON that this path takes", Cause: err}
+		return notJSON(err)
 	}
 	return nil
+}
+
+func readBody(r *http.Request) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r.Body, protocol.MaxControlBytes+1))
+	if err != nil {
+		return nil, &protocol.Error{Code: protocol.CodeInvalid, Message: "the body broke off", Cause: err}
+	}
+	if len(b) > protocol.MaxControlBytes {
+		return nil, protocol.Errorf(protocol.CodeTooLarge, "the body is longer than %d bytes", protocol.MaxControlBytes)
+	}
+	return b, nil
+}
+
+func notJSON(err error) error {
+	return &protocol.Error{Code: protocol.CodeInvalid, Message: "the body is not the JSON that this path takes", Cause: err}
 }
 
 func (c *control) hello(r *http.Request) (any, error) {

@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/audit"
+	"github.com/fairleadhq/fairlead/internal/plainjson"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/api"
 )
@@ -71,14 +74,30 @@ type sealedRecord struct {
 	AgentHash string `json:"agent_hash"`
 }
 
+// encode gives what json.Marshal gives.
+func (s sealedRecord) encode() ([]byte, error) {
+	b, err := s.Sealed.AppendJSON(make([]byte, 0, 512+len(s.Sealed.Sealed)*4/3))
+	if err != nil {
+		return nil, err
+	}
+	b = plainjson.AppendString(append(b[:len(b)-1], `,"agent":`...), s.Agent)
+	b = strconv.AppendUint(append(b, `,"agent_seq":`...), s.AgentSeq, 10)
+	b = plainjson.AppendString(append(b, `,"agent_hash":`...), s.AgentHash)
+	return append(b, '}'), nil
+}
+
 // recoverRecords bounds how much of the log's end is read after a start. A cursor is stored cursorLag after its batch, and
 // while the store takes none no batch is taken, so what can be missing is far less.
 const recoverRecords = 100_000
 
 func (c *control) events(r *http.Request) (any, error) {
-	var b protocol.EventBatch
-	if err := decode(r, &b); err != nil {
+	data, err := readBody(r)
+	if err != nil {
 		return nil, err
+	}
+	b, err := audit.ParseBatch(data)
+	if err != nil {
+		return nil, notJSON(err)
 	}
 	if len(b.Records) == 0 || len(b.Records) > protocol.MaxEventBatch {
 		return nil, protocol.Errorf(protocol.CodeInvalid, "want 1 to %d records", protocol.MaxEventBatch)
@@ -264,24 +283,17 @@ func (r *Relay) held(ctx context.Context, workspace, agent string, says protocol
 
 // wrap seals an agent's record for the workspace's log. An agent speaks for itself alone (K3).
 func (r *Relay) wrap(workspace, agent string, rec audit.Record) ([]byte, error) {
-	var meta struct {
-		Workspace string `json:"workspace"`
-		Source    string `json:"source"`
-	}
-	if err := json.Unmarshal(rec.Body, &meta); err != nil || !plainMembers(rec.Body) || meta.Workspace != workspace || meta.Source != agent {
+	if w, s, ok := plainMembers(rec.Body); !ok || !isText(w, workspace) || !isText(s, agent) {
 		return nil, protocol.Errorf(protocol.CodeInvalid, "record %d is not of this agent", rec.Seq)
 	}
 	// An api.AgentRecord. json.Marshal would go through the line once more, to find that it is what ParseLine has taken.
-	plain, err := json.Marshal(agent)
-	if err != nil {
-		return nil, fmt.Errorf("encode a record: %w", err)
-	}
-	plain = append(append(append(append(make([]byte, 0, len(rec.Line)+64), `{"agent":`...), plain...), `,"line":`...), rec.Line...)
-	sealed, err := r.dir.SealEvent(workspace, append(plain, '}'))
+	plain := append(make([]byte, 0, len(rec.Line)+128), `{"agent":`...)
+	plain = append(plainjson.AppendString(plain, agent), `,"line":`...)
+	sealed, err := r.dir.SealEvent(workspace, append(append(plain, rec.Line...), '}'))
 	if err != nil {
 		return nil, err
 	}
-	body, err := json.Marshal(sealedRecord{Sealed: audit.Sealed{ID: audit.NewID(), Time: rec.Time, Workspace: workspace, Kind: api.KindAgentRecord, Sealed: sealed}, Agent: agent, AgentSeq: rec.Seq, AgentHash: rec.Hash})
+	body, err := sealedRecord{Sealed: audit.Sealed{ID: audit.NewID(), Time: rec.Time, Workspace: workspace, Kind: api.KindAgentRecord, Sealed: sealed}, Agent: agent, AgentSeq: rec.Seq, AgentHash: rec.Hash}.encode()
 	if err != nil {
 		return nil, fmt.Errorf("encode a record: %w", err)
 	}
@@ -291,36 +303,60 @@ func (r *Relay) wrap(workspace, agent string, rec audit.Record) ([]byte, error) 
 	return body, nil
 }
 
-// plainMembers refuses an object in which a reader could find another value than we did: a member that stands twice, or in
-// other case ("Source" beside "source", which encoding/json takes for the same), and "seq", which the API puts in front. body is
-// valid JSON without white space, as a log writes it.
-func plainMembers(body []byte) bool {
+// plainMembers gives the values of an object's members workspace and source, nil for one that is not there. It refuses an object
+// in which a reader could find another value than we did: a member that stands twice, or in other case ("Source" beside "source",
+// which encoding/json takes for the same), and "seq", which the API puts in front. body is valid JSON without white space, as a log
+// writes it.
+func plainMembers(body []byte) (workspace, source []byte, ok bool) {
 	if len(body) < 2 || body[0] != '{' {
-		return false
+		return nil, nil, false
 	}
-	if body[1] == '}' {
-		return true
+	if string(body) == "{}" {
+		return nil, nil, true
 	}
-	seen := map[string]bool{"seq": true}
+	var few [40][]byte // more than an event has
+	names := append(few[:0], []byte("seq"))
 	for p := body[1:]; ; p = p[1:] { // behind { or a comma
 		if len(p) == 0 {
-			return false
+			return nil, nil, false
 		}
 		n := 1
 		for n < len(p) && (p[n] >= 'a' && p[n] <= 'z' || p[n] == '_' || p[n] >= '0' && p[n] <= '9') {
 			n++
 		}
-		if p[0] != '"' || n+1 >= len(p) || p[n] != '"' || p[n+1] != ':' || seen[string(p[1:n])] {
-			return false
+		if p[0] != '"' || n+1 >= len(p) || p[n] != '"' || p[n+1] != ':' {
+			return nil, nil, false
 		}
-		seen[string(p[1:n])] = true
-		if p = skipValue(p[n+2:]); len(p) == 0 {
-			return false
+		name, value := p[1:n], p[n+2:]
+		if p = skipValue(value); len(p) == 0 {
+			return nil, nil, false
+		}
+		names, value = append(names, name), value[:len(value)-len(p)]
+		switch string(name) {
+		case "workspace":
+			workspace = value
+		case "source":
+			source = value
 		}
 		if p[0] == '}' {
-			return len(p) == 1
+			ok = len(p) == 1
+			break
 		}
 	}
+	slices.SortFunc(names, bytes.Compare)
+	for i := range names[1:] {
+		ok = ok && !bytes.Equal(names[i], names[i+1])
+	}
+	return workspace, source, ok
+}
+
+// isText reports whether a JSON value is the string want.
+func isText(value []byte, want string) bool {
+	if plainjson.Plain(want) && len(value) == len(want)+2 && string(value[1:len(value)-1]) == want && value[0] == '"' {
+		return true
+	}
+	var got *string
+	return json.Unmarshal(value, &got) == nil && got != nil && *got == want
 }
 
 // skipValue gives what is behind the first value of p: a comma or a bracket that closes what it stands in.

@@ -20,7 +20,7 @@ import (
 )
 
 // open makes a relay on a new installation in dir, or on the one that is there.
-func open(t *testing.T, dir string) *Relay {
+func open(t testing.TB, dir string) *Relay {
 	t.Helper()
 	ctx := context.Background()
 	if _, err := os.Stat(filepath.Join(dir, "relay.yaml")); err != nil {
@@ -46,7 +46,7 @@ type site struct {
 	rec              *audit.Recorder
 }
 
-func newSite(t *testing.T, r *Relay, name string) *site {
+func newSite(t testing.TB, r *Relay, name string) *site {
 	t.Helper()
 	ctx := context.Background()
 	ws := r.dir.Snapshot().Workspaces()[0]
@@ -72,7 +72,7 @@ func newSite(t *testing.T, r *Relay, name string) *site {
 }
 
 // write adds n events to the site's log and returns all lines after seq.
-func (s *site) write(t *testing.T, n int, after uint64) (lines []json.RawMessage) {
+func (s *site) write(t testing.TB, n int, after uint64) (lines []json.RawMessage) {
 	t.Helper()
 	for range n {
 		tk, err := s.rec.Record(audit.Event{Kind: audit.KindIntent, Operation: "query"})

@@ -416,7 +416,8 @@ func (u *Uplink) dialFunc(addr, way string) func(ctx context.Context, network, a
 	return u.cfg.Proxy.Dial
 }
 
-// Call sends a control request over any connected tunnel and decodes the answer into out (nil to drop it).
+// Call sends a control request over any connected tunnel and decodes the answer into out (nil to drop it). A json.RawMessage goes
+// out as it is.
 func (u *Uplink) Call(ctx context.Context, path string, in, out any) error {
 	u.mu.Lock()
 	var l *line
@@ -462,9 +463,12 @@ func (r *retryError) Error() string { return r.refusal.Error() }
 func (r *retryError) Unwrap() error { return r.refusal }
 
 func call(ctx context.Context, client *http.Transport, path string, in, out any) error {
-	b, err := json.Marshal(in)
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", path, err)
+	b, ok := in.(json.RawMessage)
+	if !ok {
+		var err error
+		if b, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("encode %s: %w", path, err)
+		}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://relay"+path, bytes.NewReader(b))
 	if err != nil {

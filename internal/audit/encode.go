@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/fairleadhq/fairlead/internal/mask"
+	"github.com/fairleadhq/fairlead/internal/plainjson"
 	"github.com/fairleadhq/fairlead/internal/secret"
 )
 
@@ -24,11 +25,13 @@ const (
 	maxDetail     = 64       // keys in one map
 )
 
-// Masker decides what an event shows. The zero Masker and nil mask nothing of public fields and drop sensitive ones, for without a
+// Masker decides what an event shows. It is not copied or changed after its first use. The zero Masker and nil mask nothing of public fields and drop sensitive ones, for without a
 // key there is no safe token.
 type Masker struct {
 	Set *mask.Set    // detectors run over every public string; column patterns are held against detail keys
 	Key secret.Bytes // of this workspace's tokens
+
+	tokens mask.Tokens // under Key
 }
 
 // Encode gives the event as one line of JSON of at most MaxEventBytes. Only fields and detail keys with a class get through, and of
@@ -118,18 +121,18 @@ func (e *encoder) value(f field, v reflect.Value) {
 		}
 		return
 	}
-	if t, ok := v.Interface().(time.Time); ok {
-		e.member(f.name)
-		e.out = append(e.out, '"')
-		e.out = t.UTC().AppendFormat(e.out, time.RFC3339Nano)
-		e.out = append(e.out, '"')
-		return
-	}
-	if d, ok := v.Interface().(map[string]string); ok {
-		e.detail(f.name, d)
-		return
-	}
 	switch v.Kind() {
+	case reflect.Struct:
+		if t, ok := v.Interface().(time.Time); ok {
+			e.member(f.name)
+			e.out = append(e.out, '"')
+			e.out = t.UTC().AppendFormat(e.out, time.RFC3339Nano)
+			e.out = append(e.out, '"')
+		}
+	case reflect.Map:
+		if d, ok := v.Interface().(map[string]string); ok {
+			e.detail(f.name, d)
+		}
 	case reflect.String:
 		e.member(f.name)
 		e.text(v.String())
@@ -139,7 +142,7 @@ func (e *encoder) value(f field, v reflect.Value) {
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		e.member(f.name)
 		e.out = strconv.AppendInt(e.out, v.Int(), 10)
-	default: // []byte, any, structs, errors, functions: nobody said what is in there
+	default: // []byte, any, other structs, errors, functions: nobody said what is in there
 	}
 }
 
@@ -188,7 +191,7 @@ func (e *encoder) member(name string) {
 
 func (e *encoder) token(class, value string) {
 	e.out = append(e.out, '"')
-	e.out = append(e.out, mask.Token(e.m.Key.Expose(), class, value)...)
+	e.out = e.m.tokens.Append(e.out, e.m.Key.Expose(), class, value)
 	e.out = append(e.out, '"')
 }
 
@@ -200,7 +203,7 @@ func (e *encoder) text(s string) {
 		s = clipText(s, e.limit)
 		tail = fmt.Sprintf("…[%d bytes", len(full))
 		if !e.m.Key.IsZero() { // an unkeyed digest would let a short secret be guessed
-			tail += " " + mask.Token(e.m.Key.Expose(), "rest", full)
+			tail += " " + string(e.m.tokens.Append(nil, e.m.Key.Expose(), "rest", full))
 		}
 		tail += "]"
 	}
@@ -227,6 +230,9 @@ const hexDigits = "0123456789abcdef"
 
 // appendEscaped writes a JSON string's inside. What is not printable is escaped, so that no reader of logs is fooled by it.
 func appendEscaped(out []byte, s string) []byte {
+	if plainjson.Plain(s) {
+		return append(out, s...)
+	}
 	for _, r := range s { // a byte that is not UTF-8 arrives as U+FFFD
 		switch {
 		case r == '"' || r == '\\':

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/plainjson"
 	"github.com/fairleadhq/fairlead/protocol"
 )
 
@@ -91,8 +92,10 @@ func ParseLine(line []byte) (Record, error) {
 	}
 	// Another spelling would not pass through encoding/json unchanged: whoever keeps the line within JSON, as a relay does, would
 	// keep one with another hash.
-	if c, err := canonical(p); err != nil || !bytes.Equal(c, p) {
-		return r, errors.New("body is not one JSON value as a log writes it")
+	if rest, ok := plainjson.Value(p); !ok || len(rest) > 0 || len(p) > MaxBodyBytes {
+		if c, err := canonical(p); err != nil || !bytes.Equal(c, p) {
+			return r, errors.New("body is not one JSON value as a log writes it")
+		}
 	}
 	r.Body = p
 	r.Hash = hashOf(line)

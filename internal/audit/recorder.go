@@ -3,12 +3,16 @@ package audit
 import (
 	"crypto/rand"
 	"encoding/base32"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/fairleadhq/fairlead/internal/plainjson"
 )
 
 // Recorder turns events into records of one log: it fills in who and when, masks, seals and appends. Safe for concurrent use; do
@@ -36,12 +40,27 @@ type Sealed struct {
 	Sealed    []byte    `json:"sealed"`
 }
 
+// AppendJSON appends s, whose Sealed is not nil, as json.Marshal writes it.
+func (s Sealed) AppendJSON(dst []byte) ([]byte, error) {
+	dst = plainjson.AppendString(append(dst, `{"id":`...), s.ID)
+	dst, err := s.Time.AppendText(append(dst, `,"time":"`...))
+	if err != nil {
+		return nil, fmt.Errorf("encode the time of a sealed event: %w", err)
+	}
+	dst = plainjson.AppendString(append(dst, `","workspace":`...), s.Workspace)
+	dst = plainjson.AppendString(append(dst, `,"kind":`...), string(s.Kind))
+	dst = base64.StdEncoding.AppendEncode(append(dst, `,"sealed":"`...), s.Sealed)
+	return append(dst, `"}`...), nil
+}
+
 // NewID gives a fresh event id: "evt_" and 26 characters, 128 random bits.
 func NewID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
-	return "evt_" + base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding).EncodeToString(b[:])
+	return string(idEncoding.AppendEncode(append(make([]byte, 0, 32), "evt_"...), b[:]))
 }
+
+var idEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 // Record appends the event and returns at once; the ticket tells when it is durable. It sets ID and Time, and Source and Workspace
 // where the Recorder has them. The error wraps ErrUnavailable, whatever the cause: the act may not be done.
@@ -53,9 +72,8 @@ func (r *Recorder) Record(e Event) (*Ticket, error) {
 	wasFull, refused := r.full, r.refused
 	r.mu.Unlock()
 	if wasFull {
-		if _, err := r.put(Event{
-			Kind: KindAuditResume, Workspace: e.Workspace, Detail: map[string]string{"refused": strconv.FormatInt(refused, 10)},
-		}, r.Log.AppendMarshalled); err != nil {
+		resumed := map[string]string{"refused": strconv.FormatInt(refused, 10)}
+		if _, err := r.put(&Event{Kind: KindAuditResume, Workspace: e.Workspace, Detail: resumed}, r.Log.AppendMarshalled); err != nil {
 			r.refuse(err)
 			return nil, err
 		}
@@ -67,13 +85,13 @@ func (r *Recorder) Record(e Event) (*Ticket, error) {
 	if e.Kind == KindOutcome { // the act is done, and its intent is durable
 		to = r.Log.appendSoon
 	}
-	t, err := r.put(e, to)
+	t, err := r.put(&e, to)
 	if err == nil {
 		return t, nil
 	}
 	if first := r.refuse(err); first {
 		// Without room even for this the log stands still all the same; nothing else can be done.
-		_, _ = r.put(Event{Kind: KindAuditFull, Workspace: e.Workspace, Reason: "the audit log has used up its size budget; operations are refused"},
+		_, _ = r.put(&Event{Kind: KindAuditFull, Workspace: e.Workspace, Reason: "the audit log has used up its size budget; operations are refused"},
 			r.Log.appendReserved)
 	}
 	return nil, err
@@ -92,7 +110,8 @@ func (r *Recorder) refuse(err error) bool {
 	return first
 }
 
-func (r *Recorder) put(e Event, to func([]byte) (*Ticket, error)) (*Ticket, error) {
+// put takes e over.
+func (r *Recorder) put(e *Event, to func([]byte) (*Ticket, error)) (*Ticket, error) {
 	e.ID, e.Time = NewID(), time.Now().UTC()
 	if r.Source != "" {
 		e.Source = r.Source
@@ -100,7 +119,7 @@ func (r *Recorder) put(e Event, to func([]byte) (*Ticket, error)) (*Ticket, erro
 	if r.Workspace != "" {
 		e.Workspace = r.Workspace
 	}
-	body, err := e.Encode(r.Masker)
+	body, err := encode(reflect.ValueOf(e).Elem(), r.Masker)
 	if err == nil && r.Seal != nil {
 		body, err = r.seal(e, body)
 	}
@@ -114,16 +133,12 @@ func (r *Recorder) put(e Event, to func([]byte) (*Ticket, error)) (*Ticket, erro
 	return t, err
 }
 
-func (r *Recorder) seal(e Event, plain []byte) ([]byte, error) {
+func (r *Recorder) seal(e *Event, plain []byte) ([]byte, error) {
 	sealed, err := r.Seal(e.Workspace, plain)
 	if err != nil {
 		return nil, fmt.Errorf("seal event: %w", err)
 	}
-	body, err := json.Marshal(Sealed{ID: e.ID, Time: e.Time, Workspace: e.Workspace, Kind: e.Kind, Sealed: sealed})
-	if err != nil {
-		return nil, fmt.Errorf("encode sealed event: %w", err)
-	}
-	return body, nil
+	return Sealed{ID: e.ID, Time: e.Time, Workspace: e.Workspace, Kind: e.Kind, Sealed: sealed}.AppendJSON(make([]byte, 0, 256+2*len(sealed)))
 }
 
 // Unseal gives the plain event of a record's body. A body that is not sealed is given back as it is.

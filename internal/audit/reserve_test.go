@@ -150,7 +150,7 @@ func TestEventsAreMarshalledAsALogKeepsThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &Recorder{Seal: func(_ string, p []byte) ([]byte, error) { return p, nil }}
-	sealed, err := r.seal(e, plain)
+	sealed, err := r.seal(&e, plain)
 	if err != nil {
 		t.Fatal(err)
 	}

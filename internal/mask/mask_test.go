@@ -334,6 +334,15 @@ func TestToken(t *testing.T) {
 	if Token(nil, "name", "joe") != Masked {
 		t.Error("a token without a key")
 	}
+	// Tokens stand in records for years: they are what they were, whatever came before under the key.
+	var many Tokens
+	for range 3 {
+		many.Append(nil, k, "class", strings.Repeat("x", 5000))
+		many.Append(nil, k, "", "")
+		if got := string(many.Append([]byte("x"), k, "name", "joe")); got != "x"+a || a != "tok_DSCoY4rP7EarqwlWZUFOYA" {
+			t.Errorf("%q and %q", got, a)
+		}
+	}
 }
 
 func FuzzText(f *testing.F) {

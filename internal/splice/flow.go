@@ -129,8 +129,7 @@ func (f *Flow) copy() (asleep bool, err error) {
 			if armed {
 				continue
 			}
-			f.disarm()
-			if await(f.src, f.run) {
+			if f.sleep() {
 				return true, nil
 			}
 			continue
@@ -160,10 +159,13 @@ func (f *Flow) arm() bool {
 	return f.src.SetReadDeadline(d) == nil
 }
 
-func (f *Flow) disarm() {
+// sleep has run called when a Read may not wait; false: the next Read waits by itself. Who comes with a Limit comes before that or
+// finds a flow that sleeps and wakes it, for a Waiter tells when a deadline is set, and not when it has passed.
+func (f *Flow) sleep() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_ = f.src.SetReadDeadline(f.until) // an error shows in the next Read
+	return f.until.IsZero() && await(f.src, f.run)
 }
 
 // over reports whether Limit's time has come.

@@ -2,6 +2,7 @@ package splice
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -16,11 +17,15 @@ type writeCloser interface{ CloseWrite() error }
 // end by itself. An error in one direction, or the end of ctx, ends both. Both conns are closed when it returns.
 func Both(ctx context.Context, a, b net.Conn) (ab, ba int64) {
 	done := make(chan struct{})
-	StartBoth(ctx, a, b, func(n, m int64, _ error) {
-		ab, ba = n, m
+	var err error
+	StartBoth(ctx, a, b, func(n, m int64, why error) {
+		ab, ba, err = n, m, why
 		close(done)
 	})
 	<-done
+	if errors.Is(err, ErrPanic) {
+		panic(err) // it is the caller's, as if it had copied by itself
+	}
 	return ab, ba
 }
 

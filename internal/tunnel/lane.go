@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -220,10 +221,8 @@ func (l *Lane) fail(err error) error {
 	return l.Err()
 }
 
-func isTimeout(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
-}
+// isTimeout tells a deadline that was set from a peer that is gone: the kernel's ETIMEDOUT, too, says of itself that it is a timeout.
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // send writes one frame in one system call. The caller sees to it that there is one at a time.
 func (l *Lane) send(typ byte, p []byte) error {

@@ -55,7 +55,7 @@ func route[I, O any](a *API, method, path string, action authz.Action, summary s
 		if !changes {
 			return f(ctx, v, i)
 		}
-		v.tell(wanted(v.workspace, i))
+		v.wanting(i)
 		o, err := f(ctx, v, i)
 		if err == nil {
 			if now, gone := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID); gone == nil {

@@ -43,7 +43,7 @@ func (a *API) budgetRoutes() {
 
 // setBudget answers when the limits are in force. c is nil for the workspace's own.
 func (a *API) setBudget(ctx context.Context, v *visit, c *directory.Connection, l client.Limits) (*out[client.Budget], error) {
-	limits := budget.Limits{Rate: l.Rate, Burst: l.Burst, Concurrent: l.Concurrent, Egress: l.Egress}
+	limits := budgetOf(l)
 	scope, connection := v.workspace.ID, ""
 	if c != nil {
 		scope, connection = c.ID, c.ID
@@ -70,6 +70,10 @@ func (a *API) budget(scope string, set budget.Limits, etag string) *out[client.B
 	in, c := a.cfg.Dispatch.Use(scope)
 	return &out[client.Budget]{client.Budget{Set: limits(set), InForce: limits(in), Running: c.Running, Begun: c.Begun, RefusedRate: c.RefusedRate,
 		RefusedConcurrent: c.RefusedConcurrent, EgressBytes: c.Bytes, EgressWaitedMs: c.Waited.Milliseconds(), ETag: etag}}
+}
+
+func budgetOf(l client.Limits) budget.Limits {
+	return budget.Limits{Rate: l.Rate, Burst: l.Burst, Concurrent: l.Concurrent, Egress: l.Egress}
 }
 
 func limits(l budget.Limits) client.Limits {

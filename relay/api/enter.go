@@ -56,6 +56,7 @@ type visit struct {
 	agent     string               // the program, of who signs in
 	detail    map[string]string    // for the records of a change: that it is refused, and how it ended
 	was       particulars          // of the thing in the path, before a change
+	wants     particulars          // what the request wants
 	action    authz.Action
 	scope     authz.Scope
 	entered   time.Time

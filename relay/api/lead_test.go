@@ -35,6 +35,7 @@ func TestPartOfTheWorkspaceLeadsNoConnectionToAnotherSite(t *testing.T) {
 		"what leads elsewhere from a folder":  {inner, `{"name":"x","group":"vault","target":{"host":"erp.corp","port":3200},"project":"sales","folder":"reports"}`},
 		"an environment, another's group":     {lab, `{"name":"x","group":"vault","profile":"wages"}`},
 		"an environment, a group of none":     {lab, `{"name":"x","group":"site","profile":"p","environment":"development"}`},
+		"the same in another environment":     {local, `{"name":"x","group":"site","profile":"p","project":"sales","environment":"development"}`},
 		"a token that is limited to projects": {limited, `{"name":"x","group":"vault","profile":"wages","project":"sales"}`},
 	} {
 		a := g.ask("POST", own, c.token, c.body)
@@ -68,7 +69,7 @@ func TestPartOfTheWorkspaceLeadsNoConnectionToAnotherSite(t *testing.T) {
 
 	for what, c := range map[string]struct{ token, body string }{
 		"what he manages already":              {local, `{"name":"again","group":"vault","target":{"host":"ERP.corp","port":3200},"project":"sales","folder":"reports"}`},
-		"the same in another environment":      {local, `{"name":"dev","group":"site","profile":"p","project":"sales","environment":"development"}`},
+		"the same in the same environment":     {local, `{"name":"more","group":"site","profile":"p","project":"sales","environment":"test"}`},
 		"a folder's, in the folder":            {inner, `{"name":"mine","group":"site","profile":"p","project":"sales","folder":"reports"}`},
 		"anything of the environment's groups": {lab, `{"name":"any","group":"lab","profile":"anything"}`},
 		"anything, by the whole workspace":     {whole, `{"name":"all","group":"vault","profile":"anything"}`},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/internal/budget"
+	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
 )
@@ -25,6 +26,9 @@ type particulars map[string]string
 
 // keyOld is where what was otherwise before stands, as "key=value; key=value".
 const keyOld = "old"
+
+// keyNew is where what the request set stands, if somebody else has set it otherwise meanwhile.
+const keyNew = "new"
 
 // tell has the record of the change, and that of its refusal, say more.
 func (v *visit) tell(p particulars) {
@@ -38,6 +42,12 @@ func (v *visit) tell(p particulars) {
 func (v *visit) about(path string) {
 	v.was = described(v.workspace, path, v.request.PathValue, "")
 	v.tell(v.was)
+}
+
+// wanting tells what the request wants.
+func (v *visit) wanting(input any) {
+	v.wants = wanted(v.workspace, input)
+	v.tell(v.wants)
 }
 
 // became tells what became of it, from the state after the change; output is the answer.
@@ -58,12 +68,17 @@ func (v *visit) became(now *directory.Workspace, path string, output any) {
 			}
 		}
 	}
+	var set []string
+	for _, k := range []string{"actions", "address", "settings"} { // what is replaced whole
+		if v.wants[k] != "" && is[k] != v.wants[k] {
+			set = append(set, k+"="+v.wants[k])
+		}
+	}
 	for k := range was { // what it no longer has
 		delete(v.detail, k)
 	}
-	if v.tell(is); len(old) > 0 {
-		v.tell(particulars{keyOld: strings.Join(old, "; ")})
-	}
+	v.tell(is)
+	v.tell(particulars{keyOld: strings.Join(old, "; "), keyNew: strings.Join(set, "; ")}.tidy())
 }
 
 func both(p, q particulars) particulars {
@@ -269,73 +284,110 @@ func sourcesOf(w *directory.Workspace) particulars {
 	return particulars{"settings": join(all)}
 }
 
-// wanted tells what a request wants that is not there yet, for the record of its refusal.
+// wanted tells what a request wants, for the record of its refusal, and of what it set where another was faster. What is called by a
+// name that is not there stands under name, which is sensitive: it may be anything.
 func wanted(w *directory.Workspace, input any) particulars {
 	p := particulars{}
-	place := func(project, folder string) {
-		p["project"], p["folder"] = project, folder
-		if pr, f, err := w.Place(directory.Place{Project: project, Folder: folder}); err == nil {
-			if pr != nil {
-				p["project"] = pr.ID
-			}
-			if f != nil {
-				p["folder"] = f.ID
-			}
+	unknown := func(name string) string {
+		if name != "" && p["name"] != "" {
+			name = p["name"] + ", " + name
 		}
+		p["name"] = name
+		return ""
 	}
-	who := func(nameOrID string) {
-		if nameOrID == "" {
-			return
+	place := func(at directory.Place) (project, folder string) {
+		pr, f, err := w.Place(at)
+		switch {
+		case err != nil:
+			return unknown(strings.Trim(at.Project+"/"+at.Folder, "/")), ""
+		case f != nil:
+			folder = f.ID
 		}
-		if pr, err := w.FindPrincipal(nameOrID); err == nil {
-			p["principal"] = pr.ID
-		} else {
-			p["name"] = nameOrID // sensitive, as it may be somebody's name
+		if pr != nil {
+			project = pr.ID
 		}
+		return project, folder
 	}
 	role := func(name string) string {
+		if r, err := authz.ParseRole(name); err == nil {
+			return string(r)
+		}
 		if r, err := w.Role(name); err == nil {
 			return r.ID
 		}
-		return name
+		return unknown(name)
+	}
+	roles := func(names []string) string {
+		var ids []string
+		for _, n := range names {
+			if id := role(n); id != "" {
+				ids = append(ids, id)
+			}
+		}
+		return join(ids)
+	}
+	who := func(nameOrID string) string {
+		if nameOrID == "" {
+			return ""
+		}
+		if pr, err := w.FindPrincipal(nameOrID); err == nil {
+			return pr.ID
+		}
+		return unknown(nameOrID)
 	}
 	switch i := input.(type) {
 	case *in[client.NewGrant]:
 		b := i.Body
-		p["role"], p["environment"], p["connection"], p["team"], p["prefixes"] = role(b.Role), b.Environment, b.Connection, b.Team, join(b.From)
+		p["role"], p["environment"], p["prefixes"], p["principal"] = role(b.Role), b.Environment, join(b.From), who(b.Principal)
+		p["project"], p["folder"] = place(directory.Place{Project: b.Project, Folder: b.Folder})
 		if t, err := w.Team(b.Team); err == nil {
 			p["team"] = t.ID
+		} else if b.Team != "" {
+			unknown(b.Team)
 		}
 		if c, err := w.Connection(b.Connection); err == nil {
 			p["connection"] = c.ID
+		} else if b.Connection != "" {
+			unknown(b.Connection)
 		}
-		place(b.Project, b.Folder)
-		who(b.Principal)
 	case *in[client.NewConnection]:
 		b := i.Body
-		p["group"], p["profile"], p["environment"] = b.Group, b.Profile, b.Environment
+		p["profile"], p["environment"] = b.Profile, b.Environment
+		p["project"], p["folder"] = place(directory.Place{Project: b.Project, Folder: b.Folder})
 		if g, err := w.Group(b.Group); err == nil {
 			p["group"] = g.ID
+		} else {
+			unknown(b.Group)
 		}
 		if b.Target != nil {
 			p["host"], p["port"] = b.Target.Host, strconv.Itoa(int(b.Target.Port))
 		}
-		place(b.Project, b.Folder)
 	case *inNamed[client.SetPlace]:
-		place(i.Body.Project, i.Body.Folder)
+		project, folder := place(directory.Place{Project: i.Body.Project, Folder: i.Body.Folder})
+		if p["to"] = cmp.Or(project, "no project"); folder != "" {
+			p["to"] += ", " + folder
+		}
 	case *in[client.SetRole]:
 		p["actions"] = join(i.Body.Actions)
 	case *inNamed[client.SetRole]:
 		p["actions"] = join(i.Body.Actions)
 	case *in[client.NewToken]:
-		p["roles"] = join(i.Body.Roles)
-		who(i.Body.Principal)
+		p["roles"], p["principal"] = roles(i.Body.Roles), who(i.Body.Principal)
 	case *in[client.NewUser]:
-		p["roles"] = join(i.Body.Roles)
+		p["roles"] = roles(i.Body.Roles)
 	case *in[client.NewServiceAccount]:
-		p["roles"] = join(i.Body.Roles)
+		p["roles"] = roles(i.Body.Roles)
 	case *in[client.SetAllowlist]:
-		p["kind"], p["count"], p["mode"] = cmp.Or(i.Body.For, string(directory.Callers)), strconv.Itoa(len(i.Body.Prefixes)), map[bool]string{true: "dry run"}[i.Body.DryRun]
+		p["kind"], p["count"], p["digest"] = cmp.Or(i.Body.For, string(directory.Callers)), strconv.Itoa(len(i.Body.Prefixes)), "sha256:"+digest(join(i.Body.Prefixes))
+		p["mode"] = map[bool]string{true: "dry run"}[i.Body.DryRun]
+	case *in[client.SignInPolicy]:
+		p["settings"] = signInText(signInOf(i.Body).InForce())
+	case *in[client.Limits]:
+		p["settings"] = budgetText(budgetOf(i.Body))
+	case *inNamed[client.Limits]:
+		p["settings"] = budgetText(budgetOf(i.Body))
+	case *inNamed[client.SetGateway]:
+		p["address"], p["prefixes"] = i.Body.Address, join(i.Body.Allow)
 	}
 	return p.tidy()
 }

@@ -2,7 +2,9 @@ package api_test
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -180,5 +182,30 @@ func TestRecordsOfOwnTokensTellOfThem(t *testing.T) {
 	g.get("DELETE", "/account/tokens/"+made.ID, s, "", nil)
 	if ev = g.last(audit.KindChange); ev.Detail["token_id"] != made.ID {
 		t.Errorf("%v", ev.Detail)
+	}
+}
+
+// What somebody set stands in a record, also where somebody else was faster.
+func TestWhatWasSetStandsInARecordWhoeverWasFaster(t *testing.T) {
+	g := newRig(t)
+	for round := range 15 {
+		var wg sync.WaitGroup
+		for i := range 2 {
+			wg.Go(func() {
+				rate := strconv.Itoa(5000 + 2*round + i)
+				if a := g.ask("PUT", "/workspaces/default/budget", g.token[authz.Owner], `{"rate":`+rate+`,"burst":`+rate+`}`); a.status != 200 {
+					t.Errorf("%d %s", a.status, a.body)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	g.makes([2]string{"groups", `{"name":"last"}`})
+	g.last(audit.KindChange)
+	said := strings.Join(g.events(), "\n")
+	for rate := 5000; rate < 5030; rate++ {
+		if !strings.Contains(said, "rate="+strconv.Itoa(rate)+" ") {
+			t.Errorf("rate %d was set, and no record says so", rate)
+		}
 	}
 }

@@ -273,10 +273,7 @@ func (a *API) userRoutes() {
 		return &out[client.SignInPolicy]{policy(v.workspace)}, nil
 	})
 	route(a, "PUT", ws+"/sign-in-policy", authz.SignInManage, "Replace it; sessions that it does not admit end at once", 200, func(ctx context.Context, v *visit, i *in[client.SignInPolicy]) (*out[client.SignInPolicy], error) {
-		b := i.Body
-		s := directory.SignIn{Policy: password.Policy{MinLength: b.MinLength, Classes: b.Classes, MaxAgeDays: b.MaxAgeDays, History: b.History}, SecondFactor: b.SecondFactor, Passkeys: b.Passkeys,
-			Idle: seconds(b.IdleSeconds), Absolute: seconds(b.AbsoluteSeconds), StepUp: seconds(b.StepUpSeconds), PersonalTokens: seconds(b.PersonalTokenSeconds)}
-		if err := a.cfg.Directory.SetSignIn(ctx, v.workspace.ID, s); err != nil {
+		if err := a.cfg.Directory.SetSignIn(ctx, v.workspace.ID, signInOf(i.Body)); err != nil {
 			return nil, err
 		}
 		now, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
@@ -320,6 +317,11 @@ func (a *API) recordDone(ctx context.Context, all ...audit.Event) {
 
 // recordTimeout is how long an answer waits for the record of what is done.
 const recordTimeout = 10 * time.Second
+
+func signInOf(b client.SignInPolicy) directory.SignIn {
+	return directory.SignIn{Policy: password.Policy{MinLength: b.MinLength, Classes: b.Classes, MaxAgeDays: b.MaxAgeDays, History: b.History}, SecondFactor: b.SecondFactor, Passkeys: b.Passkeys,
+		Idle: seconds(b.IdleSeconds), Absolute: seconds(b.AbsoluteSeconds), StepUp: seconds(b.StepUpSeconds), PersonalTokens: seconds(b.PersonalTokenSeconds)}
+}
 
 // policy tells what is in force, with the defaults filled in.
 func policy(w *directory.Workspace) client.SignInPolicy {

@@ -152,7 +152,7 @@ func TestProjectsAreApart(t *testing.T) {
 	}{
 		{local, "POST", "/projects/sales/folders", `{"path":"new"}`, 201},
 		{inner, "POST", "/projects/sales/folders", `{"path":"reports/new"}`, 201},
-		{local, "POST", "/connections", make + `,"project":"sales","environment":"development"}`, 201},
+		{local, "POST", "/connections", make + `,"project":"sales","environment":"test"}`, 201},
 		{inner, "POST", "/connections", strings.Replace(make, "more", "inner", 1) + `,"project":"sales","folder":"reports/new"}`, 201},
 		{local, "PUT", "/connections/till/place", `{"project":"sales","folder":"new"}`, 200},
 		{inner, "PUT", "/connections/orders/place", `{"project":"sales","folder":"reports"}`, 200},

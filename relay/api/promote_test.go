@@ -204,7 +204,7 @@ func TestPromoteGivesNoMoreThanItsCallerMay(t *testing.T) {
 	applied(t, c, p.Plan)
 	// Who may not list agent groups learns of a wrong one from the relay.
 	g.give(`{"role":"operator","principal":"lead","environment":"test"}`)
-	g.makes([2]string{"connections", `{"name":"till-first","group":"site","profile":"till-two","project":"sales","environment":"production"}`})
+	g.makes([2]string{"connections", `{"name":"till-first","group":"site","profile":"till-two","project":"sales","environment":"test"}`})
 	c = g.dial(lead, nil)
 	p, err = promoted(t, c, strings.Replace(mapping, "group: site", "group: live", 1), toTest)
 	must(t, err)

@@ -134,7 +134,7 @@ var Actions = []Permission{
 	{Dial, OnConnection, Connections, Use, "POST /connections/{connection}/dial", operators},
 
 	{ConnectionsRead, OnConnection, Connections, View, "GET /connections (each item), GET /connections/{connection}, POST /tunnel (each stream in it is decided as the dial that it is)", all},
-	{ConnectionsManage, OnScope, Connections, Manage, "POST /connections (in its environment, project and folder; and on the workspace, on the environment of the agent group, or on a connection that leads to the same), PUT /connections/{connection}/place (where it stands and where it goes), DELETE /connections/{connection}", operators},
+	{ConnectionsManage, OnScope, Connections, Manage, "POST /connections (in its environment, project and folder; and on the workspace, on the environment of the agent group, or on one of its environment that leads to the same), PUT /connections/{connection}/place (where it stands and where it goes), DELETE /connections/{connection}", operators},
 	{GatewaysManage, OnWorkspace, Gateways, Manage, "PUT /connections/{connection}/gateway, DELETE /connections/{connection}/gateway, POST /connections with a gateway", admins},
 	{AgentsRead, OnWorkspace, Agents, View, "GET /agents, GET /agents/{agent}", operators},
 	{AgentsManage, OnWorkspace, Agents, Manage, "POST /agents/{agent}/disable, POST /agents/{agent}/enable, DELETE /agents/{agent}", operators},

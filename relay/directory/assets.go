@@ -230,7 +230,7 @@ func (d *Directory) createConnection(ctx context.Context, by *By, workspace, gro
 // mayLead refuses who may not make a connection to what a group's agents reach; g is nil for a group that is not there. A place in
 // the workspace is no boundary towards sites, so the place alone is not enough: whoever manages connections in one project could lead
 // one to everything that any site allows. It wants ConnectionsManage on the workspace, or on the environment that the group is of, or
-// on a connection that leads to the same already.
+// on a connection of the same environment that leads to the same already: in another, it would be for others than those who have it.
 func (w *Workspace) mayLead(who authz.Principal, g *Group, b ConnectionBody, at authz.At) error {
 	limited := false
 	holds := func(s authz.Scope) bool {
@@ -245,7 +245,7 @@ func (w *Workspace) mayLead(who authz.Principal, g *Group, b ConnectionBody, at 
 	case g.Environment != "" && holds(authz.Scope{Workspace: w.ID, Environment: g.Environment}):
 		return nil
 	case slices.ContainsFunc(w.Connections, func(c *Connection) bool {
-		return c.Group == g.ID && c.Profile == b.Profile && c.Host == b.Host && c.Port == b.Port && holds(c.Scope())
+		return c.Group == g.ID && c.Environment == g.EnvironmentOf(b.Environment) && c.Profile == b.Profile && c.Host == b.Host && c.Port == b.Port && holds(c.Scope())
 	}):
 		return nil
 	}
@@ -259,7 +259,7 @@ func (w *Workspace) mayLead(who authz.Principal, g *Group, b ConnectionBody, at 
 		to = "target"
 	}
 	return limitedBy(limited, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not lead a connection there: what you manage here is only a part of the workspace",
-		Hint: "it wants connections.manage " + on + ", or on a connection to the same " + to + " of the group already; have an admin of the workspace make it, or move one here"})
+		Hint: "it wants connections.manage " + on + ", or on a connection of the same environment to the same " + to + " of the group already; have an admin of the workspace make it, or move one here"})
 }
 
 // limitedBy says of a refusal that it is the token's limits, where a grant would allow.

@@ -60,6 +60,7 @@ func (d *Dispatcher) dial(ctx context.Context, way *route, record *audit.Ticket,
 // Admitted waits until an agent has connected to the target and the record is durable, and gives nil then, else why not.
 func (s *Raw) Admitted() error {
 	s.once.Do(func() {
+		s.err = errSettle // for who asks after a panic
 		err := s.settle()
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -262,6 +263,8 @@ func (s *Raw) RemoteAddr() net.Addr               { return s.now().RemoteAddr() 
 func (s *Raw) SetDeadline(t time.Time) error      { return s.now().SetDeadline(t) }
 func (s *Raw) SetReadDeadline(t time.Time) error  { return s.now().SetReadDeadline(t) }
 func (s *Raw) SetWriteDeadline(t time.Time) error { return s.now().SetWriteDeadline(t) }
+
+var errSettle = &protocol.Error{Code: protocol.CodeInternal, Origin: protocol.OriginRelay, Message: "internal error; the details are in the relay's log under the request id"}
 
 var errSenseless = &protocol.Error{Code: protocol.CodeUpstream, Origin: protocol.OriginAgent, Message: "the agent's answer makes no sense"}
 

@@ -124,6 +124,13 @@ func (g *Dialing) End(in, out int64) error {
 	return g.t.dialed(g.ctx, g.Raw)
 }
 
+// Broke is End for a dial whose copying panicked: the outcome is a fault of ours, whatever the agent said.
+func (g *Dialing) Broke(in, out int64) {
+	defer g.t.end() // without ended
+	g.t.ev.BytesIn, g.t.ev.Bytes = in, out
+	_ = g.Raw.Close()
+}
+
 // carry ends the dial when raw returns, or panics.
 func (g *Dialing) carry(raw func(*Raw) (in, out int64)) error {
 	over := false

@@ -203,6 +203,8 @@ func (m *Manager) serve(k *conn, over func()) {
 		}
 		if errors.Is(err, splice.ErrPanic) {
 			m.cfg.Logger.Error("gateway conn panicked", "request_id", k.id, "error", err)
+			dial.Broke(in, out)
+			return
 		}
 		if err := dial.End(in, out); err != nil {
 			m.failed(k, err)
@@ -275,29 +277,40 @@ type watched struct {
 	late *time.Timer // runs until the agent's answer has come; nil from then on
 }
 
-func (w *watched) Read(p []byte) (int, error) {
+func (w *watched) Read(p []byte) (n int, err error) {
+	good := false // of a panic, too
+	defer func() { w.lost(good) }()
 	if w.late != nil {
 		if err := w.Admitted(); err != nil {
-			_ = w.k.raw.SetLinger(0)
 			return 0, err
 		}
 		w.late.Stop()
-		w.late = nil
+		w.late, good = nil, true
 		return 0, nil // from here on who copies can wait for bytes without a goroutine
 	}
-	n, err := w.Raw.Read(p)
-	if err != nil && err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) { // io.EOF itself alone: the error of a tunnel that was lost may hold one
-		_ = w.k.raw.SetLinger(0)
+	n, err = w.Raw.Read(p)
+	switch {
+	case err == nil, err == io.EOF: // itself alone: the error of a tunnel that was lost may hold one
+		good = true
+	case errors.Is(err, os.ErrDeadlineExceeded): // it goes to sleep; of what cannot, it is a loss
+		good = w.AwaitRead(nil)
 	}
 	return n, err
 }
 
-func (w *watched) Write(p []byte) (int, error) {
-	n, err := w.Raw.Write(p)
-	if err != nil {
+func (w *watched) Write(p []byte) (n int, err error) {
+	good := false
+	defer func() { w.lost(good) }()
+	n, err = w.Raw.Write(p)
+	good = err == nil
+	return n, err
+}
+
+// lost has the client see a reset when its conn is closed, unless all is good.
+func (w *watched) lost(good bool) {
+	if !good {
 		_ = w.k.raw.SetLinger(0)
 	}
-	return n, err
 }
 
 // reset closes a conn so that the other side sees a failure.

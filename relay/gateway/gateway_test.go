@@ -117,7 +117,7 @@ func agent(t *testing.T, h *hub.Hub, w *directory.Workspace) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(tunnel.NewListener(site)) }()
 	t.Cleanup(func() { site.Close(); relay.Close(); srv.Close(); <-done })
-	h.Add(relay, protocol.Hello{Version: 1, Profiles: []protocol.ProfileOffer{{Name: "echo", Kind: protocol.KindTCP}}})
+	h.Add(lossy{relay}, protocol.Hello{Version: 1, Profiles: []protocol.ProfileOffer{{Name: "echo", Kind: protocol.KindTCP}}})
 }
 
 func certificate(t *testing.T) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {

@@ -264,7 +264,9 @@ func (p *pipe) over(toTarget bool, err error) {
 	if toTarget {
 		dst = p.target
 	}
-	if err != nil {
+	if errors.Is(err, splice.ErrPanic) {
+		p.end(err)
+	} else if err != nil {
 		p.end(&sideError{!toTarget, err}) // the reading side's, unless a write has ended it already
 	} else if h, ok := dst.(interface{ CloseWrite() error }); ok {
 		_ = h.CloseWrite()
