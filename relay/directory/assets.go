@@ -259,7 +259,7 @@ func (w *Workspace) mayLead(who authz.Principal, g *Group, b ConnectionBody, at 
 		to = "target"
 	}
 	return limitedBy(limited, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not lead a connection there: what you manage here is only a part of the workspace",
-		Hint: "it wants connections.manage " + on + ", or on a connection of the same environment to the same " + to + " of the group already; have an admin of the workspace make it, or move one here"})
+		Hint: "it wants connections.manage " + on + ", or on a connection of the same environment to the same " + to + " of the group; have an admin of the workspace make it, or move one here"})
 }
 
 // limitedBy says of a refusal that it is the token's limits, where a grant would allow.
