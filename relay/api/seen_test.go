@@ -313,3 +313,22 @@ func TestConnectionShowsItsPlaceToWhoMaySeeThat(t *testing.T) {
 		t.Errorf("J1 the list tells: %d %s", a.status, a.body)
 	}
 }
+
+// The refusal to lead a connection somewhere names the environment of the agent group to who may list groups, and to nobody else.
+func TestRefusalNamesTheGroupsEnvironmentToWhoMayListGroups(t *testing.T) {
+	g := newRig(t)
+	g.projects()
+	g.makes([2]string{"groups", `{"name":"vault","environment":"production"}`}, [2]string{"roles", `{"name":"lists","actions":["groups.read"]}`})
+	lists, blind := g.nobody("lists"), g.nobody("blind")
+	for _, name := range []string{"lists", "blind"} {
+		g.give(`{"role":"operator","principal":"` + name + `","project":"sales"}`)
+	}
+	g.give(`{"role":"lists","principal":"lists"}`)
+	const body = `{"name":"x","group":"vault","profile":"wages","project":"sales"}`
+	for token, names := range map[string]bool{lists: true, blind: false} {
+		a := g.ask("POST", "/workspaces/default/connections", token, body)
+		if a.status != http.StatusForbidden || strings.Contains(a.problem.Hint, "on the workspace or on environment production") != names || strings.Contains(a.body, "production") != names {
+			t.Errorf("J1 names it: want %v: %d %s", names, a.status, a.body)
+		}
+	}
+}
