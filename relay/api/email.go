@@ -20,8 +20,8 @@ type post struct {
 }
 
 // postTo takes room for an e-mail before there is a code. It goes wherever it can, unless send says no; send that says yes is refused
-// where it cannot.
-func (a *API) postTo(v *visit, to string, send *bool, show bool) (p post, err error) {
+// where it cannot. person is "" for who is taken in by it.
+func (a *API) postTo(v *visit, person, to string, send *bool, show bool) (p post, err error) {
 	demanded := send != nil && *send
 	switch {
 	case demanded && a.cfg.Mail == nil:
@@ -32,7 +32,7 @@ func (a *API) postTo(v *visit, to string, send *bool, show bool) (p post, err er
 		return p, nil
 	}
 	p.to, p.show = to, show
-	p.place, err = a.cfg.Mail.Reserve(v.workspace.ID, to)
+	p.place, err = a.cfg.Mail.Reserve(v.workspace.ID, person, to)
 	return p, err
 }
 
@@ -60,13 +60,13 @@ func (p post) give(a *API, v *visit, o *client.UserCode, person string, code sec
 
 // notify tells a person by e-mail what happened to its account, where it can: nobody waits for it. What kept it from being sent stands
 // in the record of what happened.
-func (a *API) notify(v *visit, to string, n mail.Notice, home, workspace, user string) {
+func (a *API) notify(v *visit, q *directory.Person, to string, n mail.Notice, workspace, user string) {
 	if a.cfg.Mail == nil {
 		return
 	}
 	why := "there is no address"
 	if to != "" {
-		err := a.cfg.Mail.Tell(home, to, a.cfg.Mail.Notice(n, workspace, user, time.Now()))
+		err := a.cfg.Mail.Tell(q.Home, q.ID, to, a.cfg.Mail.Notice(n, workspace, user, time.Now()))
 		if err == nil {
 			return
 		}
@@ -77,7 +77,7 @@ func (a *API) notify(v *visit, to string, n mail.Notice, home, workspace, user s
 
 // notifyOwn is notify for the person of the session.
 func (a *API) notifyOwn(v *visit, n mail.Notice) {
-	a.notify(v, v.session.Person.Email, n, v.session.Person.Home, v.workspace.Name, v.principal.Name)
+	a.notify(v, v.session.Person, v.session.Person.Email, n, v.workspace.Name, v.principal.Name)
 }
 
 // act counts what the visitor is about to do to somebody's account, of which that one is told, and refuses what is too much. back is for
@@ -145,7 +145,7 @@ func (a *API) emailRoute() {
 			if a.cfg.Mail != nil {
 				a.cfg.Mail.Drop(q.ID)
 			}
-			a.notify(v, was, mail.AddressChanged, q.Home, w.Name, p.Name)
+			a.notify(v, q, was, mail.AddressChanged, w.Name, p.Name)
 		}
 		return &out[client.User]{a.user(w, now)}, nil
 	})

@@ -154,7 +154,7 @@ func (a *API) userRoutes() {
 		if n.Roles, err = roles(i.Body.Roles); err != nil {
 			return nil, err
 		}
-		way, err := a.postTo(v, i.Body.Email, i.Body.Send, i.Body.ShowCode)
+		way, err := a.postTo(v, "", i.Body.Email, i.Body.Send, i.Body.ShowCode)
 		if err != nil {
 			return nil, err
 		}
@@ -178,7 +178,7 @@ func (a *API) userRoutes() {
 			return nil, err
 		}
 		to := addressFor(v.workspace, q)
-		way, err := a.postTo(v, to, i.Body.Send, i.Body.ShowCode)
+		way, err := a.postTo(v, q.ID, to, i.Body.Send, i.Body.ShowCode)
 		if err != nil {
 			return nil, err
 		}
@@ -196,7 +196,7 @@ func (a *API) userRoutes() {
 		}
 		o := client.UserCode{ID: p.ID, Name: p.Name, ExpiresAt: &until}
 		if way.give(a, v, &o, q.ID, code); !o.Sent {
-			a.notify(v, q.Email, mail.CodeGiven, q.Home, v.workspace.Name, p.Name)
+			a.notify(v, q, q.Email, mail.CodeGiven, v.workspace.Name, p.Name)
 		}
 		return &out[client.UserCode]{o}, nil
 	})
@@ -234,11 +234,11 @@ func (a *API) userRoutes() {
 			return err
 		}
 		if !q.SecondFactor.IsZero() {
-			a.notify(v, q.Email, mail.FactorRemoved, q.Home, v.workspace.Name, p.Name)
+			a.notify(v, q, q.Email, mail.FactorRemoved, v.workspace.Name, p.Name)
 			v.tell(particulars{"method": methodTOTP})
 		}
 		if len(q.Passkeys) > 0 {
-			a.notify(v, q.Email, mail.PasskeyRemoved, q.Home, v.workspace.Name, p.Name)
+			a.notify(v, q, q.Email, mail.PasskeyRemoved, v.workspace.Name, p.Name)
 			v.tell(passkeysTold(q.Passkeys...))
 		}
 		return nil

@@ -13,9 +13,9 @@ const RuleLimit = "mail.limit"
 
 // window is what went within the last hour: codes of a workspace, codes to a recipient, notices of a kind to a recipient, or notices of a
 // kind that somebody caused. Notices to one person are counted with no others: whatever anybody does to others, or in other ways, must not
-// silence them.
+// silence them. Nor may who has the same address: nobody proved that it is theirs.
 type window struct {
-	workspace, recipient string // recipient "": the whole workspace's, or the actor's
+	workspace, recipient string // a person's id, or the address of who has none yet; "": the whole workspace's, or the actor's
 	notice               Notice // "": codes
 	actor                string
 }

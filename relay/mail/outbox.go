@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,18 +91,18 @@ type Place struct {
 }
 
 // Reserve takes room for a code before that which the message tells of is done (rate_limited, unavailable): afterwards it cannot
-// be refused. Release is for when it was not done.
-func (o *Outbox) Reserve(workspace, to string) (*Place, error) {
-	return o.reserve(workspace, to, "")
+// be refused. Release is for when it was not done. person is the recipient's id; "" for who is new, whom the address alone names.
+func (o *Outbox) Reserve(workspace, person, to string) (*Place, error) {
+	return o.reserve(workspace, person, to, "")
 }
 
-func (o *Outbox) reserve(workspace, to string, n Notice) (*Place, error) {
+func (o *Outbox) reserve(workspace, who, to string, n Notice) (*Place, error) {
 	to, err := Address(to)
 	if err != nil {
 		return nil, protocol.Errorf(protocol.CodeInvalid, "the e-mail address is not usable")
 	}
 	now := time.Now()
-	person := window{workspace: workspace, recipient: strings.ToLower(to), notice: n}
+	person := window{workspace: workspace, recipient: cmp.Or(who, strings.ToLower(to)), notice: n}
 	ws := []window{person}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -191,9 +192,9 @@ func (p *Place) Release() {
 	p.o.lim.back(p.at, p.ws...)
 }
 
-// Tell queues a notice. One that finds no room is counted and logged, and the error says why; what it tells of is done.
-func (o *Outbox) Tell(workspace, to string, m Message) error {
-	p, err := o.reserve(workspace, to, m.Notice)
+// Tell queues a notice to a person, by id. One that finds no room is counted and logged, and the error says why; what it tells of is done.
+func (o *Outbox) Tell(workspace, person, to string, m Message) error {
+	p, err := o.reserve(workspace, person, to, m.Notice)
 	if err != nil {
 		o.conf.Logger.Warn("a notice by e-mail was not sent", "workspace", workspace, "notice", m.Notice, "error", err)
 		return err

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/mail"
 	"github.com/fairleadhq/fairlead/relay/mail/mailtest"
@@ -18,7 +19,7 @@ import (
 func TestNoticesToSomebodyAreNotUsedUpByOthers(t *testing.T) {
 	bubble(t, mailtest.Faults{}, func(c *mail.Config) { c.PerWorkspace, c.PerRecipient = 3, 2 }, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, _ *logged, _ func()) {
 		tell := func(to string, n mail.Notice) error {
-			return o.Tell("wsp_1", to, o.Notice(n, "default", "x", time.Now()))
+			return o.Tell("wsp_1", "per_"+to, to, o.Notice(n, "default", "x", time.Now()))
 		}
 		for i := range 20 {
 			must(t, tell(fmt.Sprintf("a%d@example.com", i), mail.AddressChanged))
@@ -35,6 +36,43 @@ func TestNoticesToSomebodyAreNotUsedUpByOthers(t *testing.T) {
 			s.Next(t)
 		}
 		s.None(t)
+	})
+}
+
+// An address is what somebody says it is: who names another's uses up neither their notices nor their codes.
+func TestWhoNamesAnothersAddressUsesUpNothingOfTheirs(t *testing.T) {
+	bubble(t, mailtest.Faults{}, func(c *mail.Config) { c.PerRecipient = 2 }, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, _ *logged, _ func()) {
+		const to = "anna@example.com"
+		tell := func(person string) error {
+			return o.Tell("wsp_1", person, to, o.Notice(mail.PasswordChanged, "default", "x", time.Now()))
+		}
+		code := func(person string) error {
+			p, err := o.Reserve("wsp_1", person, to)
+			if err == nil {
+				p.Send(o.Code(mail.Code{Workspace: "default", User: "x", Code: secret.FromString(canary), Person: person}))
+			}
+			return err
+		}
+		for _, person := range []string{"per_eve", "per_anna"} {
+			for i := range 3 {
+				for what, err := range map[string]error{"notice": tell(person), "code": code(person)} {
+					if e := protocol.AsError(err); (err == nil) != (i < 2) || err != nil && e.Rule != mail.RuleLimit {
+						t.Errorf("%s %d of %s: %v", what, i, person, err)
+					}
+				}
+				if i < 2 {
+					s.Next(t)
+					s.Next(t)
+				}
+			}
+		}
+		for i := range 3 { // who is new has no id: the address bounds what strangers get, and counts for nobody who is there
+			if err := code(""); (err == nil) != (i < 2) {
+				t.Errorf("invitation %d: %v", i, err)
+			}
+		}
+		s.Next(t)
+		s.Next(t)
 	})
 }
 
@@ -73,7 +111,7 @@ func TestOneWorkspaceTakesNoOthersRoomInTheQueue(t *testing.T) {
 	bubble(t, mailtest.Faults{Hang: true}, func(c *mail.Config) {
 		c.Workers, c.Queue, c.Share, c.Least, c.PerWorkspace, c.PerRecipient = 1, 20, 12, 2, 1000, 1000
 	}, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, _ *logged, _ func()) {
-		reserve := func(workspace string) (*mail.Place, error) { return o.Reserve(workspace, "bert@example.com") }
+		reserve := func(workspace string) (*mail.Place, error) { return o.Reserve(workspace, "", "bert@example.com") }
 		fill := func(workspace string, want int) {
 			t.Helper()
 			n := 0
@@ -144,7 +182,7 @@ func TestAPanicInSendingCostsOneLetterAlone(t *testing.T) {
 		t.Errorf("%+v %s", n, log)
 	}
 	noCanary(t, "the log", log.String())
-	must(t, o.Tell("wsp_1", "anna@example.com", o.Notice(mail.PasswordChanged, "default", "anna", time.Now())))
+	must(t, o.Tell("wsp_1", "per_anna", "anna@example.com", o.Notice(mail.PasswordChanged, "default", "anna", time.Now())))
 	if m := s.Next(t); m.To[0] != "anna@example.com" {
 		t.Error(m.To)
 	}
