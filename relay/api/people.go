@@ -182,21 +182,21 @@ func (a *API) userRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		back := func() {}
+		var place *mail.Place
 		if way.place == nil {
-			if back, err = a.act(v, q, mail.CodeGiven); err != nil {
+			if place, err = a.act(v, q, mail.CodeGiven); err != nil {
 				return nil, err
 			}
 		}
 		code, until, err := a.cfg.Directory.MailCode(ctx, v.by(), v.workspace.ID, p.ID, seconds(i.Body.ExpiresInSeconds), way.to)
 		if err != nil {
 			way.release()
-			back()
+			place.Release()
 			return nil, a.recorded(ctx, v, err)
 		}
 		o := client.UserCode{ID: p.ID, Name: p.Name, ExpiresAt: &until}
 		if way.give(a, v, &o, q.ID, code); !o.Sent {
-			a.notify(v, q, q.Email, mail.CodeGiven, v.workspace.Name, p.Name)
+			a.notifyIn(v, place, q, q.Email, mail.CodeGiven, v.workspace.Name, p.Name)
 		}
 		return &out[client.UserCode]{o}, nil
 	})
@@ -224,21 +224,30 @@ func (a *API) userRoutes() {
 		return err
 	})
 	on("DELETE", "/second-factor", "Take the user's second factor and passkeys away, for who lost them; all sessions end", func(ctx context.Context, v *visit, p *directory.Principal, q *directory.Person) error {
-		back, err := a.act(v, q, mail.FactorRemoved)
-		if err != nil {
-			return err
+		var factor, passkeys *mail.Place
+		var err error
+		if !q.SecondFactor.IsZero() {
+			if factor, err = a.act(v, q, mail.FactorRemoved); err != nil {
+				return err
+			}
 		}
-		err = a.cfg.Directory.ResetSecondFactor(ctx, v.by(), v.workspace.ID, p.ID)
-		if err != nil || q.SecondFactor.IsZero() && len(q.Passkeys) == 0 {
-			back()
+		if len(q.Passkeys) > 0 {
+			if passkeys, err = a.act(v, q, mail.PasskeyRemoved); err != nil {
+				factor.Release()
+				return err
+			}
+		}
+		if err = a.cfg.Directory.ResetSecondFactor(ctx, v.by(), v.workspace.ID, p.ID); err != nil {
+			factor.Release()
+			passkeys.Release()
 			return err
 		}
 		if !q.SecondFactor.IsZero() {
-			a.notify(v, q, q.Email, mail.FactorRemoved, v.workspace.Name, p.Name)
+			a.notifyIn(v, factor, q, q.Email, mail.FactorRemoved, v.workspace.Name, p.Name)
 			v.tell(particulars{"method": methodTOTP})
 		}
 		if len(q.Passkeys) > 0 {
-			a.notify(v, q, q.Email, mail.PasskeyRemoved, v.workspace.Name, p.Name)
+			a.notifyIn(v, passkeys, q, q.Email, mail.PasskeyRemoved, v.workspace.Name, p.Name)
 			v.tell(passkeysTold(q.Passkeys...))
 		}
 		return nil

@@ -87,3 +87,12 @@ func tooManyChanges(wait time.Duration) *protocol.Error {
 func full() *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeUnavailable, Origin: protocol.OriginRelay, Message: "too many e-mails wait to be sent", Hint: "give the code in another way (--show-code); the relay's operator should look whether its mail server takes mail"}
 }
+
+func noRoomToTell() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeUnavailable, Origin: protocol.OriginRelay, Message: "the relay refuses: too many e-mails wait to be sent, and who is not told of this cannot object",
+		Hint: "wait; the relay's operator should look whether its mail server takes mail; to disable the user is possible at any time"}
+}
+
+func unusable() *protocol.Error {
+	return protocol.Errorf(protocol.CodeInvalid, "the e-mail address is not usable")
+}

@@ -2,6 +2,7 @@ package mail_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -84,9 +85,9 @@ func TestWhoChangesOthersAccountsHasABound(t *testing.T) {
 		o, err := mail.New(c)
 		must(t, err)
 		for range 3 {
-			back, err := o.Act("wsp_1", "usr_1", mail.AddressChanged)
+			p, err := o.Act("wsp_1", "usr_1", mail.AddressChanged)
 			must(t, err)
-			back()
+			p.Release()
 		}
 		for i := range 4 {
 			_, err := o.Act("wsp_1", "usr_1", mail.AddressChanged)
@@ -102,6 +103,55 @@ func TestWhoChangesOthersAccountsHasABound(t *testing.T) {
 		must(t, err)
 		time.Sleep(time.Hour)
 		_, err = o.Act("wsp_1", "usr_1", mail.AddressChanged)
+		must(t, err)
+	})
+}
+
+// What somebody is told of is not done when there is no room for telling; what is done has its room, whatever else fills the queue.
+func TestNobodyIsActedUponUntoldBecauseTheQueueIsFull(t *testing.T) {
+	bubble(t, mailtest.Faults{Hang: true}, func(c *mail.Config) { c.Share, c.Least, c.PerRecipient = 3, 0, 2 }, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, _ *logged, _ func()) {
+		act := func() (*mail.Place, error) { return o.Act("wsp_1", "usr_1", mail.FactorRemoved) }
+		tell := func(p *mail.Place, person string) error {
+			return p.Tell(person, "anna@example.com", o.Notice(mail.FactorRemoved, "default", "anna", time.Now()))
+		}
+		full := func() {
+			t.Helper()
+			if _, err := act(); err == nil || protocol.AsError(err).Code != protocol.CodeUnavailable || protocol.AsError(err).Hint == "" {
+				t.Error(err)
+			}
+		}
+		a, err := act()
+		must(t, err)
+		for i := range 2 {
+			_, err := o.Reserve("wsp_1", fmt.Sprint("per_", i), "bert@example.com")
+			must(t, err)
+		}
+		full()
+		if err := o.Tell("wsp_1", "per_anna", "anna@example.com", o.Notice(mail.PasswordChanged, "default", "anna", time.Now())); err == nil {
+			t.Error("the queue is not full")
+		}
+		must(t, tell(a, "per_anna")) // its room was taken before
+		s.Set(mailtest.Faults{NoTLS: true})
+		if m := s.Next(t); m.To[0] != "anna@example.com" {
+			t.Error(m.To)
+		}
+		synctest.Wait()
+		b, err := act() // the room is back when it is sent, …
+		must(t, err)
+		full()
+		b.Release() // … when it was not done, …
+		for _, err := range []error{nil, errors.New("a third to one person")} {
+			c, acted := act()
+			must(t, acted)
+			if got := tell(c, "per_anna"); (got == nil) != (err == nil) {
+				t.Error(got, err)
+			}
+			if err == nil {
+				s.Next(t)
+				synctest.Wait()
+			}
+		}
+		_, err = act() // … and when it could not be told for another reason
 		must(t, err)
 	})
 }
