@@ -29,8 +29,8 @@ func givenBy(by By) *giver {
 type reach int
 
 const (
-	here       reach = iota // the workspace: disabling, ending sessions, removing a guest
-	everywhere              // wherever the person belongs: what it signs in with, and its removal at home
+	here       reach = iota // the workspace: disabling, ending sessions, removing; nobody is impersonated by it
+	everywhere              // wherever the person belongs: what it signs in with
 )
 
 // MayActFor refuses (denied) who holds less than a user of the workspace does, for what counts in that workspace alone: nobody is to be
@@ -175,15 +175,10 @@ func (d *Directory) SetUserDisabled(ctx context.Context, by By, workspace, princ
 // gone there, too.
 func (d *Directory) RemoveUserBy(ctx context.Context, by By, workspace, principal string) (elsewhere []*Principal, err error) {
 	err = d.guardedIn(ctx, workspace, func(tx *store.Tx, s *Snapshot, w *Workspace) error {
-		p := w.people[principal]
-		if p == nil {
+		if w.people[principal] == nil {
 			return noUser()
 		}
-		far := here
-		if p.Home == w.ID {
-			far = everywhere
-		}
-		if err := s.mayActFor(by, w, principal, far); err != nil {
+		if err := s.mayActFor(by, w, principal, here); err != nil { // also at home: else any workspace could keep it from its admins there
 			return err
 		}
 		elsewhere = s.Elsewhere(w, principal)

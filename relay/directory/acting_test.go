@@ -276,7 +276,12 @@ func TestWhoManagesUsersActsForNobodyWhoReachesFurther(t *testing.T) {
 			a := admin(h)
 			check("an admin", a, c.far, c.near)
 			check("an owner", h.owner, true, true)
-			if _, err := h.d.RemoveUserBy(ctx, a, "default", h.anna.ID); (err == nil) != c.far {
+			if !c.desk {
+				if _, err := h.d.RemoveUserBy(ctx, h.help, "default", h.anna.ID); protocol.AsError(err).Code != protocol.CodeDenied {
+					t.Error("removed at home by the help desk:", err)
+				}
+			}
+			if _, err := h.d.RemoveUserBy(ctx, a, "default", h.anna.ID); err != nil {
 				t.Error("removed at home by an admin:", err)
 			}
 		})
@@ -296,6 +301,30 @@ func TestWhoManagesUsersActsForNobodyWhoReachesFurther(t *testing.T) {
 			t.Error(gone, err)
 		}
 	})
+}
+
+// Whatever a person is made elsewhere, the admins of its home can take it out: there it may be that they have no owner.
+func TestNoOtherWorkspaceKeepsAPersonFromTheAdminsOfItsHome(t *testing.T) {
+	ctx := t.Context()
+	h := newDesk(t)
+	tok, _, err := h.d.CreateAdminToken(ctx, "default", "an admin", 0)
+	must(t, err)
+	by := directory.By{ID: tok.Principal.ID}
+	other, there := h.elsewhere(authz.Owner)
+	if _, _, err := h.d.IssueCode(ctx, by, "default", h.anna.ID, 0); protocol.AsError(err).Code != protocol.CodeDenied {
+		t.Error("an admin at home becomes an owner elsewhere:", err)
+	}
+	must(t, h.d.SetUserDisabled(ctx, by, "default", h.anna.ID, true))
+	gone, err := h.d.RemoveUserBy(ctx, by, "default", h.anna.ID)
+	if err != nil || len(gone) != 1 || gone[0].ID != there || h.person() != nil || workspace(t, h.d, other).Principal(there) != nil {
+		t.Error(gone, err)
+	}
+	// Who holds more at home is not an admin's to remove.
+	boss, _, err := h.d.CreateUser(ctx, h.owner, "default", directory.NewUser{Name: "boss", Roles: []authz.Role{authz.Owner}})
+	must(t, err)
+	if _, err := h.d.RemoveUserBy(ctx, by, "default", boss.ID); protocol.AsError(err).Code != protocol.CodeDenied {
+		t.Error(err)
+	}
 }
 
 // What a removal took elsewhere is told of when it is done.
