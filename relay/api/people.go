@@ -253,30 +253,13 @@ func (a *API) userRoutes() {
 		return nil
 	})
 	on("DELETE", "/sessions", "End all sessions of the user in this workspace", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
-		if err := a.cfg.Directory.MayActFor(v.by(), v.workspace, p.ID); err != nil {
-			return err
-		}
-		for _, t := range v.workspace.Sessions {
-			if t.Principal.ID == p.ID {
-				if err := a.cfg.Directory.EndSession(ctx, v.workspace.ID, t.ID, ""); err != nil && protocol.AsError(err).Code != protocol.CodeNotFound {
-					return err
-				}
-			}
-		}
-		return nil
+		return a.cfg.Directory.EndSessionsBy(ctx, v.by(), v.workspace.ID, p.ID)
 	})
 	route(a, "GET", ws+"/sessions", authz.UsersRead, "Everybody's sessions in the workspace", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Session]], error) {
 		return &out[client.List[client.Session]]{sessions(v, v.workspace.Sessions)}, nil
 	})
 	route(a, "DELETE", ws+"/sessions/{id}", authz.UsersManage, "End a session; what runs in it is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
-		for _, s := range v.workspace.Sessions {
-			if s.ID == i.ID {
-				if err := a.cfg.Directory.MayActFor(v.by(), v.workspace, s.Principal.ID); err != nil {
-					return nil, a.recorded(ctx, v, err)
-				}
-			}
-		}
-		return nil, a.cfg.Directory.EndSession(ctx, v.workspace.ID, i.ID, "")
+		return nil, a.recorded(ctx, v, a.cfg.Directory.EndSessionBy(ctx, v.by(), v.workspace.ID, i.ID))
 	})
 	route(a, "GET", ws+"/sign-in-policy", authz.SignInRead, "What is demanded of who signs in", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.SignInPolicy], error) {
 		return &out[client.SignInPolicy]{policy(v.workspace)}, nil

@@ -33,17 +33,8 @@ const (
 	everywhere              // wherever the person belongs: what it signs in with
 )
 
-// MayActFor refuses (denied) who holds less than a user of the workspace does, for what counts in that workspace alone: nobody is to be
-// shut out by who stands below. What changes a person's credentials asks for itself, in the transaction of the change.
-func (d *Directory) MayActFor(by By, w *Workspace, principal string) error {
-	s := d.Snapshot()
-	w, err := s.Workspace(w.ID)
-	if err != nil {
-		return err
-	}
-	return s.mayActFor(by, w, principal, here)
-}
-
+// mayActFor refuses (denied) who holds less than a user of the workspace does: nobody is to be shut out by who stands below. It is asked in
+// the transaction of what is done.
 func (s *Snapshot) mayActFor(by By, w *Workspace, principal string, far reach) error {
 	p, err := w.asker(by)
 	if err != nil {
@@ -168,6 +159,40 @@ func (d *Directory) SetUserDisabled(ctx context.Context, by By, workspace, princ
 			return err
 		}
 		return as(tx.SetPrincipalState(w.ID, principal, stateOf(disabled)), noUser(), nil)
+	})
+}
+
+// EndSessionsBy ends all sessions of a user in a workspace. by may not hold less than the user (denied).
+func (d *Directory) EndSessionsBy(ctx context.Context, by By, workspace, principal string) error {
+	return d.judgedIn(ctx, workspace, func(tx *store.Tx, s *Snapshot, w *Workspace) error {
+		if w.people[principal] == nil {
+			return noUser()
+		}
+		if err := s.mayActFor(by, w, principal, here); err != nil {
+			return err
+		}
+		for _, t := range w.Sessions {
+			if t.Principal.ID == principal {
+				if err := tx.DeleteSession(w.ID, t.ID); err != nil {
+					return as(err, noSession(), nil)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// EndSessionBy ends a session of a workspace (not_found). by may not hold less than its user (denied).
+func (d *Directory) EndSessionBy(ctx context.Context, by By, workspace, id string) error {
+	return d.judgedIn(ctx, workspace, func(tx *store.Tx, s *Snapshot, w *Workspace) error {
+		i := slices.IndexFunc(w.Sessions, func(t *Session) bool { return t.ID == id })
+		if i < 0 {
+			return noSession()
+		}
+		if err := s.mayActFor(by, w, w.Sessions[i].Principal.ID, here); err != nil {
+			return err
+		}
+		return as(tx.DeleteSession(w.ID, id), noSession(), nil)
 	})
 }
 

@@ -73,6 +73,18 @@ func (h *desk) void(what string, err error) {
 	}
 }
 
+// signIn begins a session of somebody with aPassword.
+func (h *desk) signIn(p *directory.Principal, in string) *directory.Session {
+	h.t.Helper()
+	ok, _, verifier := h.d.VerifyPassword(workspace(h.t, h.d, in).PersonOf(p.ID), aPassword)
+	if !ok {
+		h.t.Fatal("the password is another")
+	}
+	s, _, err := h.d.BeginSession(h.t.Context(), in, directory.NewSession{Principal: p.ID, Verifier: verifier})
+	must(h.t, err)
+	return s
+}
+
 // What somebody gave to a small user is nothing to hold on to: who gave a code is asked again when it is used.
 func TestACodeIsVoidWhenItsGiverMayNotActForThePersonAnyMore(t *testing.T) {
 	for what, upset := range map[string]func(h *desk){
@@ -212,6 +224,8 @@ func TestNoCodeGoesToAnAddressOfWhoMayNotActForThePerson(t *testing.T) {
 func TestActingForAUserIsJudgedByTheNewestState(t *testing.T) {
 	var c directory.Config
 	h := newDesk(t, func(dc *directory.Config) { dc.Poll, dc.StaleAfter = time.Hour, time.Hour; c = *dc })
+	must(t, h.take(h.code))
+	session := h.signIn(h.anna, "default")
 	second := reopen(t, c)
 	for what, f := range map[string]func() error{
 		"a code": func() error { _, _, err := h.d.IssueCode(t.Context(), h.help, "default", h.anna.ID, 0); return err },
@@ -220,6 +234,8 @@ func TestActingForAUserIsJudgedByTheNewestState(t *testing.T) {
 			return err
 		},
 		"second factor": func() error { return h.d.ResetSecondFactor(t.Context(), h.help, "default", h.anna.ID) },
+		"sessions":      func() error { return h.d.EndSessionsBy(t.Context(), h.help, "default", h.anna.ID) },
+		"a session":     func() error { return h.d.EndSessionBy(t.Context(), h.help, "default", session.ID) },
 		"disable":       func() error { return h.d.SetUserDisabled(t.Context(), h.help, "default", h.anna.ID, true) },
 		"remove":        func() error { _, err := h.d.RemoveUserBy(t.Context(), h.help, "default", h.anna.ID); return err },
 	} {
@@ -229,6 +245,18 @@ func TestActingForAUserIsJudgedByTheNewestState(t *testing.T) {
 			t.Errorf("%s of who is an admin by now: %v", what, err)
 		}
 		must(t, second.DeleteGrant(t.Context(), h.owner, "default", g.ID))
+	}
+	if h.d.Snapshot().Session(session.ID) == nil {
+		t.Error("the session was ended")
+	}
+	other, _ := h.elsewhere(authz.Analyst)
+	want(t, h.d.EndSessionBy(t.Context(), h.owner, other, session.ID), protocol.CodeNotFound)
+	want(t, h.d.EndSessionBy(t.Context(), h.owner, "default", "ses_none"), protocol.CodeNotFound)
+	must(t, h.d.EndSessionBy(t.Context(), h.owner, "default", session.ID))
+	session = h.signIn(h.anna, "default")
+	must(t, h.d.EndSessionsBy(t.Context(), h.owner, "default", h.anna.ID))
+	if h.d.Snapshot().Session(session.ID) != nil {
+		t.Error("the session was not ended")
 	}
 }
 
@@ -244,7 +272,7 @@ func TestWhoManagesUsersActsForNobodyWhoReachesFurther(t *testing.T) {
 		_, _, code := h.d.IssueCode(ctx, by, "default", h.anna.ID, 0)
 		_, address := h.d.SetEmail(ctx, by, "default", h.anna.ID, "a2@example.com")
 		return []error{code, address, h.d.ResetSecondFactor(ctx, by, "default", h.anna.ID)},
-			[]error{h.d.SetUserDisabled(ctx, by, "default", h.anna.ID, true), h.d.SetUserDisabled(ctx, by, "default", h.anna.ID, false), h.d.MayActFor(by, workspace(t, h.d, "default"), h.anna.ID)}
+			[]error{h.d.SetUserDisabled(ctx, by, "default", h.anna.ID, true), h.d.SetUserDisabled(ctx, by, "default", h.anna.ID, false), h.d.EndSessionsBy(ctx, by, "default", h.anna.ID)}
 	}
 	for _, c := range []struct {
 		elsewhere       authz.Role
