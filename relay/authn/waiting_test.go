@@ -109,14 +109,16 @@ func TestWhoIsKnownFromANetworkIsNotToldApart(t *testing.T) {
 // Nor by how the waits go on, here or once the network waits no more: what the known try there is counted apart.
 func TestWaitsInAHeldNetworkDoNotTellWhoIsKnownThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := people(t, authn.DefaultPeopleConfig())
+		c := authn.DefaultPeopleConfig()
+		c.Attempts.Network = 2
+		w := people(t, c)
 		w.in1("")
 		series := func(user string) (said []string) {
 			w.p.Forget()
-			for i := range 25 {
+			for i := range 6 {
 				_, _ = w.try("u"+strings.Repeat("x", i), "wrong kettle battery fish", "", home)
 			}
-			for range 60 {
+			for range 24 {
 				_, err := w.try(user, "wrong kettle battery fish", "", home)
 				said = append(said, fmt.Sprint(code(err), protocol.AsError(err).RetryAfterMs))
 				_, err = w.try("bystander", "wrong kettle battery fish", "", home)
@@ -133,7 +135,7 @@ func TestWaitsInAHeldNetworkDoNotTellWhoIsKnownThere(t *testing.T) {
 		if !slices.Equal(known, unknown) {
 			t.Errorf("known:   %v, unknown: %v", known, unknown)
 		}
-		if past := hashed - (w.p.Hashed() - before); past < 4 || past > 30 {
+		if past := hashed - (w.p.Hashed() - before); past < 4 || past > 12 {
 			t.Errorf("%d tries of who is known were let past the network's wait", past)
 		}
 		if !slices.Contains(unknown, string(protocol.CodeUnauthenticated)+"0") {
