@@ -18,11 +18,20 @@ type giver struct {
 	Principal string     `json:"principal,omitempty"` // of the home workspace
 	Token     string     `json:"token,omitempty"`     // that it came with: its limits count
 	Source    netip.Addr `json:"source,omitzero"`     // that it came from: its grants may be for some networks only
+	Password  int64      `json:"password,omitempty"`  // when its person set the password that counted: a session ends with that
 	Host      bool       `json:"host,omitempty"`      // who runs the relay's host stands above everybody
 }
 
 func givenBy(by By) *giver {
 	return &giver{Principal: by.ID, Token: by.Token, Source: by.At.Source}
+}
+
+func (w *Workspace) givenBy(by By) *giver {
+	g := givenBy(by)
+	if q := w.people[by.ID]; q != nil {
+		g.Password = toMs(q.PasswordSet)
+	}
+	return g
 }
 
 // reach is how far what is done for a user goes.
@@ -97,7 +106,8 @@ func (w *Workspace) covers(p authz.Principal, at authz.At, otherwise string, gra
 }
 
 // still tells whether a giver may act for a user of its home workspace as both stand now. One that is gone or disabled may not, nor who
-// came with a token that was revoked since; one that has expired stays what it was. nil is of a release that did not keep them.
+// came with a token that was revoked since; one that has expired stays what it was. Nor may a person in a session that has set another
+// password since: the session may have been in other hands. nil is of a release that did not keep them.
 func (s *Snapshot) still(g *giver, w *Workspace, principal string) bool {
 	switch {
 	case g == nil:
@@ -116,6 +126,8 @@ func (s *Snapshot) still(g *giver, w *Workspace, principal string) bool {
 			return false
 		}
 		acting = w.Tokens[i].Acting()
+	} else if q := w.people[p.ID]; q != nil && g.Password != toMs(q.PasswordSet) {
+		return false
 	}
 	return s.above(acting, authz.At{Time: time.Now(), Source: g.Source}, w, principal, everywhere) == nil
 }

@@ -150,6 +150,47 @@ func TestACodeIsVoidWhenItsGiverMayNotActForThePersonAnyMore(t *testing.T) {
 	})
 }
 
+// A session that was stolen gives what it likes: with a new password of its person, all that counts no more.
+func TestANewPasswordVoidsWhatItsPersonGaveInSessions(t *testing.T) {
+	ctx := t.Context()
+	h := newDesk(t)
+	must(t, h.take(h.code))
+	h.give(h.anna.ID, "admin")
+	by := directory.By{ID: h.anna.ID, Token: h.signIn(h.anna, "default").ID}
+	const to = "bert@example.com"
+	bert, invitation, err := h.d.CreateUser(ctx, by, "default", directory.NewUser{Name: "bert", Roles: []authz.Role{authz.Analyst}, Email: to})
+	must(t, err)
+	person := func() *directory.Person { return workspace(t, h.d, "default").PersonOf(bert.ID) }
+	reachable := func() bool { return h.d.Snapshot().Reachable(workspace(t, h.d, "default"), bert.ID) }
+	must(t, h.d.JudgeCode(person(), invitation.ExposeString()))
+	renew := func() {
+		t.Helper()
+		_, _, was := h.d.VerifyPassword(h.person(), aPassword)
+		next, err := h.d.NewPasswordVerifier(aPassword) // takes longer than the millisecond that times are kept in
+		must(t, err)
+		must(t, h.d.SetPassword(ctx, h.person(), was, next, ""))
+	}
+	renew()
+	h.void("the invitation", h.d.JudgeCode(person(), invitation.ExposeString()))
+	if reachable() {
+		t.Error("the address counts")
+	}
+	_, _, err = h.d.MailCode(ctx, h.owner, "default", bert.ID, 0, to)
+	want(t, err, protocol.CodeConflict)
+	// What is given after it counts, by code and address.
+	by.Token = h.signIn(h.anna, "default").ID
+	_, err = h.d.SetEmail(ctx, by, "default", bert.ID, to)
+	must(t, err)
+	code, _, err := h.d.MailCode(ctx, by, "default", bert.ID, 0, to)
+	must(t, err)
+	must(t, h.d.JudgeCode(person(), code.ExposeString()))
+	renew()
+	h.void("a reset", h.d.JudgeCode(person(), code.ExposeString()))
+	if reachable() {
+		t.Error("the address that was set again counts")
+	}
+}
+
 // elsewhere makes anna a user of another workspace, too.
 func (h *desk) elsewhere(role authz.Role) (workspace, principal string) {
 	h.t.Helper()

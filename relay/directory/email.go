@@ -26,7 +26,7 @@ func (d *Directory) SetEmail(ctx context.Context, by By, workspace, principal, a
 	if address, err = checkEmail(address); err != nil {
 		return "", err
 	}
-	err = d.actFor(ctx, by, workspace, principal, func(_ *store.Tx, _ *Snapshot, b *personBody) error {
+	err = d.actFor(ctx, by, workspace, principal, func(_ *store.Tx, s *Snapshot, b *personBody) error {
 		if was = b.Email; was != address {
 			if was != "" {
 				b.closeCode()
@@ -34,7 +34,7 @@ func (d *Directory) SetEmail(ctx context.Context, by By, workspace, principal, a
 			b.Email, b.EmailSet = address, max(toMs(now()), b.EmailSet+1)
 		}
 		if b.EmailBy = nil; address != "" {
-			b.EmailBy = givenBy(by)
+			b.EmailBy = s.byID[b.Home].givenBy(by)
 		}
 		return nil
 	})
