@@ -21,8 +21,8 @@ type post struct {
 }
 
 // postTo takes room for an e-mail before there is a code. It goes wherever it can, unless send says no; send that says yes is refused
-// where it cannot.
-func (a *API) postTo(v *visit, to string, send *bool, show bool) (p post, err error) {
+// where it cannot. person is "" for who is taken in by it.
+func (a *API) postTo(v *visit, person, to string, send *bool, show bool) (p post, err error) {
 	demanded := send != nil && *send
 	switch {
 	case demanded && a.cfg.Mail == nil:
@@ -33,15 +33,13 @@ func (a *API) postTo(v *visit, to string, send *bool, show bool) (p post, err er
 		return p, nil
 	}
 	p.to, p.show = to, show
-	p.place, err = a.cfg.Mail.Reserve(v.workspace.ID, to)
+	p.place, err = a.cfg.Mail.Reserve(v.workspace.ID, person, to)
 	return p, err
 }
 
 // release is for when there is no code to send.
 func (p post) release() {
-	if p.place != nil {
-		p.place.Release()
-	}
+	p.place.Release()
 }
 
 // give puts a code on its way, and into the answer if that is its way.
@@ -61,13 +59,23 @@ func (p post) give(a *API, v *visit, o *client.UserCode, person string, code sec
 
 // notify tells a person by e-mail what happened to its account, where it can: nobody waits for it. What kept it from being sent stands
 // in the record of what happened.
-func (a *API) notify(v *visit, to string, n mail.Notice, home, workspace, user string) {
+func (a *API) notify(v *visit, q *directory.Person, to string, n mail.Notice, workspace, user string) {
+	a.notifyIn(v, nil, q, to, n, workspace, user)
+}
+
+// notifyIn is notify of what act gave a place for.
+func (a *API) notifyIn(v *visit, p *mail.Place, q *directory.Person, to string, n mail.Notice, workspace, user string) {
 	if a.cfg.Mail == nil {
 		return
 	}
 	why := "there is no address"
 	if to != "" {
-		err := a.cfg.Mail.Tell(home, to, a.cfg.Mail.Notice(n, workspace, user, time.Now()))
+		m, err := a.cfg.Mail.Notice(n, workspace, user, time.Now()), error(nil)
+		if p != nil {
+			err = p.Tell(q.ID, to, m)
+		} else {
+			err = a.cfg.Mail.Tell(q.Home, q.ID, to, m)
+		}
 		if err == nil {
 			return
 		}
@@ -78,14 +86,14 @@ func (a *API) notify(v *visit, to string, n mail.Notice, home, workspace, user s
 
 // notifyOwn is notify for the person of the session.
 func (a *API) notifyOwn(v *visit, n mail.Notice) {
-	a.notify(v, v.session.Person.Email, n, v.session.Person.Home, v.workspace.Name, v.principal.Name)
+	a.notify(v, v.session.Person, v.session.Person.Email, n, v.workspace.Name, v.principal.Name)
 }
 
-// act counts what the visitor is about to do to somebody's account, of which that one is told, and refuses what is too much. back is for
-// when it was not done.
-func (a *API) act(v *visit, q *directory.Person, n mail.Notice) (back func(), _ error) {
+// act counts what the visitor is about to do to somebody's account, of which that one is told, and takes the place for telling; it refuses
+// what is too much. nil is of who cannot be told. Whoever has a place calls notifyIn, or Release when nothing was done.
+func (a *API) act(v *visit, q *directory.Person, n mail.Notice) (*mail.Place, error) {
 	if a.cfg.Mail == nil || q.Email == "" {
-		return func() {}, nil
+		return nil, nil
 	}
 	return a.cfg.Mail.Act(q.Home, v.principal.ID, n)
 }
@@ -144,7 +152,7 @@ func (a *API) ownEmailRoute() {
 			if a.cfg.Mail != nil {
 				a.cfg.Mail.Drop(q.ID)
 			}
-			a.notify(v, was, mail.AddressChanged, q.Home, v.workspace.Name, v.principal.Name)
+			a.notify(v, q, was, mail.AddressChanged, v.workspace.Name, v.principal.Name)
 		}
 		return a.account(v), nil
 	})
@@ -156,30 +164,32 @@ func (a *API) emailRoute() {
 		if err != nil {
 			return nil, err
 		}
-		back, err := a.act(v, q, mail.AddressChanged)
+		place, err := a.act(v, q, mail.AddressChanged)
 		if err != nil {
 			return nil, err
 		}
 		was, err := a.cfg.Directory.SetEmail(ctx, v.by(), v.workspace.ID, p.ID, i.Body.Email)
 		if err != nil {
-			back()
+			place.Release()
 			return nil, a.recorded(ctx, v, err)
 		}
 		w, err := a.cfg.Directory.Snapshot().Workspace(v.workspace.ID)
 		if err != nil {
+			place.Release()
 			return nil, err
 		}
 		now, person, err := userOf(w, p.ID)
 		if err != nil {
+			place.Release()
 			return nil, err
 		}
 		if was == "" || was == person.Email {
-			back()
+			place.Release()
 		} else {
 			if a.cfg.Mail != nil {
 				a.cfg.Mail.Drop(q.ID)
 			}
-			a.notify(v, was, mail.AddressChanged, q.Home, w.Name, p.Name)
+			a.notifyIn(v, place, q, was, mail.AddressChanged, w.Name, p.Name)
 		}
 		return &out[client.User]{a.user(w, now)}, nil
 	})

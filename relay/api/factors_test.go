@@ -14,6 +14,7 @@ import (
 	"github.com/fairleadhq/fairlead/relay/client"
 	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/mail"
+	"github.com/fairleadhq/fairlead/relay/mail/mailtest"
 	"github.com/fairleadhq/fairlead/relay/passkey/passkeytest"
 	"github.com/fairleadhq/fairlead/relay/totp"
 )
@@ -192,12 +193,31 @@ func TestANoticeThatWasNotSentStandsInTheRecord(t *testing.T) {
 	s.None(t)
 }
 
+// What cannot be told of, for the queue is full, is not done.
+func TestNobodyIsActedUponUntoldWhileTheQueueIsFull(t *testing.T) {
+	g, s, _ := mailRig(t, func(c *mail.Config) { c.Share, c.Least = 1, 0 })
+	owner := g.token[authz.Owner]
+	session := g.person("carla", authz.Admin)
+	g.get("PUT", "/workspaces/default/users/carla/email", owner, `{"email":"carla@example.com"}`, nil)
+	s.Set(mailtest.Faults{Hang: true})
+	g.enrol(session) // of which the notice fills it
+	before := len(g.events())
+	g.refusal("an address", g.ask("PUT", "/workspaces/default/users/carla/email", owner, `{"email":"eve@example.com"}`), 503, "")
+	g.refusal("a code that is shown", g.ask("POST", "/workspaces/default/users/carla/code", owner, `{"send":false}`), 503, "")
+	g.refusal("a reset", g.ask("DELETE", "/workspaces/default/users/carla/second-factor", owner, ""), 503, "")
+	w, err := g.dir.Snapshot().Workspace("default")
+	must(t, err)
+	if _, q := w.User("carla"); q.Email != "carla@example.com" || !q.InvitedUntil.IsZero() || q.SecondFactor.IsZero() || len(g.events()) == before {
+		t.Errorf("%+v", q)
+	}
+	g.get("POST", "/workspaces/default/users/carla/disable", owner, "", nil)
+}
+
 // Who moves many people's addresses is stopped before the first of them is not told.
 func TestNobodyIsMovedToAnotherAddressUntold(t *testing.T) {
 	g, s, _ := mailRig(t, func(c *mail.Config) { c.PerWorkspace, c.PerRecipient = 3, 1 })
 	owner := g.token[authz.Owner]
 	g.person("victim", authz.Analyst)
-	g.person("dummy", authz.Analyst)
 	set := func(user, to string) answer {
 		return g.ask("PUT", "/workspaces/default/users/"+user+"/email", owner, `{"email":"`+to+`"}`)
 	}
@@ -205,9 +225,13 @@ func TestNobodyIsMovedToAnotherAddressUntold(t *testing.T) {
 	for range 3 { // nothing is changed, and nothing counted
 		set("victim", "victim@example.com")
 	}
-	for i := range 4 {
-		if a := set("dummy", fmt.Sprintf("d%d@example.com", i)); a.status != 200 {
-			t.Fatal(a.body)
+	for i := range 3 {
+		user := fmt.Sprint("dummy", i)
+		g.person(user, authz.Analyst)
+		for _, to := range []string{"d", "e"} {
+			if a := set(user, fmt.Sprintf("%s%d@example.com", to, i)); a.status != 200 {
+				t.Fatal(a.body)
+			}
 		}
 	}
 	a := set("victim", "eve@example.com")

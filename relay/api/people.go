@@ -154,7 +154,7 @@ func (a *API) userRoutes() {
 		if n.Roles, err = roles(i.Body.Roles); err != nil {
 			return nil, err
 		}
-		way, err := a.postTo(v, i.Body.Email, i.Body.Send, i.Body.ShowCode)
+		way, err := a.postTo(v, "", i.Body.Email, i.Body.Send, i.Body.ShowCode)
 		if err != nil {
 			return nil, err
 		}
@@ -178,25 +178,25 @@ func (a *API) userRoutes() {
 			return nil, err
 		}
 		to := addressFor(v.workspace, q)
-		way, err := a.postTo(v, to, i.Body.Send, i.Body.ShowCode)
+		way, err := a.postTo(v, q.ID, to, i.Body.Send, i.Body.ShowCode)
 		if err != nil {
 			return nil, err
 		}
-		back := func() {}
+		var place *mail.Place
 		if way.place == nil {
-			if back, err = a.act(v, q, mail.CodeGiven); err != nil {
+			if place, err = a.act(v, q, mail.CodeGiven); err != nil {
 				return nil, err
 			}
 		}
 		code, until, err := a.cfg.Directory.MailCode(ctx, v.by(), v.workspace.ID, p.ID, seconds(i.Body.ExpiresInSeconds), way.to)
 		if err != nil {
 			way.release()
-			back()
+			place.Release()
 			return nil, a.recorded(ctx, v, err)
 		}
 		o := client.UserCode{ID: p.ID, Name: p.Name, ExpiresAt: &until}
 		if way.give(a, v, &o, q.ID, code); !o.Sent {
-			a.notify(v, q.Email, mail.CodeGiven, q.Home, v.workspace.Name, p.Name)
+			a.notifyIn(v, place, q, q.Email, mail.CodeGiven, v.workspace.Name, p.Name)
 		}
 		return &out[client.UserCode]{o}, nil
 	})
@@ -224,50 +224,42 @@ func (a *API) userRoutes() {
 		return err
 	})
 	on("DELETE", "/second-factor", "Take the user's second factor and passkeys away, for who lost them; all sessions end", func(ctx context.Context, v *visit, p *directory.Principal, q *directory.Person) error {
-		back, err := a.act(v, q, mail.FactorRemoved)
-		if err != nil {
-			return err
+		var factor, passkeys *mail.Place
+		var err error
+		if !q.SecondFactor.IsZero() {
+			if factor, err = a.act(v, q, mail.FactorRemoved); err != nil {
+				return err
+			}
 		}
-		err = a.cfg.Directory.ResetSecondFactor(ctx, v.by(), v.workspace.ID, p.ID)
-		if err != nil || q.SecondFactor.IsZero() && len(q.Passkeys) == 0 {
-			back()
+		if len(q.Passkeys) > 0 {
+			if passkeys, err = a.act(v, q, mail.PasskeyRemoved); err != nil {
+				factor.Release()
+				return err
+			}
+		}
+		if err = a.cfg.Directory.ResetSecondFactor(ctx, v.by(), v.workspace.ID, p.ID); err != nil {
+			factor.Release()
+			passkeys.Release()
 			return err
 		}
 		if !q.SecondFactor.IsZero() {
-			a.notify(v, q.Email, mail.FactorRemoved, q.Home, v.workspace.Name, p.Name)
+			a.notifyIn(v, factor, q, q.Email, mail.FactorRemoved, v.workspace.Name, p.Name)
 			v.tell(particulars{"method": methodTOTP})
 		}
 		if len(q.Passkeys) > 0 {
-			a.notify(v, q.Email, mail.PasskeyRemoved, q.Home, v.workspace.Name, p.Name)
+			a.notifyIn(v, passkeys, q, q.Email, mail.PasskeyRemoved, v.workspace.Name, p.Name)
 			v.tell(passkeysTold(q.Passkeys...))
 		}
 		return nil
 	})
 	on("DELETE", "/sessions", "End all sessions of the user in this workspace", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
-		if err := a.cfg.Directory.MayActFor(v.by(), v.workspace, p.ID); err != nil {
-			return err
-		}
-		for _, t := range v.workspace.Sessions {
-			if t.Principal.ID == p.ID {
-				if err := a.cfg.Directory.EndSession(ctx, v.workspace.ID, t.ID, ""); err != nil && protocol.AsError(err).Code != protocol.CodeNotFound {
-					return err
-				}
-			}
-		}
-		return nil
+		return a.cfg.Directory.EndSessionsBy(ctx, v.by(), v.workspace.ID, p.ID)
 	})
 	route(a, "GET", ws+"/sessions", authz.UsersRead, "Everybody's sessions in the workspace", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Session]], error) {
 		return &out[client.List[client.Session]]{sessions(v, v.workspace.Sessions)}, nil
 	})
 	route(a, "DELETE", ws+"/sessions/{id}", authz.UsersManage, "End a session; what runs in it is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
-		for _, s := range v.workspace.Sessions {
-			if s.ID == i.ID {
-				if err := a.cfg.Directory.MayActFor(v.by(), v.workspace, s.Principal.ID); err != nil {
-					return nil, a.recorded(ctx, v, err)
-				}
-			}
-		}
-		return nil, a.cfg.Directory.EndSession(ctx, v.workspace.ID, i.ID, "")
+		return nil, a.recorded(ctx, v, a.cfg.Directory.EndSessionBy(ctx, v.by(), v.workspace.ID, i.ID))
 	})
 	route(a, "GET", ws+"/sign-in-policy", authz.SignInRead, "What is demanded of who signs in", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.SignInPolicy], error) {
 		return &out[client.SignInPolicy]{policy(v.workspace)}, nil

@@ -350,8 +350,8 @@ func TestNobodyTakesOverWhoHoldsMore(t *testing.T) {
 		if err := g.dir.ResetSecondFactor(t.Context(), by, "default", pr.ID); protocol.AsError(err).Code != protocol.CodeDenied {
 			t.Errorf("J4 %s: the second factor of who holds more: %v", c.below, err)
 		}
-		if err := g.dir.MayActFor(by, w, pr.ID); protocol.AsError(err).Code != protocol.CodeDenied {
-			t.Errorf("J4 %s: disabling or removing who holds more: %v", c.below, err)
+		if err := g.dir.EndSessionsBy(t.Context(), by, "default", pr.ID); protocol.AsError(err).Code != protocol.CodeDenied {
+			t.Errorf("J4 %s: ending the sessions of who holds more: %v", c.below, err)
 		}
 		if _, _, err := g.dir.CreateUser(t.Context(), by, "default", directory.NewUser{Name: "mole", Roles: []authz.Role{c.above}}); protocol.AsError(err).Code != protocol.CodeDenied {
 			t.Errorf("J4 %s: a user with more than the giver: %v", c.below, err)

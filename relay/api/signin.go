@@ -239,7 +239,7 @@ func (a *API) signInRoutes() {
 				status = protocol.AsError(err).Code.Status()
 			}
 			if err == nil && !person.PasswordSet.IsZero() {
-				a.notify(v, person.Email, mail.PasswordChanged, person.Home, res.Workspace.Name, res.Principal.Name)
+				a.notify(v, person, person.Email, mail.PasswordChanged, res.Workspace.Name, res.Principal.Name)
 				ev.Detail = both(ev.Detail, v.detail)
 			}
 			if a.outcome(ev, "", status); err == nil {

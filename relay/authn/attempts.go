@@ -47,6 +47,7 @@ type attemptKey struct {
 	account string
 	network netip.Prefix
 	code    bool
+	past    bool // of a pair: the tries while its network was held
 }
 
 type tries struct {
@@ -66,20 +67,23 @@ func wide(a netip.Addr) netip.Prefix {
 }
 
 // begin asks whether an attempt may be made now. Else it says how long to wait. known says that the person signed in from this
-// network before: then neither what others try, nor what others in the network try, is held against it.
-func (t *attempts) begin(account string, from netip.Addr, known bool, now time.Time) (done func(failed bool), wait time.Duration) {
+// network before: then neither what others try, nor what others in the network try, is held against it. Whom else that would hold is told
+// so, if it fails: held is how long (0: not). Such tries are counted apart and touch nothing that others are told by: else the waits
+// of this name, here and later, would be others than those of a name that is not known, and tell who signs in from here.
+func (t *attempts) begin(account string, from netip.Addr, known bool, now time.Time) (done func(failed bool), wait, held time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.of)+3 > t.lim.Tracked {
+	if len(t.of)+4 > t.lim.Tracked {
 		t.shrink(now)
 	}
 	pair, whole, net := t.get(attemptKey{account: account, network: directory.Network(from)}, now), t.get(attemptKey{account: account}, now), t.get(attemptKey{network: wide(from)}, now)
-	wait = pair.until.Sub(now)
-	if !known {
-		wait = max(wait, net.until.Sub(now))
+	own, held := pair.until.Sub(now), max(0, net.until.Sub(now))
+	wait = max(own, held)
+	if known && held > 0 && own <= 0 {
+		return t.beginPast(attemptKey{account: account, network: directory.Network(from), past: true}, held, now)
 	}
 	if wait > 0 {
-		return nil, wait
+		return nil, wait, 0
 	}
 	before, netBefore := *pair, *net
 	pair.failed++
@@ -104,24 +108,34 @@ func (t *attempts) begin(account string, from netip.Addr, known bool, now time.T
 		if !known {
 			whole.failed = max(0, whole.failed-1)
 		}
-	}, 0
+	}, 0, 0
 }
 
-// held tells how long a network has to wait, but for those whom the relay knows from it.
-func (t *attempts) held(from netip.Addr, now time.Time) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if net := t.of[attemptKey{network: wide(from)}]; net != nil {
-		return net.until.Sub(now)
+// beginPast is begin for who is let past a network that is held: delayed as a pair is, and told what the network is. t.mu is held.
+func (t *attempts) beginPast(key attemptKey, held time.Duration, now time.Time) (done func(failed bool), wait, _ time.Duration) {
+	past := t.get(key, now)
+	if past.until.After(now) {
+		return nil, held, 0
 	}
-	return 0
+	past.failed++
+	past.until = now.Add(delay(past.failed-t.lim.Free, t.lim.First, t.lim.Most))
+	return func(failed bool) {
+		if failed {
+			return
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		past.failed, past.until = max(0, past.failed-1), now
+	}, 0, held
 }
 
 // clear forgets the failures of a pair: its person is there.
 func (t *attempts) clear(account string, from netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.of, attemptKey{account: account, network: directory.Network(from)})
+	for _, past := range []bool{false, true} {
+		delete(t.of, attemptKey{account: account, network: directory.Network(from), past: past})
+	}
 }
 
 // code asks whether a code may be tried now, from wherever. It counts as wrong until right is called. A right password does not

@@ -43,7 +43,7 @@ func (p *People) Forget() {
 
 // Try counts an attempt, and Tracked what is remembered.
 func (p *People) Try(account string, from netip.Addr) (wait time.Duration) {
-	_, wait = p.att.begin(account, from, false, time.Now())
+	_, wait, _ = p.att.begin(account, from, false, time.Now())
 	return wait
 }
 

@@ -98,7 +98,7 @@ func (p *People) SignInPasskey(ctx context.Context, in PasskeySignIn) (Result, e
 			res.Passkey = key
 		}
 	}
-	done, wait := p.att.begin(account, in.Source, p.dir.Knows(person, in.Source), time.Now())
+	done, wait, held := p.att.begin(account, in.Source, p.dir.Knows(person, in.Source), time.Now())
 	if wait > 0 {
 		if res.Reason = "too many attempts failed"; res.Workspace == nil && person != nil {
 			res.Workspace, res.Principal = snap.AtHome(person)
@@ -109,6 +109,9 @@ func (p *People) SignInPasskey(ctx context.Context, in PasskeySignIn) (Result, e
 		res.Reason = reason
 		if res.Workspace == nil && person != nil { // it must stand in some log
 			res.Workspace, res.Principal = snap.AtHome(person)
+		}
+		if held > 0 { // what everybody in the network is told whom the relay does not know from there
+			return res, tooMany(held)
 		}
 		return res, refusedSignIn()
 	}
@@ -252,7 +255,7 @@ func (p *People) ConfirmPasskey(ctx context.Context, s *directory.Session, sourc
 	if err := p.dir.MayConfirmByPasskey(s); err != nil {
 		return res, err
 	}
-	done, wait := p.att.begin(s.Person.ID, source, p.dir.Knows(s.Person, source), time.Now())
+	done, wait, _ := p.att.begin(s.Person.ID, source, p.dir.Knows(s.Person, source), time.Now())
 	if wait > 0 {
 		return res, tooMany(wait)
 	}

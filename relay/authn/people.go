@@ -112,8 +112,7 @@ func (p *People) SignIn(ctx context.Context, in SignIn) (Result, error) {
 		person = res.Workspace.PersonOf(res.Principal.ID)
 	}
 	now := time.Now()
-	held := p.att.held(in.Source, now)
-	done, wait := p.att.begin(account, in.Source, p.dir.Knows(person, in.Source), now)
+	done, wait, held := p.att.begin(account, in.Source, p.dir.Knows(person, in.Source), now)
 	if wait > 0 {
 		res.Reason = cmp.Or(res.Reason, "too many attempts failed")
 		return res, tooMany(wait)
@@ -241,7 +240,7 @@ func (p *People) SetFirst(ctx context.Context, workspace, user, code string, tex
 	if err != nil {
 		return res, err
 	}
-	done, wait := p.att.begin(account, source, false, time.Now())
+	done, wait, _ := p.att.begin(account, source, false, time.Now())
 	if wait > 0 {
 		res.Reason = cmp.Or(res.Reason, "too many attempts failed")
 		return res, tooMany(wait)
@@ -296,7 +295,7 @@ func (p *People) hash(ctx context.Context, source netip.Addr, person *directory.
 
 // prove verifies the password of a session's person again, and gives what it was held against.
 func (p *People) prove(ctx context.Context, s *directory.Session, source netip.Addr, text secret.Bytes) (verifier string, err error) {
-	done, wait := p.att.begin(s.Person.ID, source, p.dir.Knows(s.Person, source), time.Now())
+	done, wait, _ := p.att.begin(s.Person.ID, source, p.dir.Knows(s.Person, source), time.Now())
 	if wait > 0 {
 		return "", tooMany(wait)
 	}

@@ -3,10 +3,13 @@ package authn_test
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
@@ -101,6 +104,54 @@ func TestWhoIsKnownFromANetworkIsNotToldApart(t *testing.T) {
 		}
 	}
 	w.in1("")
+}
+
+// Nor by how the waits go on, here or once the network waits no more: what the known try there is counted apart.
+func TestWaitsInAHeldNetworkDoNotTellWhoIsKnownThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := authn.DefaultPeopleConfig()
+		c.Attempts.Network = 2
+		w := people(t, c)
+		w.in1("")
+		series := func(user string) (said []string) {
+			w.p.Forget()
+			for i := range 6 {
+				_, _ = w.try("u"+strings.Repeat("x", i), "wrong kettle battery fish", "", home)
+			}
+			for range 24 {
+				_, err := w.try(user, "wrong kettle battery fish", "", home)
+				said = append(said, fmt.Sprint(code(err), protocol.AsError(err).RetryAfterMs))
+				_, err = w.try("bystander", "wrong kettle battery fish", "", home)
+				said = append(said, fmt.Sprint(code(err), protocol.AsError(err).RetryAfterMs))
+				time.Sleep(1300 * time.Millisecond) // the bubble's clock
+			}
+			return said
+		}
+		before := w.p.Hashed()
+		known := series("anna")
+		hashed := w.p.Hashed() - before
+		before = w.p.Hashed()
+		unknown := series("zoe")
+		if !slices.Equal(known, unknown) {
+			t.Errorf("known:   %v, unknown: %v", known, unknown)
+		}
+		if past := hashed - (w.p.Hashed() - before); past < 4 || past > 12 {
+			t.Errorf("%d tries of who is known were let past the network's wait", past)
+		}
+		if !slices.Contains(unknown, string(protocol.CodeUnauthenticated)+"0") {
+			t.Error("the network waits all the time")
+		}
+		series("anna") // her own tries past the wait are delayed as well, …
+		before = w.p.Hashed()
+		for range 20 {
+			_, _ = w.try("anna", "wrong kettle battery fish", "", home)
+		}
+		if n := w.p.Hashed() - before; n > 1 {
+			t.Errorf("%d tries at once", n)
+		}
+		time.Sleep(time.Hour) // … and forgotten
+		w.in1("")
+	})
 }
 
 // What is not admitted counts for nobody's account: strangers elsewhere hold nobody up.

@@ -18,6 +18,7 @@ type giver struct {
 	Principal string     `json:"principal,omitempty"` // of the home workspace
 	Token     string     `json:"token,omitempty"`     // that it came with: its limits count
 	Source    netip.Addr `json:"source,omitzero"`     // that it came from: its grants may be for some networks only
+	Password  int64      `json:"password,omitempty"`  // when its person set the password that counted: a session ends with that
 	Host      bool       `json:"host,omitempty"`      // who runs the relay's host stands above everybody
 	Self      bool       `json:"self,omitempty"`      // the person, for itself
 }
@@ -26,25 +27,24 @@ func givenBy(by By) *giver {
 	return &giver{Principal: by.ID, Token: by.Token, Source: by.At.Source}
 }
 
+func (w *Workspace) givenBy(by By) *giver {
+	g := givenBy(by)
+	if q := w.people[by.ID]; q != nil {
+		g.Password = toMs(q.PasswordSet)
+	}
+	return g
+}
+
 // reach is how far what is done for a user goes.
 type reach int
 
 const (
-	here       reach = iota // the workspace: disabling, ending sessions, removing a guest
-	everywhere              // wherever the person belongs: what it signs in with, and its removal at home
+	here       reach = iota // the workspace: disabling, ending sessions, removing; nobody is impersonated by it
+	everywhere              // wherever the person belongs: what it signs in with
 )
 
-// MayActFor refuses (denied) who holds less than a user of the workspace does, for what counts in that workspace alone: nobody is to be
-// shut out by who stands below. What changes a person's credentials asks for itself, in the transaction of the change.
-func (d *Directory) MayActFor(by By, w *Workspace, principal string) error {
-	s := d.Snapshot()
-	w, err := s.Workspace(w.ID)
-	if err != nil {
-		return err
-	}
-	return s.mayActFor(by, w, principal, here)
-}
-
+// mayActFor refuses (denied) who holds less than a user of the workspace does: nobody is to be shut out by who stands below. It is asked in
+// the transaction of what is done.
 func (s *Snapshot) mayActFor(by By, w *Workspace, principal string, far reach) error {
 	p, err := w.asker(by)
 	if err != nil {
@@ -107,7 +107,8 @@ func (w *Workspace) covers(p authz.Principal, at authz.At, otherwise string, gra
 }
 
 // still tells whether a giver may act for a user of its home workspace as both stand now. One that is gone or disabled may not, nor who
-// came with a token that was revoked since; one that has expired stays what it was. nil is of a release that did not keep them.
+// came with a token that was revoked since; one that has expired stays what it was. Nor may a person in a session that has set another
+// password since: the session may have been in other hands. nil is of a release that did not keep them.
 func (s *Snapshot) still(g *giver, w *Workspace, principal string) bool {
 	switch {
 	case g == nil:
@@ -126,6 +127,8 @@ func (s *Snapshot) still(g *giver, w *Workspace, principal string) bool {
 			return false
 		}
 		acting = w.Tokens[i].Acting()
+	} else if q := w.people[p.ID]; q != nil && g.Password != toMs(q.PasswordSet) {
+		return false
 	}
 	return s.above(acting, authz.At{Time: time.Now(), Source: g.Source}, w, principal, everywhere) == nil
 }
@@ -173,19 +176,48 @@ func (d *Directory) SetUserDisabled(ctx context.Context, by By, workspace, princ
 	})
 }
 
+// EndSessionsBy ends all sessions of a user in a workspace. by may not hold less than the user (denied).
+func (d *Directory) EndSessionsBy(ctx context.Context, by By, workspace, principal string) error {
+	return d.judgedIn(ctx, workspace, func(tx *store.Tx, s *Snapshot, w *Workspace) error {
+		if w.people[principal] == nil {
+			return noUser()
+		}
+		if err := s.mayActFor(by, w, principal, here); err != nil {
+			return err
+		}
+		for _, t := range w.Sessions {
+			if t.Principal.ID == principal {
+				if err := tx.DeleteSession(w.ID, t.ID); err != nil {
+					return as(err, noSession(), nil)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// EndSessionBy ends a session of a workspace (not_found). by may not hold less than its user (denied).
+func (d *Directory) EndSessionBy(ctx context.Context, by By, workspace, id string) error {
+	return d.judgedIn(ctx, workspace, func(tx *store.Tx, s *Snapshot, w *Workspace) error {
+		i := slices.IndexFunc(w.Sessions, func(t *Session) bool { return t.ID == id })
+		if i < 0 {
+			return noSession()
+		}
+		if err := s.mayActFor(by, w, w.Sessions[i].Principal.ID, here); err != nil {
+			return err
+		}
+		return as(tx.DeleteSession(w.ID, id), noSession(), nil)
+	})
+}
+
 // RemoveUserBy is RemoveUser for who may not hold less than the user (denied). It gives what the person was in other workspaces: it is
 // gone there, too.
 func (d *Directory) RemoveUserBy(ctx context.Context, by By, workspace, principal string) (elsewhere []*Principal, err error) {
 	err = d.guardedIn(ctx, workspace, func(tx *store.Tx, s *Snapshot, w *Workspace) error {
-		p := w.people[principal]
-		if p == nil {
+		if w.people[principal] == nil {
 			return noUser()
 		}
-		far := here
-		if p.Home == w.ID {
-			far = everywhere
-		}
-		if err := s.mayActFor(by, w, principal, far); err != nil {
+		if err := s.mayActFor(by, w, principal, here); err != nil { // also at home: else any workspace could keep it from its admins there
 			return err
 		}
 		elsewhere = s.Elsewhere(w, principal)

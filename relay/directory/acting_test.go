@@ -73,6 +73,18 @@ func (h *desk) void(what string, err error) {
 	}
 }
 
+// signIn begins a session of somebody with aPassword.
+func (h *desk) signIn(p *directory.Principal, in string) *directory.Session {
+	h.t.Helper()
+	ok, _, verifier := h.d.VerifyPassword(workspace(h.t, h.d, in).PersonOf(p.ID), aPassword)
+	if !ok {
+		h.t.Fatal("the password is another")
+	}
+	s, _, err := h.d.BeginSession(h.t.Context(), in, directory.NewSession{Principal: p.ID, Verifier: verifier})
+	must(h.t, err)
+	return s
+}
+
 // What somebody gave to a small user is nothing to hold on to: who gave a code is asked again when it is used.
 func TestACodeIsVoidWhenItsGiverMayNotActForThePersonAnyMore(t *testing.T) {
 	for what, upset := range map[string]func(h *desk){
@@ -136,6 +148,47 @@ func TestACodeIsVoidWhenItsGiverMayNotActForThePersonAnyMore(t *testing.T) {
 		must(t, err)
 		must(t, h.d.TakeCode(t.Context(), carl, code.ExposeString(), v))
 	})
+}
+
+// A session that was stolen gives what it likes: with a new password of its person, all that counts no more.
+func TestANewPasswordVoidsWhatItsPersonGaveInSessions(t *testing.T) {
+	ctx := t.Context()
+	h := newDesk(t)
+	must(t, h.take(h.code))
+	h.give(h.anna.ID, "admin")
+	by := directory.By{ID: h.anna.ID, Token: h.signIn(h.anna, "default").ID}
+	const to = "bert@example.com"
+	bert, invitation, err := h.d.CreateUser(ctx, by, "default", directory.NewUser{Name: "bert", Roles: []authz.Role{authz.Analyst}, Email: to})
+	must(t, err)
+	person := func() *directory.Person { return workspace(t, h.d, "default").PersonOf(bert.ID) }
+	reachable := func() bool { return h.d.Snapshot().Reachable(workspace(t, h.d, "default"), bert.ID) }
+	must(t, h.d.JudgeCode(person(), invitation.ExposeString()))
+	renew := func() {
+		t.Helper()
+		_, _, was := h.d.VerifyPassword(h.person(), aPassword)
+		next, err := h.d.NewPasswordVerifier(aPassword) // takes longer than the millisecond that times are kept in
+		must(t, err)
+		must(t, h.d.SetPassword(ctx, h.person(), was, next, ""))
+	}
+	renew()
+	h.void("the invitation", h.d.JudgeCode(person(), invitation.ExposeString()))
+	if reachable() {
+		t.Error("the address counts")
+	}
+	_, _, err = h.d.MailCode(ctx, h.owner, "default", bert.ID, 0, to)
+	want(t, err, protocol.CodeConflict)
+	// What is given after it counts, by code and address.
+	by.Token = h.signIn(h.anna, "default").ID
+	_, err = h.d.SetEmail(ctx, by, "default", bert.ID, to)
+	must(t, err)
+	code, _, err := h.d.MailCode(ctx, by, "default", bert.ID, 0, to)
+	must(t, err)
+	must(t, h.d.JudgeCode(person(), code.ExposeString()))
+	renew()
+	h.void("a reset", h.d.JudgeCode(person(), code.ExposeString()))
+	if reachable() {
+		t.Error("the address that was set again counts")
+	}
 }
 
 // elsewhere makes anna a user of another workspace, too.
@@ -212,6 +265,8 @@ func TestNoCodeGoesToAnAddressOfWhoMayNotActForThePerson(t *testing.T) {
 func TestActingForAUserIsJudgedByTheNewestState(t *testing.T) {
 	var c directory.Config
 	h := newDesk(t, func(dc *directory.Config) { dc.Poll, dc.StaleAfter = time.Hour, time.Hour; c = *dc })
+	must(t, h.take(h.code))
+	session := h.signIn(h.anna, "default")
 	second := reopen(t, c)
 	for what, f := range map[string]func() error{
 		"a code": func() error { _, _, err := h.d.IssueCode(t.Context(), h.help, "default", h.anna.ID, 0); return err },
@@ -220,6 +275,8 @@ func TestActingForAUserIsJudgedByTheNewestState(t *testing.T) {
 			return err
 		},
 		"second factor": func() error { return h.d.ResetSecondFactor(t.Context(), h.help, "default", h.anna.ID) },
+		"sessions":      func() error { return h.d.EndSessionsBy(t.Context(), h.help, "default", h.anna.ID) },
+		"a session":     func() error { return h.d.EndSessionBy(t.Context(), h.help, "default", session.ID) },
 		"disable":       func() error { return h.d.SetUserDisabled(t.Context(), h.help, "default", h.anna.ID, true) },
 		"remove":        func() error { _, err := h.d.RemoveUserBy(t.Context(), h.help, "default", h.anna.ID); return err },
 	} {
@@ -229,6 +286,18 @@ func TestActingForAUserIsJudgedByTheNewestState(t *testing.T) {
 			t.Errorf("%s of who is an admin by now: %v", what, err)
 		}
 		must(t, second.DeleteGrant(t.Context(), h.owner, "default", g.ID))
+	}
+	if h.d.Snapshot().Session(session.ID) == nil {
+		t.Error("the session was ended")
+	}
+	other, _ := h.elsewhere(authz.Analyst)
+	want(t, h.d.EndSessionBy(t.Context(), h.owner, other, session.ID), protocol.CodeNotFound)
+	want(t, h.d.EndSessionBy(t.Context(), h.owner, "default", "ses_none"), protocol.CodeNotFound)
+	must(t, h.d.EndSessionBy(t.Context(), h.owner, "default", session.ID))
+	session = h.signIn(h.anna, "default")
+	must(t, h.d.EndSessionsBy(t.Context(), h.owner, "default", h.anna.ID))
+	if h.d.Snapshot().Session(session.ID) != nil {
+		t.Error("the session was not ended")
 	}
 }
 
@@ -244,7 +313,7 @@ func TestWhoManagesUsersActsForNobodyWhoReachesFurther(t *testing.T) {
 		_, _, code := h.d.IssueCode(ctx, by, "default", h.anna.ID, 0)
 		_, address := h.d.SetEmail(ctx, by, "default", h.anna.ID, "a2@example.com")
 		return []error{code, address, h.d.ResetSecondFactor(ctx, by, "default", h.anna.ID)},
-			[]error{h.d.SetUserDisabled(ctx, by, "default", h.anna.ID, true), h.d.SetUserDisabled(ctx, by, "default", h.anna.ID, false), h.d.MayActFor(by, workspace(t, h.d, "default"), h.anna.ID)}
+			[]error{h.d.SetUserDisabled(ctx, by, "default", h.anna.ID, true), h.d.SetUserDisabled(ctx, by, "default", h.anna.ID, false), h.d.EndSessionsBy(ctx, by, "default", h.anna.ID)}
 	}
 	for _, c := range []struct {
 		elsewhere       authz.Role
@@ -276,7 +345,12 @@ func TestWhoManagesUsersActsForNobodyWhoReachesFurther(t *testing.T) {
 			a := admin(h)
 			check("an admin", a, c.far, c.near)
 			check("an owner", h.owner, true, true)
-			if _, err := h.d.RemoveUserBy(ctx, a, "default", h.anna.ID); (err == nil) != c.far {
+			if !c.desk {
+				if _, err := h.d.RemoveUserBy(ctx, h.help, "default", h.anna.ID); protocol.AsError(err).Code != protocol.CodeDenied {
+					t.Error("removed at home by the help desk:", err)
+				}
+			}
+			if _, err := h.d.RemoveUserBy(ctx, a, "default", h.anna.ID); err != nil {
 				t.Error("removed at home by an admin:", err)
 			}
 		})
@@ -296,6 +370,30 @@ func TestWhoManagesUsersActsForNobodyWhoReachesFurther(t *testing.T) {
 			t.Error(gone, err)
 		}
 	})
+}
+
+// Whatever a person is made elsewhere, the admins of its home can take it out: there it may be that they have no owner.
+func TestNoOtherWorkspaceKeepsAPersonFromTheAdminsOfItsHome(t *testing.T) {
+	ctx := t.Context()
+	h := newDesk(t)
+	tok, _, err := h.d.CreateAdminToken(ctx, "default", "an admin", 0)
+	must(t, err)
+	by := directory.By{ID: tok.Principal.ID}
+	other, there := h.elsewhere(authz.Owner)
+	if _, _, err := h.d.IssueCode(ctx, by, "default", h.anna.ID, 0); protocol.AsError(err).Code != protocol.CodeDenied {
+		t.Error("an admin at home becomes an owner elsewhere:", err)
+	}
+	must(t, h.d.SetUserDisabled(ctx, by, "default", h.anna.ID, true))
+	gone, err := h.d.RemoveUserBy(ctx, by, "default", h.anna.ID)
+	if err != nil || len(gone) != 1 || gone[0].ID != there || h.person() != nil || workspace(t, h.d, other).Principal(there) != nil {
+		t.Error(gone, err)
+	}
+	// Who holds more at home is not an admin's to remove.
+	boss, _, err := h.d.CreateUser(ctx, h.owner, "default", directory.NewUser{Name: "boss", Roles: []authz.Role{authz.Owner}})
+	must(t, err)
+	if _, err := h.d.RemoveUserBy(ctx, by, "default", boss.ID); protocol.AsError(err).Code != protocol.CodeDenied {
+		t.Error(err)
+	}
 }
 
 // What a removal took elsewhere is told of when it is done.

@@ -60,7 +60,7 @@ func (d *Directory) IssueCode(ctx context.Context, by By, workspace, principal s
 // MailCode is IssueCode for a code that goes to the user's address, which must be that (conflict) and Reachable, now and when the code is
 // used.
 func (d *Directory) MailCode(ctx context.Context, by By, workspace, principal string, life time.Duration, to string) (secret.Bytes, time.Time, error) {
-	c, err := d.newCode(life, givenBy(by), to != "")
+	c, err := d.newCode(life, nil, to != "")
 	if err != nil {
 		return secret.Bytes{}, time.Time{}, err
 	}
@@ -69,6 +69,7 @@ func (d *Directory) MailCode(ctx context.Context, by By, workspace, principal st
 		if to != "" && (b.Email != to || !s.Reachable(s.byID[b.Home], principal)) {
 			return notReachable()
 		}
+		c.by = s.byID[b.Home].givenBy(by)
 		until = c.into(b)
 		return nil
 	})

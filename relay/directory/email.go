@@ -26,8 +26,8 @@ func (d *Directory) SetEmail(ctx context.Context, by By, workspace, principal, a
 	if address, err = checkEmail(address); err != nil {
 		return "", err
 	}
-	err = d.actFor(ctx, by, workspace, principal, func(_ *store.Tx, _ *Snapshot, b *personBody) error {
-		was = b.setEmail(address, givenBy(by))
+	err = d.actFor(ctx, by, workspace, principal, func(_ *store.Tx, s *Snapshot, b *personBody) error {
+		was = b.setEmail(address, s.byID[b.Home].givenBy(by))
 		return nil
 	})
 	return was, err

@@ -142,7 +142,7 @@ func (d *Directory) CreateUser(ctx context.Context, by By, workspace string, n N
 	if err != nil {
 		return nil, secret.Bytes{}, err
 	}
-	return d.createUser(ctx, w, n, givenBy(by), func(w *Workspace) error {
+	return d.createUser(ctx, w, n, w.givenBy(by), func(w *Workspace) error {
 		var grants []authz.Grant
 		for _, r := range n.Roles {
 			grants = append(grants, authz.Grant{Role: r, Workspace: w.ID})

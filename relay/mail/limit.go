@@ -13,9 +13,9 @@ const RuleLimit = "mail.limit"
 
 // window is what went within the last hour: codes of a workspace, codes to a recipient, notices of a kind to a recipient, or notices of a
 // kind that somebody caused. Notices to one person are counted with no others: whatever anybody does to others, or in other ways, must not
-// silence them.
+// silence them. Nor may who has the same address: nobody proved that it is theirs.
 type window struct {
-	workspace, recipient string // recipient "": the whole workspace's, or the actor's
+	workspace, recipient string // a person's id, or the address of who has none yet; "": the whole workspace's, or the actor's
 	notice               Notice // "": codes
 	actor                string
 }
@@ -86,4 +86,13 @@ func tooManyChanges(wait time.Duration) *protocol.Error {
 
 func full() *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeUnavailable, Origin: protocol.OriginRelay, Message: "too many e-mails wait to be sent", Hint: "give the code in another way (--show-code); the relay's operator should look whether its mail server takes mail"}
+}
+
+func noRoomToTell() *protocol.Error {
+	return &protocol.Error{Code: protocol.CodeUnavailable, Origin: protocol.OriginRelay, Message: "the relay refuses: too many e-mails wait to be sent, and who is not told of this cannot object",
+		Hint: "wait; the relay's operator should look whether its mail server takes mail; to disable the user is possible at any time"}
+}
+
+func unusable() *protocol.Error {
+	return protocol.Errorf(protocol.CodeInvalid, "the e-mail address is not usable")
 }

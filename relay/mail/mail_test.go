@@ -78,7 +78,7 @@ func run(t testing.TB, c mail.Config) (o *mail.Outbox, stop func()) {
 
 func send(t testing.TB, o *mail.Outbox, to string, until time.Time) {
 	t.Helper()
-	p, err := o.Reserve("wsp_1", to)
+	p, err := o.Reserve("wsp_1", "", to)
 	must(t, err)
 	p.Send(o.Code(mail.Code{Workspace: "default", User: "bert", Code: secret.FromString(canary), Until: until, Person: "per_1"}))
 }
@@ -322,7 +322,7 @@ func TestACodeIsNotSentWhenItCountsNoMore(t *testing.T) {
 			t.Errorf("%+v %+v %d", st, n, s.Tries())
 		}
 		// Without an end of its own it is given up.
-		must(t, o.Tell("wsp_1", "bert@example.com", o.Notice(mail.PasswordChanged, "default", "bert", time.Now())))
+		must(t, o.Tell("wsp_1", "per_bert", "bert@example.com", o.Notice(mail.PasswordChanged, "default", "bert", time.Now())))
 		time.Sleep(6 * time.Hour)
 		if n := o.Counts(); n.Expired != 2 || n.Waiting != 0 {
 			t.Errorf("%+v", n)
@@ -353,7 +353,7 @@ func TestAServerThatHangsHoldsUpNoOther(t *testing.T) {
 		send(t, o, "bert@example.com", time.Now().Add(time.Hour))
 		synctest.Wait()
 		s.Set(mailtest.Faults{NoTLS: true})
-		o.Tell("wsp_1", "anna@example.com", o.Notice(mail.FactorAdded, "default", "anna", time.Now()))
+		o.Tell("wsp_1", "per_anna", "anna@example.com", o.Notice(mail.FactorAdded, "default", "anna", time.Now()))
 		if m := s.Next(t); m.To[0] != "anna@example.com" || time.Since(began) > 61*time.Second {
 			t.Error(m.To, time.Since(began))
 		}
@@ -373,7 +373,7 @@ func TestAFloodIsRefused(t *testing.T) {
 	bubble(t, mailtest.Faults{}, func(c *mail.Config) { c.PerWorkspace, c.PerRecipient, c.Queue, c.Least = 3, 2, 5, 0 }, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, log *logged, _ func()) {
 		refused := func(workspace, to string, code protocol.Code, rule string) {
 			t.Helper()
-			_, err := o.Reserve(workspace, to)
+			_, err := o.Reserve(workspace, "", to)
 			if e := protocol.AsError(err); err == nil || e.Code != code || e.Rule != rule || e.Hint == "" || code == protocol.CodeRateLimited && (e.RetryAfterMs <= 0 || e.RetryAfterMs > 3_600_000) {
 				t.Errorf("%+v", err)
 			}
@@ -381,7 +381,7 @@ func TestAFloodIsRefused(t *testing.T) {
 		var held []*mail.Place
 		reserve := func(workspace, to string) *mail.Place {
 			t.Helper()
-			p, err := o.Reserve(workspace, to)
+			p, err := o.Reserve(workspace, "", to)
 			must(t, err)
 			held = append(held, p)
 			return p
@@ -400,7 +400,7 @@ func TestAFloodIsRefused(t *testing.T) {
 		refused("wsp_3", "bert@example.com", protocol.CodeUnavailable, "") // the queue is full
 		b.Release()
 		// Notices have bounds of their own.
-		o.Tell("wsp_1", "bert@example.com", o.Notice(mail.PasswordChanged, "default", "bert", time.Now()))
+		o.Tell("wsp_1", "per_bert", "bert@example.com", o.Notice(mail.PasswordChanged, "default", "bert", time.Now()))
 		s.Next(t)
 		time.Sleep(59 * time.Minute)
 		refused("wsp_1", "bert@example.com", protocol.CodeRateLimited, mail.RuleLimit)
@@ -414,13 +414,13 @@ func TestAFloodIsRefused(t *testing.T) {
 			held[i].Release()
 		}
 		for i := range 3 {
-			o.Tell("wsp_9", fmt.Sprintf("a%d@example.com", i%2), o.Notice(mail.PasswordChanged, "default", "bert", time.Now()))
+			o.Tell("wsp_9", fmt.Sprint("per_", i%2), fmt.Sprintf("a%d@example.com", i%2), o.Notice(mail.PasswordChanged, "default", "bert", time.Now()))
 		}
 		synctest.Wait()
 		for range 3 {
 			s.Next(t)
 		}
-		err := o.Tell("wsp_9", "a0@example.com", o.Notice(mail.PasswordChanged, "default", "bert", time.Now()))
+		err := o.Tell("wsp_9", "per_0", "a0@example.com", o.Notice(mail.PasswordChanged, "default", "bert", time.Now()))
 		if e := protocol.AsError(err); err == nil || e.Rule != mail.RuleLimit || !strings.Contains(log.String(), "a notice by e-mail was not sent") {
 			t.Error(err, log)
 		}
@@ -430,7 +430,7 @@ func TestAFloodIsRefused(t *testing.T) {
 func TestWhatIsKeptIsBounded(t *testing.T) {
 	bubble(t, mailtest.Faults{}, func(c *mail.Config) { c.Kept = 2 }, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, _ *logged, _ func()) {
 		for i := range 4 {
-			p, err := o.Reserve("wsp_1", fmt.Sprintf("a%d@example.com", i))
+			p, err := o.Reserve("wsp_1", "", fmt.Sprintf("a%d@example.com", i))
 			must(t, err)
 			p.Send(o.Code(mail.Code{Person: fmt.Sprint(i)}))
 			s.Next(t)

@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +10,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/fairleadhq/fairlead/protocol"
 )
 
 // States of a person's last code.
@@ -80,28 +79,28 @@ func New(c Config) (*Outbox, error) {
 	return &Outbox{conf: c, wake: make(chan struct{}, 1), of: map[string]*share{}, lim: limits{of: map[window][]time.Time{}}, states: map[string]*told{}}, nil
 }
 
-// Place is room for one message. It is used by one caller, who calls Send or Release.
+// Place is room for one message. It is used by one caller, who calls Send, Tell or Release; nil is a place that nobody needs.
 type Place struct {
 	o  *Outbox
 	of string
-	to string
+	to string // of a code
 	at time.Time
 	ws []window
 }
 
 // Reserve takes room for a code before that which the message tells of is done (rate_limited, unavailable): afterwards it cannot
-// be refused. Release is for when it was not done.
-func (o *Outbox) Reserve(workspace, to string) (*Place, error) {
-	return o.reserve(workspace, to, "")
+// be refused. Release is for when it was not done. person is the recipient's id; "" for who is new, whom the address alone names.
+func (o *Outbox) Reserve(workspace, person, to string) (*Place, error) {
+	return o.reserve(workspace, person, to, "")
 }
 
-func (o *Outbox) reserve(workspace, to string, n Notice) (*Place, error) {
+func (o *Outbox) reserve(workspace, who, to string, n Notice) (*Place, error) {
 	to, err := Address(to)
 	if err != nil {
-		return nil, protocol.Errorf(protocol.CodeInvalid, "the e-mail address is not usable")
+		return nil, unusable()
 	}
 	now := time.Now()
-	person := window{workspace: workspace, recipient: strings.ToLower(to), notice: n}
+	person := window{workspace: workspace, recipient: cmp.Or(who, strings.ToLower(to)), notice: n}
 	ws := []window{person}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -185,27 +184,60 @@ func (o *Outbox) drop(person string) bool {
 
 // Release gives the room back.
 func (p *Place) Release() {
+	if p == nil {
+		return
+	}
 	p.o.mu.Lock()
 	defer p.o.mu.Unlock()
 	p.o.let(p.of)
 	p.o.lim.back(p.at, p.ws...)
 }
 
-// Tell queues a notice. One that finds no room is counted and logged, and the error says why; what it tells of is done.
-func (o *Outbox) Tell(workspace, to string, m Message) error {
-	p, err := o.reserve(workspace, to, m.Notice)
+// Tell queues a notice to a person, by id. One that finds no room is counted and logged, and the error says why; what it tells of is done.
+func (o *Outbox) Tell(workspace, person, to string, m Message) error {
+	p, err := o.reserve(workspace, person, to, m.Notice)
 	if err != nil {
-		o.conf.Logger.Warn("a notice by e-mail was not sent", "workspace", workspace, "notice", m.Notice, "error", err)
-		return err
+		return o.untold(workspace, m, err)
 	}
 	p.Send(m)
 	return nil
 }
 
-// Act counts what somebody is about to do to another's account, of which that one is told, and refuses it (rate_limited) when it is more
-// than PerWorkspace in an hour: else nothing would bound how many are told, or a bound would silence what comes then. back takes the
-// count back, for when it was not done.
-func (o *Outbox) Act(workspace, actor string, n Notice) (back func(), _ error) {
+func (o *Outbox) untold(workspace string, m Message, err error) error {
+	o.conf.Logger.Warn("a notice by e-mail was not sent", "workspace", workspace, "notice", m.Notice, "error", err)
+	return err
+}
+
+// Tell is the Outbox's for what Act gave the place for: there is room.
+func (p *Place) Tell(person, to string, m Message) error {
+	o, w, now := p.o, window{workspace: p.of, recipient: person, notice: m.Notice}, time.Now()
+	to, err := Address(to)
+	if err != nil {
+		err = unusable()
+	}
+	o.mu.Lock()
+	if wait := o.lim.room(w, o.conf.PerRecipient, now); err == nil && wait > 0 {
+		o.counts.Limited++
+		err = limited(wait)
+	}
+	if err != nil {
+		o.let(p.of)
+	} else {
+		o.lim.take(now, w)
+	}
+	o.mu.Unlock()
+	if err != nil {
+		return o.untold(p.of, m, err)
+	}
+	p.to = to
+	p.Send(m)
+	return nil
+}
+
+// Act counts what somebody is about to do to another's account, of which that one is told, and takes the room for telling. It refuses
+// what is more than PerWorkspace in an hour (rate_limited), and what finds no room (unavailable): else nothing would bound how many are
+// told, or a bound would silence what comes then. Release is for when it was not done.
+func (o *Outbox) Act(workspace, actor string, n Notice) (*Place, error) {
 	w, now := window{workspace: workspace, notice: n, actor: actor}, time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -213,12 +245,12 @@ func (o *Outbox) Act(workspace, actor string, n Notice) (back func(), _ error) {
 		o.counts.Limited++
 		return nil, tooManyChanges(wait)
 	}
+	if !o.hold(workspace) {
+		o.counts.Limited++
+		return nil, noRoomToTell()
+	}
 	o.lim.take(now, w)
-	return func() {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.lim.back(now, w)
-	}, nil
+	return &Place{o: o, of: workspace, at: now, ws: []window{w}}, nil
 }
 
 // State tells what became of the last code of a person, by id.

@@ -2,6 +2,7 @@ package mail_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/mail"
 	"github.com/fairleadhq/fairlead/relay/mail/mailtest"
@@ -18,7 +20,7 @@ import (
 func TestNoticesToSomebodyAreNotUsedUpByOthers(t *testing.T) {
 	bubble(t, mailtest.Faults{}, func(c *mail.Config) { c.PerWorkspace, c.PerRecipient = 3, 2 }, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, _ *logged, _ func()) {
 		tell := func(to string, n mail.Notice) error {
-			return o.Tell("wsp_1", to, o.Notice(n, "default", "x", time.Now()))
+			return o.Tell("wsp_1", "per_"+to, to, o.Notice(n, "default", "x", time.Now()))
 		}
 		for i := range 20 {
 			must(t, tell(fmt.Sprintf("a%d@example.com", i), mail.AddressChanged))
@@ -38,6 +40,43 @@ func TestNoticesToSomebodyAreNotUsedUpByOthers(t *testing.T) {
 	})
 }
 
+// An address is what somebody says it is: who names another's uses up neither their notices nor their codes.
+func TestWhoNamesAnothersAddressUsesUpNothingOfTheirs(t *testing.T) {
+	bubble(t, mailtest.Faults{}, func(c *mail.Config) { c.PerRecipient = 2 }, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, _ *logged, _ func()) {
+		const to = "anna@example.com"
+		tell := func(person string) error {
+			return o.Tell("wsp_1", person, to, o.Notice(mail.PasswordChanged, "default", "x", time.Now()))
+		}
+		code := func(person string) error {
+			p, err := o.Reserve("wsp_1", person, to)
+			if err == nil {
+				p.Send(o.Code(mail.Code{Workspace: "default", User: "x", Code: secret.FromString(canary), Person: person}))
+			}
+			return err
+		}
+		for _, person := range []string{"per_eve", "per_anna"} {
+			for i := range 3 {
+				for what, err := range map[string]error{"notice": tell(person), "code": code(person)} {
+					if e := protocol.AsError(err); (err == nil) != (i < 2) || err != nil && e.Rule != mail.RuleLimit {
+						t.Errorf("%s %d of %s: %v", what, i, person, err)
+					}
+				}
+				if i < 2 {
+					s.Next(t)
+					s.Next(t)
+				}
+			}
+		}
+		for i := range 3 { // who is new has no id: the address bounds what strangers get, and counts for nobody who is there
+			if err := code(""); (err == nil) != (i < 2) {
+				t.Errorf("invitation %d: %v", i, err)
+			}
+		}
+		s.Next(t)
+		s.Next(t)
+	})
+}
+
 // Who does things to others' accounts does no more than they are told of; what was not done is given back, and counts for nobody else.
 func TestWhoChangesOthersAccountsHasABound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -46,9 +85,9 @@ func TestWhoChangesOthersAccountsHasABound(t *testing.T) {
 		o, err := mail.New(c)
 		must(t, err)
 		for range 3 {
-			back, err := o.Act("wsp_1", "usr_1", mail.AddressChanged)
+			p, err := o.Act("wsp_1", "usr_1", mail.AddressChanged)
 			must(t, err)
-			back()
+			p.Release()
 		}
 		for i := range 4 {
 			_, err := o.Act("wsp_1", "usr_1", mail.AddressChanged)
@@ -68,12 +107,61 @@ func TestWhoChangesOthersAccountsHasABound(t *testing.T) {
 	})
 }
 
+// What somebody is told of is not done when there is no room for telling; what is done has its room, whatever else fills the queue.
+func TestNobodyIsActedUponUntoldBecauseTheQueueIsFull(t *testing.T) {
+	bubble(t, mailtest.Faults{Hang: true}, func(c *mail.Config) { c.Share, c.Least, c.PerRecipient = 3, 0, 2 }, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, _ *logged, _ func()) {
+		act := func() (*mail.Place, error) { return o.Act("wsp_1", "usr_1", mail.FactorRemoved) }
+		tell := func(p *mail.Place, person string) error {
+			return p.Tell(person, "anna@example.com", o.Notice(mail.FactorRemoved, "default", "anna", time.Now()))
+		}
+		full := func() {
+			t.Helper()
+			if _, err := act(); err == nil || protocol.AsError(err).Code != protocol.CodeUnavailable || protocol.AsError(err).Hint == "" {
+				t.Error(err)
+			}
+		}
+		a, err := act()
+		must(t, err)
+		for i := range 2 {
+			_, err := o.Reserve("wsp_1", fmt.Sprint("per_", i), "bert@example.com")
+			must(t, err)
+		}
+		full()
+		if err := o.Tell("wsp_1", "per_anna", "anna@example.com", o.Notice(mail.PasswordChanged, "default", "anna", time.Now())); err == nil {
+			t.Error("the queue is not full")
+		}
+		must(t, tell(a, "per_anna")) // its room was taken before
+		s.Set(mailtest.Faults{NoTLS: true})
+		if m := s.Next(t); m.To[0] != "anna@example.com" {
+			t.Error(m.To)
+		}
+		synctest.Wait()
+		b, err := act() // the room is back when it is sent, …
+		must(t, err)
+		full()
+		b.Release() // … when it was not done, …
+		for _, err := range []error{nil, errors.New("a third to one person")} {
+			c, acted := act()
+			must(t, acted)
+			if got := tell(c, "per_anna"); (got == nil) != (err == nil) {
+				t.Error(got, err)
+			}
+			if err == nil {
+				s.Next(t)
+				synctest.Wait()
+			}
+		}
+		_, err = act() // … and when it could not be told for another reason
+		must(t, err)
+	})
+}
+
 // One workspace fills neither the queue of others nor their turns.
 func TestOneWorkspaceTakesNoOthersRoomInTheQueue(t *testing.T) {
 	bubble(t, mailtest.Faults{Hang: true}, func(c *mail.Config) {
 		c.Workers, c.Queue, c.Share, c.Least, c.PerWorkspace, c.PerRecipient = 1, 20, 12, 2, 1000, 1000
 	}, func(t *testing.T, o *mail.Outbox, s *mailtest.Server, _ *logged, _ func()) {
-		reserve := func(workspace string) (*mail.Place, error) { return o.Reserve(workspace, "bert@example.com") }
+		reserve := func(workspace string) (*mail.Place, error) { return o.Reserve(workspace, "", "bert@example.com") }
 		fill := func(workspace string, want int) {
 			t.Helper()
 			n := 0
@@ -144,7 +232,7 @@ func TestAPanicInSendingCostsOneLetterAlone(t *testing.T) {
 		t.Errorf("%+v %s", n, log)
 	}
 	noCanary(t, "the log", log.String())
-	must(t, o.Tell("wsp_1", "anna@example.com", o.Notice(mail.PasswordChanged, "default", "anna", time.Now())))
+	must(t, o.Tell("wsp_1", "per_anna", "anna@example.com", o.Notice(mail.PasswordChanged, "default", "anna", time.Now())))
 	if m := s.Next(t); m.To[0] != "anna@example.com" {
 		t.Error(m.To)
 	}
