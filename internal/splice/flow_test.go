@@ -49,7 +49,7 @@ func goroutines(name string) int {
 func asleep(t *testing.T) {
 	t.Helper()
 	if runtime.GOOS == "windows" {
-		t.Skip("sockets of Windows have no readiness to wait for")
+		return // sockets there have no readiness to wait for: the flows wait in Read
 	}
 	eventually(t, "both directions asleep", func() bool { return goroutines("awaitSocket") == 2 && goroutines("(*Flow)") == 0 })
 }

@@ -23,12 +23,8 @@ type giver struct {
 	Self      bool       `json:"self,omitempty"`      // the person, for itself
 }
 
-func givenBy(by By) *giver {
-	return &giver{Principal: by.ID, Token: by.Token, Source: by.At.Source}
-}
-
 func (w *Workspace) givenBy(by By) *giver {
-	g := givenBy(by)
+	g := &giver{Principal: by.ID, Token: by.Token, Source: by.At.Source}
 	if q := w.people[by.ID]; q != nil {
 		g.Password = toMs(q.PasswordSet)
 	}

@@ -99,9 +99,6 @@ func (d *Directory) JudgeCode(p *Person, code string) error {
 	return d.judgeCode(d.Snapshot(), &b, code)
 }
 
-// CheckCode tells whether a one-time code is good.
-func (d *Directory) CheckCode(p *Person, code string) bool { return d.JudgeCode(p, code) == nil }
-
 func (d *Directory) judgeCode(s *Snapshot, b *personBody, code string) error {
 	digest, err := d.vault.Digest("", vault.OneTimeCode, code)
 	if err != nil || len(b.Invite) != len(digest) || subtle.ConstantTimeCompare(b.Invite, digest[:]) != 1 || toMs(now()) >= b.InviteUntil {

@@ -78,3 +78,6 @@ func FillAgents(ctx context.Context, d *Directory, workspace, group string, n in
 		return nil
 	})
 }
+
+// CheckCode tells whether a one-time code is good.
+func (d *Directory) CheckCode(p *Person, code string) bool { return d.JudgeCode(p, code) == nil }

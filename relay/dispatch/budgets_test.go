@@ -95,14 +95,14 @@ func newRig(t *testing.T, agent http.HandlerFunc) *rig {
 }
 
 // agent plays an agent of the workspace.
-func (g *rig) agent(id string, w *directory.Workspace, h http.HandlerFunc) *hub.Live {
+func (g *rig) agent(id string, w *directory.Workspace, h http.HandlerFunc, constraints ...string) *hub.Live {
 	site, relay := tunnel.Memory(mtls.Identity{Installation: "in_x", Role: mtls.RoleAgent, Workspace: w.ID, Group: w.Groups[0].ID, ID: id},
 		mtls.Identity{Installation: "in_x", Role: mtls.RoleRelay, ID: "rel_x"}, tunnel.DefaultConfig())
 	srv := &http.Server{Handler: h}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(tunnel.NewListener(site)) }()
 	g.t.Cleanup(func() { site.Close(); relay.Close(); srv.Close(); <-done })
-	return g.hub.Add(relay, protocol.Hello{Version: 1, Profiles: []protocol.ProfileOffer{{Name: "files", Kind: protocol.KindFiles}}})
+	return g.hub.Add(relay, protocol.Hello{Version: 1, Constraints: constraints, Profiles: []protocol.ProfileOffer{{Name: "files", Kind: protocol.KindFiles}}})
 }
 
 // call is a read of the workspace's connection by an operator with a token.
