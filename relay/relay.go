@@ -488,7 +488,9 @@ func (r *Relay) checkAgent(id mtls.Identity, c *x509.Certificate) error {
 // makeAuthorities sees to it that each workspace has its CA before the first agent enrols: an enrolment is one transaction
 // and must not wait for another.
 func (r *Relay) makeAuthorities(ctx context.Context) error {
-	for _, ws := range r.dir.Snapshot().Workspaces() {
+	s := r.dir.Snapshot()
+	r.auth.keep(s)
+	for _, ws := range s.Workspaces() {
 		if err := r.auth.provide(ctx, ws.ID); err != nil {
 			return err
 		}
