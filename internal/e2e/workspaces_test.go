@@ -194,3 +194,46 @@ func TestSecondWorkspaceIsApart(t *testing.T) {
 		}
 	})
 }
+
+// One person can belong to several workspaces: here the owner of the second is somebody of the first, who keeps the one password, and is
+// in each what that one makes her.
+func TestOnePersonInTwoWorkspaces(t *testing.T) {
+	w := testenv.Bare(t, testenv.Options{})
+	cleo, _ := person(t, w, "cleo", "analyst")
+	account, err := cleo.Account(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := runProgram(t, nil, "", program(t, "fairlead-relay"), "workspace", "create", "press", "--owner", "cleo.k", "--person", account.Person, "--data", filepath.Join(w.Dir, "relay"))
+	if o.Exit != 0 || o.Out != "" || strings.Contains(o.Err, "code") {
+		t.Fatal(o)
+	}
+	signIn := func(workspace, user string) (*client.Client, error) {
+		s, err := w.NewClient(secret.Bytes{}).SignIn(ctx, client.SignIn{Workspace: workspace, User: user, Password: goodPassword})
+		if err != nil {
+			return nil, err
+		}
+		return in(t, w, workspace, secret.FromString(s.Session)), nil
+	}
+	var there *client.Client
+	testenv.Eventually(t, "the running relay has the workspace", func() bool { there, err = signIn("press", "cleo.k"); return err == nil })
+	if _, err := signIn("press", "cleo"); err == nil {
+		t.Error("the name that she has elsewhere counts, too")
+	}
+	for c, role := range map[*client.Client]string{cleo: "analyst", there: "owner"} {
+		if me, err := c.Whoami(ctx); err != nil || !slices.Equal(me.Roles, []string{role}) {
+			t.Error(me, err)
+		}
+	}
+	if _, err := in(t, w, "press", w.Token).Users(ctx); err == nil {
+		t.Error("the admin of her home sees the other workspace")
+	}
+	if _, err := there.CreateGroup(ctx, client.NewGroup{Name: "west"}); err != nil {
+		t.Error("the owner may not what owners may:", err)
+	}
+	if _, err := cleo.CreateGroup(ctx, client.NewGroup{Name: "west"}); err == nil {
+		t.Error("at home she may what she may elsewhere")
+	} else if got, _ := code(err); got != protocol.CodeDenied {
+		t.Error(err)
+	}
+}
