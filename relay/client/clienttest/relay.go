@@ -195,6 +195,15 @@ func missing(what string) *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeNotFound, Message: "there is no such " + what, Origin: protocol.OriginRelay, RequestID: "req_test"}
 }
 
+// one answers the item that matches, or that there is none.
+func one[T any](w http.ResponseWriter, items []T, what string, match func(T) bool) {
+	if i := slices.IndexFunc(items, match); i >= 0 {
+		answer(w, 200, items[i])
+		return
+	}
+	Fail(w, missing(what))
+}
+
 // drop removes the items that match, or answers that there is none.
 func drop[T any](w http.ResponseWriter, items *[]T, what string, match func(T) bool) {
 	n := len(*items)
@@ -332,6 +341,9 @@ func (r *Relay) routes(mux *http.ServeMux) {
 		domains = append(domains, client.Domain{ID: "dom_1", Name: n.Name, CreatedAt: Time, CertificateEndsAt: &Time})
 		answer(w, 201, domains[len(domains)-1])
 	})
+	handle("GET /domains/{name}", func(w http.ResponseWriter, q *http.Request) {
+		one(w, domains, "domain", func(d client.Domain) bool { return d.Name == q.PathValue("name") })
+	})
 	handle("DELETE /domains/{name}", func(w http.ResponseWriter, q *http.Request) {
 		drop(w, &domains, "domain", func(d client.Domain) bool { return d.Name == q.PathValue("name") })
 	})
@@ -351,6 +363,9 @@ func (r *Relay) routes(mux *http.ServeMux) {
 			w.WriteHeader(http.StatusNoContent)
 		})
 	}
+	handle("GET /service-accounts/{name}", func(w http.ResponseWriter, q *http.Request) {
+		one(w, services, "service account", func(s client.ServiceAccount) bool { return s.Name == q.PathValue("name") })
+	})
 	handle("DELETE /service-accounts/{name}", func(w http.ResponseWriter, q *http.Request) {
 		drop(w, &services, "service account", func(s client.ServiceAccount) bool { return s.Name == q.PathValue("name") })
 	})

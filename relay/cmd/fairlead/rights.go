@@ -307,6 +307,7 @@ func (k *grantsDelete) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 
 type teamsCommands struct {
 	List   teamsList   `cmd:"" help:"List teams with their members."`
+	Show   teamsShow   `cmd:"" help:"Show one team with its members."`
 	Create teamsCreate `cmd:"" help:"Make a team without members."`
 	Delete teamsDelete `cmd:"" help:"Delete a team with its grants."`
 	Add    teamsAdd    `cmd:"" help:"Put a principal into a team: it holds what the team does."`
@@ -327,13 +328,7 @@ func (k *teamsList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	if err != nil {
 		return err
 	}
-	return list(t, k.Output, teams, []string{"id", "name", "members", "created"}, func(a client.Team) []string {
-		var names []string
-		for _, m := range a.Members {
-			names = append(names, m.Name)
-		}
-		return []string{a.ID, a.Name, strings.Join(names, ", "), stamp(a.CreatedAt)}
-	})
+	return teamTable.list(t, k.Output, teams)
 }
 
 type teamsCreate struct {
