@@ -17,7 +17,7 @@ const none = "none: "
 
 const (
 	inBrowser = none + "passkeys are made and shown by a browser: the relay's page asks it"
-	aStat     = none + "fairlead files get and stat ask the other way"
+	aStat     = none + "fairlead files stat asks GET ~/connections/{connection}/stat"
 )
 
 // commandOf has a command for every route of the API, or the reason why there is none; "~" is /workspaces/{workspace}.
