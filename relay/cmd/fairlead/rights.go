@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/allowlist"
@@ -171,29 +170,6 @@ type grantsCommands struct {
 	List   grantsList   `cmd:"" help:"List who holds which role, on what, until when and from where."`
 	Create grantsCreate `cmd:"" help:"Give a role: no more of it, for no longer and from no more networks than you hold it."`
 	Delete grantsDelete `cmd:"" help:"Take a grant away at once, open streams included."`
-}
-
-type grantsList struct{ cli.Output }
-
-func (*grantsList) Examples() []string { return []string{"fairlead grants list"} }
-
-func (k *grantsList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	c, err := r.open(t)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	grants, err := c.Grants(ctx)
-	if err != nil {
-		return err
-	}
-	return list(t, k.Output, grants, []string{"id", "role", "to", "on", "until", "from"}, func(g client.Grant) []string {
-		to := g.PrincipalName
-		if g.Team != "" {
-			to = "team " + g.Team
-		}
-		return []string{g.ID, g.Role, to, onWhat(g), until(g), strings.Join(g.From, ",")}
-	})
 }
 
 // onWhat names what a grant is given on.
