@@ -123,7 +123,7 @@ sign_in_policy: {min_length: 20}
 	if again, err := plan.Export(t.Context(), there); err != nil || string(again) != string(out) {
 		t.Errorf("%v, it is another there:\n%s\nwas\n%s", err, again, out)
 	}
-	// Domains: one goes with prune alone, and one that the operator does not let a workspace have ends the run with its reason.
+	// Domains: one goes with prune alone, and one that the operator does not let a workspace have ends the run with its reason, when the rest is done.
 	fewer := written(t, "version: 1\ndomains: [data.apps.example]\n")
 	if p := made(t, there, false, fewer); len(p.Steps) != 0 || !slices.Equal(p.Left, []string{"domain shop.apps.example"}) {
 		t.Errorf("%q %q", steps(p), p.Left)
@@ -132,8 +132,8 @@ sign_in_policy: {min_length: 20}
 	if l, err := there.Domains(t.Context()); err != nil || len(l) != 1 || l[0].Name != "data.apps.example" {
 		t.Errorf("%v %v", l, err)
 	}
-	p := made(t, there, false, written(t, "version: 1\ndomains: [data.apps.example, www.example]\n"))
-	if _, err := p.Apply(t.Context(), there, func(plan.Step) {}); err == nil || !strings.Contains(err.Error(), "create domain www.example: denied: no workspace may make this name its own") {
-		t.Errorf("%v", err)
+	p := made(t, there, false, written(t, "version: 1\ndomains: [data.apps.example, www.example]\nbudget: {concurrent: 51}\n"))
+	if res, err := p.Apply(t.Context(), there, func(plan.Step) {}); err == nil || !strings.Contains(err.Error(), "create domain www.example: denied: no workspace may make this name its own") || len(res.Done) != 1 {
+		t.Errorf("%v, %+v", err, res)
 	}
 }

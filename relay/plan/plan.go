@@ -75,9 +75,9 @@ func Make(ctx context.Context, c *client.Client, w *Wanted, prune bool) (*Plan, 
 	for _, l := range [][]Step{m.dropGrants, m.dropMembers, m.dropTeams, m.dropUsers, m.dropServices, m.dropPlaces, m.dropGateways, m.dropConnections, m.dropFolders, m.dropProjects, m.dropRoles, m.dropGroups} {
 		m.Steps = append(m.Steps, l...)
 	}
-	// These decide who can come at all: last, so that they do not stop the rest.
-	m.ownDomains()
+	// These decide who can come at all: last, so that they do not stop the rest. Which domains there may be is not the workspace's own affair.
 	m.settings()
+	m.ownDomains()
 	m.Steps = append(m.Steps, m.dropOwn...)
 	if len(m.faults) > 0 {
 		return nil, m.faults.Err()

@@ -107,13 +107,13 @@ func (*policySet) Examples() []string {
 
 // overlay changes of p what was given, and tells whether anything was.
 func (k *policySet) overlay(p *client.SignInPolicy) bool {
-	was, any := *p, false
+	was, given := *p, false
 	for _, f := range []struct {
 		to   *int
 		from *int
 	}{{&p.MinLength, k.MinLength}, {&p.Classes, k.Classes}, {&p.MaxAgeDays, k.MaxAge}, {&p.History, k.History}} {
 		if f.from != nil {
-			*f.to, any = *f.from, true
+			*f.to, given = *f.from, true
 		}
 	}
 	for _, f := range []struct {
@@ -121,23 +121,23 @@ func (k *policySet) overlay(p *client.SignInPolicy) bool {
 		from *lifetime
 	}{{&p.IdleSeconds, k.Idle}, {&p.AbsoluteSeconds, k.Absolute}, {&p.StepUpSeconds, k.StepUp}, {&p.PersonalTokenSeconds, k.PersonalTokens}} {
 		if f.from != nil {
-			*f.to, any = f.from.seconds(), true
+			*f.to, given = f.from.seconds(), true
 		}
 	}
 	if k.NoPersonalTokens {
-		p.PersonalTokenSeconds, any = 0, true
+		p.PersonalTokenSeconds, given = 0, true
 	}
 	if k.Passkeys != "" {
-		p.Passkeys, any = k.Passkeys, true
+		p.Passkeys, given = k.Passkeys, true
 	}
 	if k.SecondFactor != nil {
-		p.SecondFactor, any = *k.SecondFactor, true
+		p.SecondFactor, given = *k.SecondFactor, true
 		// The length that is enough beside a second factor is not enough without one.
 		if least := (client.SignInPolicy{SecondFactor: true}).InForce().MinLength; was.SecondFactor && !p.SecondFactor && k.MinLength == nil && was.MinLength == least {
 			p.MinLength = 0
 		}
 	}
-	return any
+	return given
 }
 
 // Run reads the policy and replaces it only if nobody else did meanwhile.
