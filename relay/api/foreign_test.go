@@ -112,6 +112,10 @@ func goodBodies(port string) map[string]string {
 // P9, J1, J9: another workspace's thing, asked for in one's own by whatever names it, answers on every route exactly as one that is not
 // there: by name and by id, in the path and in the body, whatever the role and the conditions.
 func TestMatrixOfForeignThings(t *testing.T) {
+	t.Run("J1 J9 P9 things of another workspace, on every route", testMatrixOfForeignThings)
+}
+
+func testMatrixOfForeignThings(t *testing.T) {
 	g := newRig(t)
 	g.projects()
 	g.makes([2]string{"teams", `{"name":"night"}`}, [2]string{"service-accounts", `{"name":"mate"}`}, [2]string{"service-accounts", `{"name":"keeper"}`})

@@ -37,7 +37,7 @@ var wantsProof = []string{
 
 // F16, F11: every route that wants a fresh proof refuses a stale session, each other asks for none, and which do is written down.
 func TestEveryRouteThatWantsAFreshProofIsRefusedWithoutOne(t *testing.T) {
-	synctest.Test(t, testEveryRouteThatWantsAFreshProof)
+	t.Run("F16 F11 every route by a stale session", func(t *testing.T) { synctest.Test(t, testEveryRouteThatWantsAFreshProof) })
 }
 
 func testEveryRouteThatWantsAFreshProof(t *testing.T) {
