@@ -32,7 +32,7 @@ var shownBy = map[string][]string{
 	"E10": {"relay/api TestNoNameIsServedAnotherWay"},
 	"E11": {"internal/e2e TestSmuggledRequestsAreNotServed"},
 	"E12": {"relay/api TestPathTricks", "internal/e2e TestForeignPathsAreRefused"},
-	"E13": {"internal/e2e TestSlowCallersAreCut"},
+	"E13": {"internal/e2e TestSlowCallersAreCut", "internal/e2e TestUploadThatTricklesIsCutOnTheWay", "relay/api TestUploadThatTricklesIsCut"},
 	"E15": {"relay/api TestBodiesAreBoundedAndStrict"},
 	"E16": {"relay/api TestBodiesAreBoundedAndStrict"},
 	"E17": {"relay/api TestHeadersAndOneTruthAboutTheRequest"},
@@ -64,7 +64,7 @@ var shownBy = map[string][]string{
 	"J8":  {"internal/e2e TestGrantThatEndsCutsOpenStreams", "internal/e2e TestRevokedTokenIsCutAtOnce"},
 	"J9":  {"relay/api TestMatrixOfForeignThings", "relay/api TestMatrixOfRoutesRolesWorkspacesAndTokens", "relay/api TestWhatOneMayNotSeeAnswersAsWhatIsNotThere"},
 	"J10": {"relay/directory TestIDs"},
-	"J11": {"internal/cli TestCleanStripsControlCharacters", "relay/cmd/fairlead TestQueryFormats", "relay/directory TestGroupsAndConnections"},
+	"J11": {"relay/api TestNoCellOfAnAnswerIsAFormula", "internal/cli TestCleanStripsControlCharacters", "relay/cmd/fairlead TestQueryFormats", "relay/directory TestGroupsAndConnections"},
 	"J13": {"relay/directory TestNothingIsLeftOfWhoIsRemoved", "relay/api TestPersonOfTwoWorkspaces"},
 	"J15": {"relay/api TestOwnSessionsAreOnesOwn", "relay/api TestPeoplesOwnTokens", "relay/api TestCursorsCountInTheirOwnListAlone"},
 }
