@@ -146,6 +146,10 @@ func TestPeopleAndSessionsSurviveARestart(t *testing.T) {
 
 // J13: with a workspace its people go, and all that they had; with a user what it had there.
 func TestNothingIsLeftOfWhoIsRemoved(t *testing.T) {
+	t.Run("J13 no row is left", testNothingIsLeftOfWhoIsRemoved)
+}
+
+func testNothingIsLeftOfWhoIsRemoved(t *testing.T) {
 	dir := t.TempDir()
 	c := directory.DefaultConfig(dir)
 	_, err := directory.Init(t.Context(), directory.InitConfig{Config: c})
