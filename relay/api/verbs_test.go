@@ -279,3 +279,24 @@ func TestRolesAreToldByTheFewestActions(t *testing.T) {
 	g.refusal("J1 a token limited to create", g.ask("DELETE", own+"/teams/night", makes, ""), 403, authz.RuleToken)
 	g.get("DELETE", own+"/teams/night", manages, "", nil)
 }
+
+// A file may name what comes with another action, or leave it out: the plan is empty either way, and an export is told by the fewest.
+func TestAPlanKnowsWhatComesWithAnAction(t *testing.T) {
+	g := newRig(t)
+	c := g.dial(g.token[authz.Owner], nil)
+	file := func(actions string) string { return written(t, "version: 1\nroles: {maker: {actions: ["+actions+"]}}\n") }
+	applied(t, c, made(t, c, false, file("connections.manage, connections.create, teams.edit")))
+	for _, same := range []string{"connections.manage, connections.create, teams.edit", "teams.edit, connections.manage"} {
+		if p := made(t, c, false, file(same)); len(p.Steps) != 0 {
+			t.Errorf("%s: %q", same, p.Steps)
+		}
+	}
+	p := made(t, c, false, file("connections.create, connections.edit, teams.edit"))
+	if len(p.Steps) != 1 || !slices.Equal(p.Steps[0].Detail, []string{"+ connections.create", "+ connections.edit", "- connections.manage"}) {
+		t.Errorf("%+v", p.Steps)
+	}
+	applied(t, c, p)
+	if r, err := c.Role(t.Context(), "maker"); err != nil || !slices.Equal(r.Actions, []string{"connections.create", "connections.edit", "teams.edit"}) {
+		t.Errorf("%+v %v", r, err)
+	}
+}
