@@ -284,7 +284,9 @@ func TestRolesAreToldByTheFewestActions(t *testing.T) {
 func TestAPlanKnowsWhatComesWithAnAction(t *testing.T) {
 	g := newRig(t)
 	c := g.dial(g.token[authz.Owner], nil)
-	file := func(actions string) string { return written(t, "version: 1\nroles: {maker: {actions: ["+actions+"]}}\n") }
+	file := func(actions string) string {
+		return written(t, "version: 1\nroles: {maker: {actions: ["+actions+"]}}\n")
+	}
 	applied(t, c, made(t, c, false, file("connections.manage, connections.create, teams.edit")))
 	for _, same := range []string{"connections.manage, connections.create, teams.edit", "teams.edit, connections.manage"} {
 		if p := made(t, c, false, file(same)); len(p.Steps) != 0 {
