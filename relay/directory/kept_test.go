@@ -3,6 +3,7 @@ package directory
 import (
 	"context"
 
+	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/store"
 )
 
@@ -16,4 +17,11 @@ func AsGivenBefore(ctx context.Context, d *Directory, p *Person) error {
 		}
 		return nil
 	})
+}
+
+// KeptOf gives a custom role's actions as they are stored.
+func KeptOf(d *Directory, r *Role) ([]authz.Action, error) {
+	var b roleBody
+	err := open(d.vault, place(r.Workspace, "roles", r.ID, r.Version), r.sealed, &b)
+	return b.Actions, err
 }
