@@ -276,7 +276,7 @@ func TestGatewayRefusedLeavesNothing(t *testing.T) {
 		"all addresses":                    {w.Client, client.SetGateway{Address: "0.0.0.0:15432"}, protocol.CodeDenied, "gateway.addresses"},
 		"a name":                           {w.Client, client.SetGateway{Address: "localhost:15432"}, protocol.CodeInvalid, "/address"},
 		"a prefix with host bits":          {w.Client, client.SetGateway{Address: freeAddress(t, "127.0.0.1"), Allow: []string{"10.0.0.1/8"}}, protocol.CodeInvalid, "/allow/0"},
-		"an operator, who may not":         {operator, client.SetGateway{Address: freeAddress(t, "127.0.0.1"), Allow: loopback}, protocol.CodeDenied, "gateways.manage"},
+		"an operator, who may not":         {operator, client.SetGateway{Address: freeAddress(t, "127.0.0.1"), Allow: loopback}, protocol.CodeDenied, "gateways.edit"},
 		"a CA that is none":                {w.Client, client.SetGateway{Address: freeAddress(t, "127.0.0.1"), TLS: client.GatewayMutual, ClientCA: "x"}, protocol.CodeInvalid, "CA"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -207,19 +207,19 @@ func (a *API) admin() {
 		}
 		return &out[client.Agent]{agent(v.workspace, ag, a.tunnels(v.workspace)[ag.ID])}, nil
 	})
-	route(a, "POST", ws+"/agents/{id}/disable", authz.AgentsManage, "Disable an agent; its tunnels are cut at once", 200, func(ctx context.Context, v *visit, i *inID) (*out[client.Agent], error) {
+	route(a, "POST", ws+"/agents/{id}/disable", authz.AgentsEdit, "Disable an agent; its tunnels are cut at once", 200, func(ctx context.Context, v *visit, i *inID) (*out[client.Agent], error) {
 		if err := a.cfg.Directory.DisableAgent(ctx, v.workspace.ID, i.ID); err != nil {
 			return nil, err
 		}
 		return a.oneAgent(v, i.ID)
 	})
-	route(a, "POST", ws+"/agents/{id}/enable", authz.AgentsManage, "Enable an agent again", 200, func(ctx context.Context, v *visit, i *inID) (*out[client.Agent], error) {
+	route(a, "POST", ws+"/agents/{id}/enable", authz.AgentsEdit, "Enable an agent again", 200, func(ctx context.Context, v *visit, i *inID) (*out[client.Agent], error) {
 		if err := a.cfg.Directory.EnableAgent(ctx, v.workspace.ID, i.ID); err != nil {
 			return nil, err
 		}
 		return a.oneAgent(v, i.ID)
 	})
-	route(a, "DELETE", ws+"/agents/{id}", authz.AgentsManage, "Remove an agent for good", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
+	route(a, "DELETE", ws+"/agents/{id}", authz.AgentsDelete, "Remove an agent for good", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
 		return nil, a.cfg.Directory.DeleteAgent(ctx, v.workspace.ID, i.ID)
 	})
 
@@ -230,14 +230,14 @@ func (a *API) admin() {
 		}
 		return &out[client.List[client.Group]]{l}, nil
 	})
-	route(a, "POST", ws+"/groups", authz.GroupsManage, "Create an agent group", 201, func(ctx context.Context, v *visit, i *in[client.NewGroup]) (*out[client.Group], error) {
+	route(a, "POST", ws+"/groups", authz.GroupsCreate, "Create an agent group", 201, func(ctx context.Context, v *visit, i *in[client.NewGroup]) (*out[client.Group], error) {
 		g, err := a.cfg.Directory.CreateGroupIn(ctx, v.workspace.ID, i.Body.Name, authz.Environment(i.Body.Environment))
 		if err != nil {
 			return nil, err
 		}
 		return &out[client.Group]{group(v.workspace, g)}, nil
 	})
-	route(a, "DELETE", ws+"/groups/{name}", authz.GroupsManage, "Delete an agent group that is empty", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
+	route(a, "DELETE", ws+"/groups/{name}", authz.GroupsDelete, "Delete an agent group that is empty", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
 		return nil, a.cfg.Directory.DeleteGroup(ctx, v.workspace.ID, i.Name)
 	})
 
@@ -250,7 +250,7 @@ func (a *API) admin() {
 		}
 		return &out[client.List[client.JoinToken]]{l}, nil
 	})
-	route(a, "POST", ws+"/join-tokens", authz.JoinTokensManage, "Create a single-use join token; its text is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewJoinToken]) (*out[client.CreatedJoinToken], error) {
+	route(a, "POST", ws+"/join-tokens", authz.JoinTokensCreate, "Create a single-use join token; its text is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewJoinToken]) (*out[client.CreatedJoinToken], error) {
 		t, sec, err := a.cfg.Directory.CreateJoinToken(ctx, v.workspace.ID, i.Body.Group, seconds(i.Body.ExpiresInSeconds), v.principal.ID)
 		if err != nil {
 			return nil, err
@@ -261,7 +261,7 @@ func (a *API) admin() {
 		}
 		return &out[client.CreatedJoinToken]{client.CreatedJoinToken{ID: t.ID, Token: text, Group: groupName(v.workspace, t.Group), ExpiresAt: t.Expires, ETag: t.ETag()}}, nil
 	})
-	route(a, "DELETE", ws+"/join-tokens/{id}", authz.JoinTokensManage, "Withdraw a join token", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
+	route(a, "DELETE", ws+"/join-tokens/{id}", authz.JoinTokensDelete, "Withdraw a join token", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
 		return nil, a.cfg.Directory.DeleteJoinToken(ctx, v.workspace.ID, i.ID)
 	})
 
@@ -281,7 +281,7 @@ func (a *API) admin() {
 		}
 		return &out[client.Connection]{a.connection(v, c)}, nil
 	})
-	route(a, "POST", ws+"/connections", authz.ConnectionsManage, "Create a connection to a profile, or to a target of the site's allow list", 201, func(ctx context.Context, v *visit, i *in[client.NewConnection]) (*out[client.Connection], error) {
+	route(a, "POST", ws+"/connections", authz.ConnectionsCreate, "Create a connection to a profile, or to a target of the site's allow list", 201, func(ctx context.Context, v *visit, i *in[client.NewConnection]) (*out[client.Connection], error) {
 		b := directory.ConnectionBody{Name: i.Body.Name, Profile: i.Body.Profile, Environment: authz.Environment(i.Body.Environment), In: directory.Place{Project: i.Body.Project, Folder: i.Body.Folder}}
 		if t := i.Body.Target; t != nil {
 			b.Host, b.Port = t.Host, t.Port
@@ -295,7 +295,7 @@ func (a *API) admin() {
 		}
 		return &out[client.Connection]{a.connection(v, c)}, nil
 	})
-	route(a, "DELETE", ws+"/connections/{name}", authz.ConnectionsManage, "Delete a connection; what runs on it is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
+	route(a, "DELETE", ws+"/connections/{name}", authz.ConnectionsDelete, "Delete a connection; what runs on it is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
 		return nil, a.recorded(ctx, v, a.cfg.Directory.DeleteConnectionBy(ctx, v.by(), v.workspace.ID, i.Name))
 	})
 
@@ -308,7 +308,7 @@ func (a *API) admin() {
 		}
 		return &out[client.List[client.Token]]{l}, nil
 	})
-	route(a, "POST", ws+"/tokens", authz.TokensManage, "Create an API token; its text is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewToken]) (*out[client.CreatedToken], error) {
+	route(a, "POST", ws+"/tokens", authz.TokensCreate, "Create an API token; its text is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewToken]) (*out[client.CreatedToken], error) {
 		n := directory.NewToken{Name: i.Body.Name, Principal: i.Body.Principal, Life: seconds(i.Body.ExpiresInSeconds), At: v.at(), Connections: i.Body.Connections}
 		if len(i.Body.Roles) == 0 && n.Principal == "" {
 			return nil, invalid("/roles: want at least one, or a principal", "owner, admin, operator or analyst; principal is a service account")
@@ -326,7 +326,7 @@ func (a *API) admin() {
 		}
 		return a.createdToken(t, text), nil
 	})
-	route(a, "DELETE", ws+"/tokens/{id}", authz.TokensManage, "Revoke an API token; what runs with it is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
+	route(a, "DELETE", ws+"/tokens/{id}", authz.TokensDelete, "Revoke an API token; what runs with it is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
 		return nil, a.recorded(ctx, v, a.cfg.Directory.RevokeTokenBy(ctx, v.by(), v.workspace.ID, i.ID))
 	})
 }

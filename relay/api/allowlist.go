@@ -23,7 +23,7 @@ func (a *API) allowlistRoutes() {
 	route(a, "GET", path, authz.AllowlistRead, "The prefixes that callers may come from", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.Allowlist], error) {
 		return allowed(v.workspace), nil
 	})
-	route(a, "PUT", path, authz.AllowlistManage, "Replace the allowlist, or tell who that would cut", 200, func(ctx context.Context, v *visit, i *in[client.SetAllowlist]) (*out[client.Allowlist], error) {
+	route(a, "PUT", path, authz.AllowlistEdit, "Replace the allowlist, or tell who that would cut", 200, func(ctx context.Context, v *visit, i *in[client.SetAllowlist]) (*out[client.Allowlist], error) {
 		list, err := parsePrefixes("/prefixes", i.Body.Prefixes)
 		if err != nil {
 			return nil, err

@@ -22,7 +22,7 @@ func (a *API) budgetRoutes() {
 		}
 		return &out[client.List[client.Quota]]{l}, nil
 	})
-	route(a, "PUT", ofWorkspace, authz.BudgetsManage, "Replace the workspace's limits; what runs goes on, by the new ones", 200, func(ctx context.Context, v *visit, i *in[client.Limits]) (*out[client.Budget], error) {
+	route(a, "PUT", ofWorkspace, authz.BudgetsEdit, "Replace the workspace's limits; what runs goes on, by the new ones", 200, func(ctx context.Context, v *visit, i *in[client.Limits]) (*out[client.Budget], error) {
 		return a.setBudget(ctx, v, nil, i.Body)
 	})
 	route(a, "GET", ofConnection, authz.BudgetsRead, "A connection's budget, and what became of it", 200, func(_ context.Context, v *visit, i *inName) (*out[client.Budget], error) {
@@ -32,7 +32,7 @@ func (a *API) budgetRoutes() {
 		}
 		return a.budget(c.ID, c.Budget, c.BudgetETag()), nil
 	})
-	route(a, "PUT", ofConnection, authz.BudgetsManage, "Replace a connection's limits; what runs goes on, by the new ones", 200, func(ctx context.Context, v *visit, i *inNamed[client.Limits]) (*out[client.Budget], error) {
+	route(a, "PUT", ofConnection, authz.BudgetsEdit, "Replace a connection's limits; what runs goes on, by the new ones", 200, func(ctx context.Context, v *visit, i *inNamed[client.Limits]) (*out[client.Budget], error) {
 		c, err := v.workspace.Connection(i.Name)
 		if err != nil {
 			return nil, err

@@ -98,7 +98,7 @@ func (a *API) domainRoutes() {
 		}
 		return &out[client.Domain]{shape(d)}, nil
 	})
-	route(a, "POST", ws+"/domains", authz.DomainsManage, "Make a name the workspace's own: under it, the relay serves this workspace alone", 201, func(ctx context.Context, v *visit, i *in[client.NewDomain]) (*out[client.Domain], error) {
+	route(a, "POST", ws+"/domains", authz.DomainsCreate, "Make a name the workspace's own: under it, the relay serves this workspace alone", 201, func(ctx context.Context, v *visit, i *in[client.NewDomain]) (*out[client.Domain], error) {
 		if !a.mayBeDomain(directory.DomainName(i.Body.Name)) {
 			return nil, a.deniedIn(ctx, v, &protocol.Error{Code: protocol.CodeDenied, Origin: protocol.OriginRelay, Rule: "api.domains", Message: "no workspace may make this name its own",
 				Hint: "the relay's operator names those that may be taken: api.domains in relay.yaml"})
@@ -109,7 +109,7 @@ func (a *API) domainRoutes() {
 		}
 		return &out[client.Domain]{shape(d)}, nil
 	})
-	route(a, "DELETE", ws+"/domains/{name}", authz.DomainsManage, "Take a domain away", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
+	route(a, "DELETE", ws+"/domains/{name}", authz.DomainsDelete, "Take a domain away", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
 		return nil, a.cfg.Directory.DeleteDomain(ctx, v.workspace.ID, i.Name)
 	})
 }

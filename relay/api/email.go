@@ -159,7 +159,7 @@ func (a *API) ownEmailRoute() {
 }
 
 func (a *API) emailRoute() {
-	route(a, "PUT", "/workspaces/{workspace}/users/{id}/email", authz.UsersManage, "Set the user's e-mail address, or take it away; an open one-time code that may have gone to the old one counts no more", 200, func(ctx context.Context, v *visit, i *ofUser[client.SetEmail]) (*out[client.User], error) {
+	route(a, "PUT", "/workspaces/{workspace}/users/{id}/email", authz.UsersEdit, "Set the user's e-mail address, or take it away; an open one-time code that may have gone to the old one counts no more", 200, func(ctx context.Context, v *visit, i *ofUser[client.SetEmail]) (*out[client.User], error) {
 		p, q, err := userOf(v.workspace, i.ID)
 		if err != nil {
 			return nil, err

@@ -21,7 +21,7 @@ type inNamed[T any] struct {
 
 func (a *API) gatewayRoutes() {
 	const path = "/workspaces/{workspace}/connections/{name}/gateway"
-	route(a, "PUT", path, authz.GatewaysManage, "Give a connection a TCP port at the relay, or replace it; what no longer fits is cut", 200, func(ctx context.Context, v *visit, i *inNamed[client.SetGateway]) (*out[client.Connection], error) {
+	route(a, "PUT", path, authz.GatewaysEdit, "Give a connection a TCP port at the relay, or replace it; what no longer fits is cut", 200, func(ctx context.Context, v *visit, i *inNamed[client.SetGateway]) (*out[client.Connection], error) {
 		c, err := v.workspace.Connection(i.Name)
 		if err != nil {
 			return nil, err
@@ -41,7 +41,7 @@ func (a *API) gatewayRoutes() {
 		a.syncGateways(ctx)
 		return &out[client.Connection]{a.connection(v, c)}, nil
 	})
-	route(a, "DELETE", path, authz.GatewaysManage, "Close a connection's TCP port; what runs through it is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
+	route(a, "DELETE", path, authz.GatewaysDelete, "Close a connection's TCP port; what runs through it is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
 		if err := a.cfg.Directory.DeleteGateway(ctx, v.workspace.ID, i.Name); err != nil {
 			return nil, err
 		}
@@ -52,8 +52,8 @@ func (a *API) gatewayRoutes() {
 
 // createWithGateway makes a connection and its gateway, or neither.
 func (a *API) createWithGateway(ctx context.Context, v *visit, group string, b directory.ConnectionBody, s client.SetGateway) (*out[client.Connection], error) {
-	if d := authz.Decide(v.principal, authz.GatewaysManage, authz.Scope{Workspace: v.workspace.ID}, v.at()); !d.Allow {
-		return nil, a.deniedIn(ctx, v, mayNot(authz.GatewaysManage, d))
+	if d := authz.Decide(v.principal, authz.GatewaysEdit, authz.Scope{Workspace: v.workspace.ID}, v.at()); !d.Allow {
+		return nil, a.deniedIn(ctx, v, mayNot(authz.GatewaysEdit, d))
 	}
 	g, err := gatewayBody("/gateway", s)
 	if err != nil {

@@ -46,7 +46,7 @@ func (a *API) grantRoutes() {
 		}
 		return &out[client.List[client.Grant]]{l}, nil
 	})
-	route(a, "POST", ws+"/grants", authz.GrantsManage, "Give a role, no more of it than the caller holds", 201, func(ctx context.Context, v *visit, i *in[client.NewGrant]) (*out[client.Grant], error) {
+	route(a, "POST", ws+"/grants", authz.GrantsCreate, "Give a role, no more of it than the caller holds", 201, func(ctx context.Context, v *visit, i *in[client.NewGrant]) (*out[client.Grant], error) {
 		n, err := newGrant(i.Body, time.Now())
 		if err != nil {
 			return nil, err
@@ -61,7 +61,7 @@ func (a *API) grantRoutes() {
 		}
 		return &out[client.Grant]{grant(now, g, time.Now())}, nil
 	})
-	route(a, "DELETE", ws+"/grants/{id}", authz.GrantsManage, "Take a grant away; what it no longer allows is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
+	route(a, "DELETE", ws+"/grants/{id}", authz.GrantsDelete, "Take a grant away; what it no longer allows is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
 		return nil, a.recorded(ctx, v, a.cfg.Directory.DeleteGrant(ctx, v.by(), v.workspace.ID, i.ID))
 	})
 	route(a, "GET", ws+"/explain", authz.GrantsRead, "Why a principal may do an action, or what is missing", 200, func(ctx context.Context, v *visit, i *inExplain) (*out[client.Explanation], error) {

@@ -43,7 +43,7 @@ func testPartOfTheWorkspaceLeadsNoConnectionToAnotherSite(t *testing.T) {
 		"a token that is limited to projects": {limited, `{"name":"x","group":"vault","profile":"wages","project":"sales"}`},
 	} {
 		a := g.ask("POST", own, c.token, c.body)
-		why := "connections.manage on the workspace"
+		why := "connections.create on the workspace"
 		if c.token == limited {
 			why = `"rule":"token.only"`
 		}

@@ -57,13 +57,13 @@ func TestEveryRouteHasARow(t *testing.T) {
 			t.Errorf("%+v was not found", fake)
 		}
 	}
-	// And every action guards something.
+	// And every action guards something; what manages an asset, by its parts (authz.TestAVerbIsHeldByItselfAlone).
 	used := map[string]bool{}
 	for _, r := range routes {
 		used[r.Action] = true
 	}
 	for _, row := range authz.Actions {
-		if !used[string(row.Action)] {
+		if !used[string(row.Action)] && (row.Verb != authz.Manage || row.Action == authz.WorkspaceOwn) {
 			t.Errorf("%s guards no route", row.Action)
 		}
 	}

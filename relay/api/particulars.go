@@ -123,7 +123,7 @@ func described(w *directory.Workspace, path string, value func(string) string, i
 		}
 	case "roles":
 		if r, err := w.Role(named); err == nil {
-			return particulars{"id": r.ID, "actions": join(texts(r.Set))}.tidy()
+			return particulars{"id": r.ID, "actions": join(texts(r.Set.Least()))}.tidy()
 		}
 	case "teams":
 		return ofTeam(w, value("name"), value("id"), id)

@@ -148,7 +148,7 @@ func (a *API) userRoutes() {
 		}
 		return &out[client.List[client.User]]{l}, nil
 	})
-	route(a, "POST", ws+"/users", authz.UsersManage, "Take somebody in; the one-time code that sets the password goes by e-mail, or is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewUser]) (*out[client.UserCode], error) {
+	route(a, "POST", ws+"/users", authz.UsersCreate, "Take somebody in; the one-time code that sets the password goes by e-mail, or is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewUser]) (*out[client.UserCode], error) {
 		n := directory.NewUser{Name: i.Body.Name, Person: i.Body.Person, Life: seconds(i.Body.ExpiresInSeconds), Email: i.Body.Email}
 		var err error
 		if n.Roles, err = roles(i.Body.Roles); err != nil {
@@ -172,7 +172,7 @@ func (a *API) userRoutes() {
 		way.give(a, v, &o, person, code)
 		return &out[client.UserCode]{o}, nil
 	})
-	route(a, "POST", ws+"/users/{id}/code", authz.UsersManage, "A new one-time code that sets the user's password; it goes by e-mail, or is shown this once", 201, func(ctx context.Context, v *visit, i *ofUser[client.NewUserCode]) (*out[client.UserCode], error) {
+	route(a, "POST", ws+"/users/{id}/code", authz.UsersEdit, "A new one-time code that sets the user's password; it goes by e-mail, or is shown this once", 201, func(ctx context.Context, v *visit, i *ofUser[client.NewUserCode]) (*out[client.UserCode], error) {
 		p, q, err := userOf(v.workspace, i.ID)
 		if err != nil {
 			return nil, err
@@ -201,8 +201,8 @@ func (a *API) userRoutes() {
 		return &out[client.UserCode]{o}, nil
 	})
 	a.emailRoute()
-	on := func(method, path, summary string, f func(ctx context.Context, v *visit, p *directory.Principal, q *directory.Person) error) {
-		route(a, method, ws+"/users/{id}"+path, authz.UsersManage, summary, 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
+	on := func(method, path string, action authz.Action, summary string, f func(ctx context.Context, v *visit, p *directory.Principal, q *directory.Person) error) {
+		route(a, method, ws+"/users/{id}"+path, action, summary, 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
 			p, q, err := userOf(v.workspace, i.ID)
 			if err != nil {
 				return nil, err
@@ -210,20 +210,20 @@ func (a *API) userRoutes() {
 			return nil, a.recorded(ctx, v, f(ctx, v, p, q))
 		})
 	}
-	on("POST", "/disable", "Refuse the user in this workspace; what runs is cut", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
+	on("POST", "/disable", authz.UsersEdit, "Refuse the user in this workspace; what runs is cut", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
 		return a.cfg.Directory.SetUserDisabled(ctx, v.by(), v.workspace.ID, p.ID, true)
 	})
-	on("POST", "/enable", "Let a disabled user in again", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
+	on("POST", "/enable", authz.UsersEdit, "Let a disabled user in again", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
 		return a.cfg.Directory.SetUserDisabled(ctx, v.by(), v.workspace.ID, p.ID, false)
 	})
-	on("DELETE", "", "Take the user out of the workspace; at home, for good", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
+	on("DELETE", "", authz.UsersDelete, "Take the user out of the workspace; at home, for good", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
 		gone, err := a.cfg.Directory.RemoveUserBy(ctx, v.by(), v.workspace.ID, p.ID)
 		if err == nil {
 			a.recordElsewhere(ctx, gone)
 		}
 		return err
 	})
-	on("DELETE", "/second-factor", "Take the user's second factor and passkeys away, for who lost them; all sessions end", func(ctx context.Context, v *visit, p *directory.Principal, q *directory.Person) error {
+	on("DELETE", "/second-factor", authz.UsersEdit, "Take the user's second factor and passkeys away, for who lost them; all sessions end", func(ctx context.Context, v *visit, p *directory.Principal, q *directory.Person) error {
 		var factor, passkeys *mail.Place
 		var err error
 		if !q.SecondFactor.IsZero() {
@@ -252,19 +252,19 @@ func (a *API) userRoutes() {
 		}
 		return nil
 	})
-	on("DELETE", "/sessions", "End all sessions of the user in this workspace", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
+	on("DELETE", "/sessions", authz.UsersEdit, "End all sessions of the user in this workspace", func(ctx context.Context, v *visit, p *directory.Principal, _ *directory.Person) error {
 		return a.cfg.Directory.EndSessionsBy(ctx, v.by(), v.workspace.ID, p.ID)
 	})
 	route(a, "GET", ws+"/sessions", authz.UsersRead, "Everybody's sessions in the workspace", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Session]], error) {
 		return &out[client.List[client.Session]]{sessions(v, v.workspace.Sessions)}, nil
 	})
-	route(a, "DELETE", ws+"/sessions/{id}", authz.UsersManage, "End a session; what runs in it is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
+	route(a, "DELETE", ws+"/sessions/{id}", authz.UsersEdit, "End a session; what runs in it is cut", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
 		return nil, a.recorded(ctx, v, a.cfg.Directory.EndSessionBy(ctx, v.by(), v.workspace.ID, i.ID))
 	})
 	route(a, "GET", ws+"/sign-in-policy", authz.SignInRead, "What is demanded of who signs in", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.SignInPolicy], error) {
 		return &out[client.SignInPolicy]{policy(v.workspace)}, nil
 	})
-	route(a, "PUT", ws+"/sign-in-policy", authz.SignInManage, "Replace it; sessions that it does not admit end at once", 200, func(ctx context.Context, v *visit, i *in[client.SignInPolicy]) (*out[client.SignInPolicy], error) {
+	route(a, "PUT", ws+"/sign-in-policy", authz.SignInEdit, "Replace it; sessions that it does not admit end at once", 200, func(ctx context.Context, v *visit, i *in[client.SignInPolicy]) (*out[client.SignInPolicy], error) {
 		if err := a.cfg.Directory.SetSignIn(ctx, v.workspace.ID, signInOf(i.Body)); err != nil {
 			return nil, err
 		}
@@ -281,7 +281,7 @@ func (a *API) userRoutes() {
 func (a *API) recordElsewhere(ctx context.Context, gone []*directory.Principal) {
 	var all []audit.Event
 	for _, p := range gone {
-		all = append(all, audit.Event{Kind: audit.KindChange, Workspace: p.Workspace, RequestID: requestID(ctx), Operation: string(authz.UsersManage), Decision: "allow", Status: "done",
+		all = append(all, audit.Event{Kind: audit.KindChange, Workspace: p.Workspace, RequestID: requestID(ctx), Operation: string(authz.UsersDelete), Decision: "allow", Status: "done",
 			Target: "/workspaces/" + p.Workspace + "/users/" + p.ID, Reason: "the user's home workspace removes the person", Origin: string(protocol.OriginRelay)})
 	}
 	a.recordDone(ctx, all...)

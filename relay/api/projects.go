@@ -31,15 +31,15 @@ func (a *API) projectRoutes() {
 	route(a, "GET", ws+"/projects/{name}", authz.ProjectsRead, "One project", 200, func(_ context.Context, v *visit, i *inName) (*out[client.Project], error) {
 		return projectOr(v.workspace.SeenProject(v.principal, v.at(), i.Name))
 	})
-	route(a, "POST", ws+"/projects", authz.ProjectsManage, "Create a project", 201, func(ctx context.Context, v *visit, i *in[client.SetProject]) (*out[client.Project], error) {
+	route(a, "POST", ws+"/projects", authz.ProjectsCreate, "Create a project", 201, func(ctx context.Context, v *visit, i *in[client.SetProject]) (*out[client.Project], error) {
 		p, err := a.cfg.Directory.CreateProject(ctx, v.by(), v.workspace.ID, i.Body.Name)
 		return projectOr(p, a.recorded(ctx, v, err))
 	})
-	route(a, "PUT", ws+"/projects/{name}", authz.ProjectsManage, "Rename a project; what stands in it and what is given on it stays", 200, func(ctx context.Context, v *visit, i *inNamed[client.SetProject]) (*out[client.Project], error) {
+	route(a, "PUT", ws+"/projects/{name}", authz.ProjectsEdit, "Rename a project; what stands in it and what is given on it stays", 200, func(ctx context.Context, v *visit, i *inNamed[client.SetProject]) (*out[client.Project], error) {
 		p, err := a.cfg.Directory.RenameProject(ctx, v.by(), v.workspace.ID, i.Name, i.Body.Name)
 		return projectOr(p, a.recorded(ctx, v, err))
 	})
-	route(a, "DELETE", ws+"/projects/{name}", authz.ProjectsManage, "Delete an empty project with the grants on it; what they no longer allow is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
+	route(a, "DELETE", ws+"/projects/{name}", authz.ProjectsDelete, "Delete an empty project with the grants on it; what they no longer allow is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
 		grants, err := a.cfg.Directory.DeleteProject(ctx, v.by(), v.workspace.ID, i.Name)
 		v.took(grants)
 		return nil, a.recorded(ctx, v, err)
@@ -58,20 +58,20 @@ func (a *API) projectRoutes() {
 		}
 		return &out[client.List[client.Folder]]{l}, nil
 	})
-	route(a, "POST", ws+"/projects/{name}/folders", authz.ProjectsManage, "Create a folder in a project, or in a folder of it that is there", 201, func(ctx context.Context, v *visit, i *inNamed[client.NewFolder]) (*out[client.Folder], error) {
+	route(a, "POST", ws+"/projects/{name}/folders", authz.ProjectsCreate, "Create a folder in a project, or in a folder of it that is there", 201, func(ctx context.Context, v *visit, i *inNamed[client.NewFolder]) (*out[client.Folder], error) {
 		f, err := a.cfg.Directory.CreateFolder(ctx, v.by(), v.workspace.ID, i.Name, i.Body.Path)
 		if err != nil {
 			return nil, a.recorded(ctx, v, err)
 		}
 		return &out[client.Folder]{folder(f)}, nil
 	})
-	route(a, "DELETE", ws+"/projects/{name}/folders/{id}", authz.ProjectsManage, "Delete an empty folder with the grants on it; what they no longer allow is cut", 204, func(ctx context.Context, v *visit, i *inFolder) (*none, error) {
+	route(a, "DELETE", ws+"/projects/{name}/folders/{id}", authz.ProjectsDelete, "Delete an empty folder with the grants on it; what they no longer allow is cut", 204, func(ctx context.Context, v *visit, i *inFolder) (*none, error) {
 		grants, err := a.cfg.Directory.DeleteFolder(ctx, v.by(), v.workspace.ID, i.Name, i.ID)
 		v.took(grants)
 		return nil, a.recorded(ctx, v, err)
 	})
 
-	route(a, "PUT", ws+"/connections/{name}/place", authz.ConnectionsManage, "Move a connection to another project or folder, or out of any; what its old place allowed is cut", 200, func(ctx context.Context, v *visit, i *inNamed[client.SetPlace]) (*out[client.Connection], error) {
+	route(a, "PUT", ws+"/connections/{name}/place", authz.ConnectionsEdit, "Move a connection to another project or folder, or out of any; what its old place allowed is cut", 200, func(ctx context.Context, v *visit, i *inNamed[client.SetPlace]) (*out[client.Connection], error) {
 		c, err := a.cfg.Directory.MoveConnection(ctx, v.by(), v.workspace.ID, i.Name, directory.Place{Project: i.Body.Project, Folder: i.Body.Folder})
 		if err != nil {
 			return nil, a.recorded(ctx, v, err)

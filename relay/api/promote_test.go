@@ -218,7 +218,7 @@ func TestPromoteGivesNoMoreThanItsCallerMay(t *testing.T) {
 		t.Errorf("it does not go on where it ended: %q, same %q", steps(p.Plan), p.Same)
 	}
 	applied(t, c, p.Plan)
-	if !strings.Contains(strings.Join(g.events(), "\n"), "you may not do this: no grant allows connections.manage") {
+	if !strings.Contains(strings.Join(g.events(), "\n"), "you may not do this: no grant allows connections.create") {
 		t.Error("the refusal is not recorded")
 	}
 }

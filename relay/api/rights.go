@@ -52,11 +52,11 @@ func (a *API) rightsRoutes() {
 		}
 		return roleOr(v.workspace.Role(i.Name))
 	})
-	route(a, "POST", ws+"/roles", authz.RolesManage, "Create a custom role", 201, func(ctx context.Context, v *visit, i *in[client.SetRole]) (*out[client.Role], error) {
+	route(a, "POST", ws+"/roles", authz.RolesCreate, "Create a custom role", 201, func(ctx context.Context, v *visit, i *in[client.SetRole]) (*out[client.Role], error) {
 		r, err := a.cfg.Directory.CreateRole(ctx, v.by(), v.workspace.ID, i.Body.Name, actions(i.Body))
 		return roleOr(r, a.recorded(ctx, v, err))
 	})
-	route(a, "PUT", ws+"/roles/{name}", authz.RolesManage, "Replace a custom role; whoever holds it holds the new one", 200, func(ctx context.Context, v *visit, i *inNamed[client.SetRole]) (*out[client.Role], error) {
+	route(a, "PUT", ws+"/roles/{name}", authz.RolesEdit, "Replace a custom role; whoever holds it holds the new one", 200, func(ctx context.Context, v *visit, i *inNamed[client.SetRole]) (*out[client.Role], error) {
 		if _, err := authz.ParseRole(i.Name); err == nil {
 			return nil, protocol.Errorf(protocol.CodeConflict, "a system role cannot be changed")
 		}
@@ -67,7 +67,7 @@ func (a *API) rightsRoutes() {
 		r, err = a.cfg.Directory.UpdateRole(ctx, v.by(), v.workspace.ID, r.ID, i.Body.Name, actions(i.Body))
 		return roleOr(r, a.recorded(ctx, v, err))
 	})
-	route(a, "DELETE", ws+"/roles/{name}", authz.RolesManage, "Delete a custom role that no grant gives", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
+	route(a, "DELETE", ws+"/roles/{name}", authz.RolesDelete, "Delete a custom role that no grant gives", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
 		if _, err := authz.ParseRole(i.Name); err == nil {
 			return nil, protocol.Errorf(protocol.CodeConflict, "a system role cannot be deleted")
 		}
@@ -84,17 +84,17 @@ func (a *API) rightsRoutes() {
 	route(a, "GET", ws+"/teams/{name}", authz.TeamsRead, "One team", 200, func(_ context.Context, v *visit, i *inName) (*out[client.Team], error) {
 		return teamOr(v.workspace.Team(i.Name))
 	})
-	route(a, "POST", ws+"/teams", authz.TeamsManage, "Create a team without members", 201, func(ctx context.Context, v *visit, i *in[client.NewTeam]) (*out[client.Team], error) {
+	route(a, "POST", ws+"/teams", authz.TeamsCreate, "Create a team without members", 201, func(ctx context.Context, v *visit, i *in[client.NewTeam]) (*out[client.Team], error) {
 		return teamOr(a.cfg.Directory.CreateTeam(ctx, v.workspace.ID, i.Body.Name))
 	})
-	route(a, "DELETE", ws+"/teams/{name}", authz.TeamsManage, "Delete a team with its grants; what they no longer allow is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
+	route(a, "DELETE", ws+"/teams/{name}", authz.TeamsDelete, "Delete a team with its grants; what they no longer allow is cut", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
 		return nil, a.recorded(ctx, v, a.cfg.Directory.DeleteTeam(ctx, v.by(), v.workspace.ID, i.Name))
 	})
-	route(a, "PUT", ws+"/teams/{name}/members/{id}", authz.TeamsManage, "Put a principal into a team", 200, func(ctx context.Context, v *visit, i *inMember) (*out[client.Team], error) {
+	route(a, "PUT", ws+"/teams/{name}/members/{id}", authz.TeamsEdit, "Put a principal into a team", 200, func(ctx context.Context, v *visit, i *inMember) (*out[client.Team], error) {
 		t, err := a.cfg.Directory.AddMember(ctx, v.by(), v.workspace.ID, i.Name, i.ID)
 		return teamOr(t, a.recorded(ctx, v, err))
 	})
-	route(a, "DELETE", ws+"/teams/{name}/members/{id}", authz.TeamsManage, "Take a principal out of a team; what it no longer may is cut", 204, func(ctx context.Context, v *visit, i *inMember) (*none, error) {
+	route(a, "DELETE", ws+"/teams/{name}/members/{id}", authz.TeamsEdit, "Take a principal out of a team; what it no longer may is cut", 204, func(ctx context.Context, v *visit, i *inMember) (*none, error) {
 		return nil, a.recorded(ctx, v, a.cfg.Directory.RemoveMember(ctx, v.by(), v.workspace.ID, i.Name, i.ID))
 	})
 }
@@ -115,20 +115,20 @@ func actions(s client.SetRole) (list []authz.Action) {
 	return list
 }
 
-func texts(set authz.Set) []string {
+func texts(actions []authz.Action) []string {
 	list := []string{}
-	for _, a := range set.Actions() {
+	for _, a := range actions {
 		list = append(list, string(a))
 	}
 	return list
 }
 
 func systemRole(r authz.Role) client.Role {
-	return client.Role{Name: string(r), System: true, Actions: texts(r.Set())}
+	return client.Role{Name: string(r), System: true, Actions: texts(r.Set().Actions())}
 }
 
 func customRole(r *directory.Role) *out[client.Role] {
-	return &out[client.Role]{client.Role{ID: r.ID, Name: r.Name, Actions: texts(r.Set), CreatedAt: &r.Created, ETag: r.ETag()}}
+	return &out[client.Role]{client.Role{ID: r.ID, Name: r.Name, Actions: texts(r.Set.Least()), CreatedAt: &r.Created, ETag: r.ETag()}}
 }
 
 func roleOr(r *directory.Role, err error) (*out[client.Role], error) {

@@ -143,7 +143,7 @@ func (a *API) serviceAccountRoutes() {
 		}
 		return &out[client.ServiceAccount]{service(v.workspace, p)}, nil
 	})
-	route(a, "POST", ws+"/service-accounts", authz.ServicesManage, "Create a service account, without a token", 201, func(ctx context.Context, v *visit, i *in[client.NewServiceAccount]) (*out[client.ServiceAccount], error) {
+	route(a, "POST", ws+"/service-accounts", authz.ServicesCreate, "Create a service account, without a token", 201, func(ctx context.Context, v *visit, i *in[client.NewServiceAccount]) (*out[client.ServiceAccount], error) {
 		r, err := roles(i.Body.Roles)
 		if err != nil {
 			return nil, err
@@ -158,16 +158,16 @@ func (a *API) serviceAccountRoutes() {
 		}
 		return &out[client.ServiceAccount]{service(now, p)}, nil
 	})
-	on := func(method, path, summary string, f func(ctx context.Context, by directory.By, workspace, name string) error) {
-		route(a, method, ws+"/service-accounts/{name}"+path, authz.ServicesManage, summary, 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
+	on := func(method, path string, action authz.Action, summary string, f func(ctx context.Context, by directory.By, workspace, name string) error) {
+		route(a, method, ws+"/service-accounts/{name}"+path, action, summary, 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
 			return nil, a.recorded(ctx, v, f(ctx, v.by(), v.workspace.ID, i.Name))
 		})
 	}
-	on("POST", "/disable", "Refuse all tokens of a service account; what runs is cut", func(ctx context.Context, by directory.By, workspace, name string) error {
+	on("POST", "/disable", authz.ServicesEdit, "Refuse all tokens of a service account; what runs is cut", func(ctx context.Context, by directory.By, workspace, name string) error {
 		return a.cfg.Directory.SetServiceDisabled(ctx, by, workspace, name, true)
 	})
-	on("POST", "/enable", "Take the tokens of a service account again", func(ctx context.Context, by directory.By, workspace, name string) error {
+	on("POST", "/enable", authz.ServicesEdit, "Take the tokens of a service account again", func(ctx context.Context, by directory.By, workspace, name string) error {
 		return a.cfg.Directory.SetServiceDisabled(ctx, by, workspace, name, false)
 	})
-	on("DELETE", "", "Remove a service account with its grants and tokens", a.cfg.Directory.DeleteService)
+	on("DELETE", "", authz.ServicesDelete, "Remove a service account with its grants and tokens", a.cfg.Directory.DeleteService)
 }

@@ -69,6 +69,45 @@ const (
 	ProjectsManage    Action = "projects.manage"
 )
 
+// The parts of what manages an asset.
+const (
+	ConnectionsCreate Action = "connections.create"
+	ConnectionsEdit   Action = "connections.edit"
+	ConnectionsDelete Action = "connections.delete"
+	GatewaysEdit      Action = "gateways.edit"
+	GatewaysDelete    Action = "gateways.delete"
+	AgentsEdit        Action = "agents.edit"
+	AgentsDelete      Action = "agents.delete"
+	GroupsCreate      Action = "groups.create"
+	GroupsDelete      Action = "groups.delete"
+	JoinTokensCreate  Action = "join_tokens.create"
+	JoinTokensDelete  Action = "join_tokens.delete"
+	TokensCreate      Action = "tokens.create"
+	TokensDelete      Action = "tokens.delete"
+	AllowlistEdit     Action = "allowlist.edit"
+	BudgetsEdit       Action = "budgets.edit"
+	RolesCreate       Action = "roles.create"
+	RolesEdit         Action = "roles.edit"
+	RolesDelete       Action = "roles.delete"
+	GrantsCreate      Action = "grants.create"
+	GrantsDelete      Action = "grants.delete"
+	TeamsCreate       Action = "teams.create"
+	TeamsEdit         Action = "teams.edit"
+	TeamsDelete       Action = "teams.delete"
+	UsersCreate       Action = "users.create"
+	UsersEdit         Action = "users.edit"
+	UsersDelete       Action = "users.delete"
+	SignInEdit        Action = "sign_in.edit"
+	ServicesCreate    Action = "service_accounts.create"
+	ServicesEdit      Action = "service_accounts.edit"
+	ServicesDelete    Action = "service_accounts.delete"
+	DomainsCreate     Action = "domains.create"
+	DomainsDelete     Action = "domains.delete"
+	ProjectsCreate    Action = "projects.create"
+	ProjectsEdit      Action = "projects.edit"
+	ProjectsDelete    Action = "projects.delete"
+)
+
 // Permission is a row of the permission table.
 type Permission struct {
 	Action Action
@@ -103,7 +142,8 @@ const (
 	Projects    Asset = "project"
 )
 
-// Verb is what is done to an asset. Manage stands for every change to it: create, edit and delete.
+// Verb is what is done to an asset. Who holds the action that manages an asset holds those that create, edit and delete it (Set.with);
+// who holds these does not hold that one.
 type Verb string
 
 const (
@@ -134,38 +174,73 @@ var Actions = []Permission{
 	{Dial, OnConnection, Connections, Use, "POST /connections/{connection}/dial", operators},
 
 	{ConnectionsRead, OnConnection, Connections, View, "GET /connections (each item), GET /connections/{connection}, POST /tunnel (each stream in it is decided as the dial that it is)", all},
-	{ConnectionsManage, OnScope, Connections, Manage, "POST /connections (in its environment, project and folder; and on the workspace, on the environment of the agent group, or on one of its environment that leads to the same), PUT /connections/{connection}/place (where it stands and where it goes), DELETE /connections/{connection}", operators},
-	{GatewaysManage, OnWorkspace, Gateways, Manage, "PUT /connections/{connection}/gateway, DELETE /connections/{connection}/gateway, POST /connections with a gateway", admins},
+	{ConnectionsManage, OnScope, Connections, Manage, "what connections.create, connections.edit and connections.delete guard", operators},
+	{ConnectionsCreate, OnScope, Connections, Create, "POST /connections (in its environment, project and folder; and on the workspace, on the environment of the agent group, or on one of its environment that leads to the same)", operators},
+	{ConnectionsEdit, OnScope, Connections, Edit, "PUT /connections/{connection}/place (where it stands and where it goes)", operators},
+	{ConnectionsDelete, OnScope, Connections, Destroy, "DELETE /connections/{connection}", operators},
+	{GatewaysManage, OnWorkspace, Gateways, Manage, "what gateways.edit and gateways.delete guard", admins},
+	{GatewaysEdit, OnWorkspace, Gateways, Edit, "PUT /connections/{connection}/gateway, POST /connections with a gateway", admins},
+	{GatewaysDelete, OnWorkspace, Gateways, Destroy, "DELETE /connections/{connection}/gateway", admins},
 	{AgentsRead, OnWorkspace, Agents, View, "GET /agents, GET /agents/{agent}", operators},
-	{AgentsManage, OnWorkspace, Agents, Manage, "POST /agents/{agent}/disable, POST /agents/{agent}/enable, DELETE /agents/{agent}", operators},
+	{AgentsManage, OnWorkspace, Agents, Manage, "what agents.edit and agents.delete guard", operators},
+	{AgentsEdit, OnWorkspace, Agents, Edit, "POST /agents/{agent}/disable, POST /agents/{agent}/enable", operators},
+	{AgentsDelete, OnWorkspace, Agents, Destroy, "DELETE /agents/{agent}", operators},
 	{GroupsRead, OnWorkspace, Groups, View, "GET /groups", operators},
-	{GroupsManage, OnWorkspace, Groups, Manage, "POST /groups, DELETE /groups/{group}", operators},
+	{GroupsManage, OnWorkspace, Groups, Manage, "what groups.create and groups.delete guard", operators},
+	{GroupsCreate, OnWorkspace, Groups, Create, "POST /groups", operators},
+	{GroupsDelete, OnWorkspace, Groups, Destroy, "DELETE /groups/{group}", operators},
 	{JoinTokensRead, OnWorkspace, JoinTokens, View, "GET /join-tokens", operators},
-	{JoinTokensManage, OnWorkspace, JoinTokens, Manage, "POST /join-tokens, DELETE /join-tokens/{id}", operators},
+	{JoinTokensManage, OnWorkspace, JoinTokens, Manage, "what join_tokens.create and join_tokens.delete guard", operators},
+	{JoinTokensCreate, OnWorkspace, JoinTokens, Create, "POST /join-tokens", operators},
+	{JoinTokensDelete, OnWorkspace, JoinTokens, Destroy, "DELETE /join-tokens/{id}", operators},
 	{AuditRead, OnWorkspace, AuditLogs, View, "GET /audit/events, GET /audit/log, GET /audit/checkpoints, GET /audit/key, POST /explain/replay (grants.read on the workspace too)", operators},
 	{BudgetsRead, OnWorkspace, Budgets, View, "GET /budget, GET /connections/{connection}/budget, GET /quota", operators},
-	{BudgetsManage, OnWorkspace, Budgets, Manage, "PUT /budget, PUT /connections/{connection}/budget", admins},
+	{BudgetsManage, OnWorkspace, Budgets, Manage, "what budgets.edit guards", admins},
+	{BudgetsEdit, OnWorkspace, Budgets, Edit, "PUT /budget, PUT /connections/{connection}/budget", admins},
 	{AllowlistRead, OnWorkspace, Allowlists, View, "GET /allowlist", operators},
-	{AllowlistManage, OnWorkspace, Allowlists, Manage, "PUT /allowlist", admins},
+	{AllowlistManage, OnWorkspace, Allowlists, Manage, "what allowlist.edit guards", admins},
+	{AllowlistEdit, OnWorkspace, Allowlists, Edit, "PUT /allowlist", admins},
 	{TokensRead, OnWorkspace, Tokens, View, "GET /tokens", admins},
-	{TokensManage, OnWorkspace, Tokens, Manage, "POST /tokens, DELETE /tokens/{id} (of an owner: workspace.own too)", admins},
+	{TokensManage, OnWorkspace, Tokens, Manage, "what tokens.create and tokens.delete guard", admins},
+	{TokensCreate, OnWorkspace, Tokens, Create, "POST /tokens (of who holds no more than the caller)", admins},
+	{TokensDelete, OnWorkspace, Tokens, Destroy, "DELETE /tokens/{id} (of an owner: workspace.own too)", admins},
 
 	{RolesRead, OnWorkspace, CustomRoles, View, "GET /roles, GET /roles/{role}", admins},
-	{RolesManage, OnWorkspace, CustomRoles, Manage, "POST /roles, PUT /roles/{role}, DELETE /roles/{role}", admins},
+	{RolesManage, OnWorkspace, CustomRoles, Manage, "what roles.create, roles.edit and roles.delete guard", admins},
+	{RolesCreate, OnWorkspace, CustomRoles, Create, "POST /roles", admins},
+	{RolesEdit, OnWorkspace, CustomRoles, Edit, "PUT /roles/{role}", admins},
+	{RolesDelete, OnWorkspace, CustomRoles, Destroy, "DELETE /roles/{role}", admins},
 	{GrantsRead, OnScope, Grants, View, "GET /grants (each item), GET /explain", admins},
-	{GrantsManage, OnScope, Grants, Manage, "POST /grants, DELETE /grants/{id} (each on the grant's own scope; of the role owner: workspace.own too)", admins},
+	{GrantsManage, OnScope, Grants, Manage, "what grants.create and grants.delete guard", admins},
+	{GrantsCreate, OnScope, Grants, Create, "POST /grants (on the grant's own scope; of the role owner: workspace.own too)", admins},
+	{GrantsDelete, OnScope, Grants, Destroy, "DELETE /grants/{id} (on the grant's own scope; of the role owner: workspace.own too)", admins},
 	{TeamsRead, OnWorkspace, Teams, View, "GET /teams, GET /teams/{team}", admins},
-	{TeamsManage, OnWorkspace, Teams, Manage, "POST /teams, DELETE /teams/{team}, PUT /teams/{team}/members/{principal}, DELETE /teams/{team}/members/{principal}", admins},
+	{TeamsManage, OnWorkspace, Teams, Manage, "what teams.create, teams.edit and teams.delete guard", admins},
+	{TeamsCreate, OnWorkspace, Teams, Create, "POST /teams", admins},
+	{TeamsEdit, OnWorkspace, Teams, Edit, "PUT /teams/{team}/members/{principal}, DELETE /teams/{team}/members/{principal}", admins},
+	{TeamsDelete, OnWorkspace, Teams, Destroy, "DELETE /teams/{team}", admins},
 	{UsersRead, OnWorkspace, Users, View, "GET /users, GET /sessions", admins},
-	{UsersManage, OnWorkspace, Users, Manage, "POST /users, POST /users/{id}/code, POST /users/{id}/disable, POST /users/{id}/enable, PUT /users/{id}/email, DELETE /users/{id}, DELETE /users/{id}/second-factor, DELETE /users/{id}/sessions, DELETE /sessions/{id} (each of who holds no more than the caller)", admins},
+	{UsersManage, OnWorkspace, Users, Manage, "what users.create, users.edit and users.delete guard", admins},
+	{UsersCreate, OnWorkspace, Users, Create, "POST /users", admins},
+	{UsersEdit, OnWorkspace, Users, Edit, "POST /users/{id}/code, POST /users/{id}/disable, POST /users/{id}/enable, PUT /users/{id}/email, DELETE /users/{id}/second-factor, DELETE /users/{id}/sessions, DELETE /sessions/{id} (each of who holds no more than the caller)", admins},
+	{UsersDelete, OnWorkspace, Users, Destroy, "DELETE /users/{id} (of who holds no more than the caller)", admins},
 	{SignInRead, OnWorkspace, SignIns, View, "GET /sign-in-policy", operators},
-	{SignInManage, OnWorkspace, SignIns, Manage, "PUT /sign-in-policy", admins},
+	{SignInManage, OnWorkspace, SignIns, Manage, "what sign_in.edit guards", admins},
+	{SignInEdit, OnWorkspace, SignIns, Edit, "PUT /sign-in-policy", admins},
 	{ServicesRead, OnWorkspace, Services, View, "GET /service-accounts, GET /service-accounts/{name}", admins},
-	{ServicesManage, OnWorkspace, Services, Manage, "POST /service-accounts, POST /service-accounts/{name}/disable, POST /service-accounts/{name}/enable, DELETE /service-accounts/{name} (each of one that holds no more than the caller)", admins},
+	{ServicesManage, OnWorkspace, Services, Manage, "what service_accounts.create, service_accounts.edit and service_accounts.delete guard", admins},
+	{ServicesCreate, OnWorkspace, Services, Create, "POST /service-accounts", admins},
+	{ServicesEdit, OnWorkspace, Services, Edit, "POST /service-accounts/{name}/disable, POST /service-accounts/{name}/enable (each of one that holds no more than the caller)", admins},
+	{ServicesDelete, OnWorkspace, Services, Destroy, "DELETE /service-accounts/{name} (of one that holds no more than the caller)", admins},
 	{DomainsRead, OnWorkspace, Domains, View, "GET /domains, GET /domains/{name}", operators},
-	{DomainsManage, OnWorkspace, Domains, Manage, "POST /domains, DELETE /domains/{name}", admins},
+	{DomainsManage, OnWorkspace, Domains, Manage, "what domains.create and domains.delete guard", admins},
+	{DomainsCreate, OnWorkspace, Domains, Create, "POST /domains", admins},
+	{DomainsDelete, OnWorkspace, Domains, Destroy, "DELETE /domains/{name}", admins},
 	{ProjectsRead, OnScope, Projects, View, "GET /projects, GET /projects/{project}, GET /projects/{project}/folders (each item; of a project, it or one of its folders)", all},
-	{ProjectsManage, OnScope, Projects, Manage, "POST /projects (on the workspace), PUT /projects/{project}, DELETE /projects/{project} (each on the project in all environments), POST /projects/{project}/folders, DELETE /projects/{project}/folders/{folder} (where the folder stands)", operators},
+	{ProjectsManage, OnScope, Projects, Manage, "what projects.create, projects.edit and projects.delete guard", operators},
+	{ProjectsCreate, OnScope, Projects, Create, "POST /projects (on the workspace), POST /projects/{project}/folders (where the folder stands)", operators},
+	{ProjectsEdit, OnScope, Projects, Edit, "PUT /projects/{project} (on the project in all environments)", operators},
+	{ProjectsDelete, OnScope, Projects, Destroy, "DELETE /projects/{project}, DELETE /projects/{project}/folders/{folder} (each on it in all environments)", operators},
 	{WorkspaceOwn, OnWorkspace, Workspaces, Manage, "DELETE /workspaces/{workspace}; and, beside the action of the route, whatever gives or takes the role owner", owners},
 }
 

@@ -28,10 +28,15 @@ func principal(g ...Grant) Principal {
 var analyst = []Action{Query, Schema, List, Stat, Read, RequestGet, ConnectionsRead, ProjectsRead}
 
 var operator = append([]Action{Exec, Transaction, Write, Delete, Move, Mkdir, Request, Dial, ConnectionsManage, AgentsRead, AgentsManage,
-	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead, BudgetsRead, SignInRead, DomainsRead, ProjectsManage}, analyst...)
+	GroupsRead, GroupsManage, JoinTokensRead, JoinTokensManage, AuditRead, AllowlistRead, BudgetsRead, SignInRead, DomainsRead, ProjectsManage,
+	ConnectionsCreate, ConnectionsEdit, ConnectionsDelete, AgentsEdit, AgentsDelete, GroupsCreate, GroupsDelete, JoinTokensCreate, JoinTokensDelete,
+	ProjectsCreate, ProjectsEdit, ProjectsDelete}, analyst...)
 
 var admin = append([]Action{GatewaysManage, BudgetsManage, AllowlistManage, TokensRead, TokensManage, RolesRead, RolesManage, GrantsRead,
-	GrantsManage, TeamsRead, TeamsManage, UsersRead, UsersManage, SignInManage, ServicesRead, ServicesManage, DomainsManage}, operator...)
+	GrantsManage, TeamsRead, TeamsManage, UsersRead, UsersManage, SignInManage, ServicesRead, ServicesManage, DomainsManage,
+	GatewaysEdit, GatewaysDelete, BudgetsEdit, AllowlistEdit, TokensCreate, TokensDelete, RolesCreate, RolesEdit, RolesDelete, GrantsCreate, GrantsDelete,
+	TeamsCreate, TeamsEdit, TeamsDelete, UsersCreate, UsersEdit, UsersDelete, SignInEdit, ServicesCreate, ServicesEdit, ServicesDelete, DomainsCreate,
+	DomainsDelete}, operator...)
 
 var owner = append([]Action{WorkspaceOwn}, admin...)
 
@@ -186,12 +191,15 @@ func TestParseRole(t *testing.T) {
 // A new action that lets somebody stay in or lets others in must be thought of; one that is not known wants a proof.
 func TestDangerousActions(t *testing.T) {
 	for _, a := range []Action{AllowlistManage, TokensManage, JoinTokensManage, AgentsManage, GatewaysManage, UsersManage, SignInManage, ServicesManage, DomainsManage,
-		RolesManage, GrantsManage, TeamsManage, ConnectionsManage, ProjectsManage, WorkspaceOwn, "made.up", ""} {
+		RolesManage, GrantsManage, TeamsManage, ConnectionsManage, ProjectsManage, WorkspaceOwn, AllowlistEdit, TokensCreate, TokensDelete, JoinTokensCreate, JoinTokensDelete,
+		AgentsEdit, AgentsDelete, GatewaysEdit, GatewaysDelete, UsersCreate, UsersEdit, UsersDelete, SignInEdit, ServicesCreate, ServicesEdit, ServicesDelete, DomainsCreate,
+		DomainsDelete, RolesCreate, RolesEdit, RolesDelete, GrantsCreate, GrantsDelete, TeamsCreate, TeamsEdit, TeamsDelete, ConnectionsCreate, ConnectionsEdit, ConnectionsDelete,
+		ProjectsCreate, ProjectsEdit, ProjectsDelete, "made.up", ""} {
 		if !a.Dangerous() {
 			t.Errorf("%s wants no fresh proof", a)
 		}
 	}
-	for _, a := range []Action{Query, Exec, ConnectionsRead, AuditRead, TokensRead, UsersRead} {
+	for _, a := range []Action{Query, Exec, ConnectionsRead, AuditRead, TokensRead, UsersRead, GroupsManage, GroupsCreate, GroupsDelete, BudgetsManage, BudgetsEdit} {
 		if a.Dangerous() {
 			t.Errorf("%s wants a fresh proof", a)
 		}

@@ -21,7 +21,8 @@ func page() string {
 For admins. Made from the table in the code that decides (` + "`relay/authz`" + `) by ` + "`go test ./relay/authz -update`" + `; a test holds it to that.
 What roles, grants, teams and environments are: [relay-operation.md](relay-operation.md#rights).
 
-An action is a verb on a kind of asset. **manage** stands for create, edit and delete. A grant counts where its action does:
+An action is a verb on a kind of asset. Who holds **manage** of an asset holds its create, edit and delete, which can also be given one by
+one; who holds all of these does not hold manage by that. A grant counts where its action does:
 
 | counts on | a grant must be on |
 |---|---|

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// MayGive reports whether p may give the grant g by the action via (GrantsManage, TokensManage, TeamsManage): it must be allowed
+// MayGive reports whether p may give the grant g by the action via (GrantsCreate, TokensCreate, TeamsEdit): it must be allowed
 // via there, now and from where it asks, and it must itself hold every action that g would give, for as long and from wherever
 // g gives it, so that nobody grants above their own, and a right that is limited is passed on no less limited. on is the scope
 // of g, whole: for a connection with all that it stands in, for a folder with those above it.

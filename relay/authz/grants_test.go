@@ -66,7 +66,7 @@ var (
 func genGrant(t *rapid.T) Grant {
 	g := Grant{
 		ID:         rapid.StringMatching(`gra_[a-f]{2}`).Draw(t, "id"),
-		Role:       rapid.SampledFrom([]Role{Owner, Admin, Operator, Analyst, "", "root", "rol_1", "rol_2"}).Draw(t, "role"),
+		Role:       rapid.SampledFrom([]Role{Owner, Admin, Operator, Analyst, "", "root", "rol_1", "rol_2", "rol_3"}).Draw(t, "role"),
 		Workspace:  rapid.SampledFrom([]string{ws, ws, ws, "ws_b", ""}).Draw(t, "workspace"),
 		Connection: rapid.SampledFrom([]string{"", "", "con_1", "con_2", "con_3"}).Draw(t, "connection"),
 		From:       rapid.SliceOfN(rapid.SampledFrom(networks), 0, 2).Draw(t, "from"),
@@ -80,8 +80,8 @@ func genGrant(t *rapid.T) Grant {
 	if h := rapid.IntRange(-1, 3).Draw(t, "hours"); h != 0 {
 		g.Until = now.Add(time.Duration(h) * time.Hour)
 	}
-	if g.Role == "rol_1" || g.Role == "rol_2" {
-		g.Custom, _ = NewSet(map[Role][]Action{"rol_1": {Query, Dial, GrantsManage}, "rol_2": {Dial, AgentsRead, ConnectionsManage}}[g.Role]...)
+	if strings.HasPrefix(string(g.Role), "rol_") {
+		g.Custom, _ = NewSet(map[Role][]Action{"rol_1": {Query, Dial, GrantsManage}, "rol_2": {Dial, AgentsRead, ConnectionsManage}, "rol_3": {GrantsCreate, ConnectionsCreate, UsersEdit, Query}}[g.Role]...)
 	}
 	if len(g.From) == 0 {
 		g.From = nil
@@ -278,7 +278,7 @@ func TestNoGrantExceedsItsGiver(t *testing.T) {
 			high = Grant{ID: "gra_aa", Role: Owner, Workspace: ws}
 		}
 		giver := NewPrincipal("usr_1", ws, "p", User, append(held, high))
-		g, via, at := genGrant(t), rapid.SampledFrom([]Action{GrantsManage, TokensManage, TeamsManage}).Draw(t, "via"), genAt(t)
+		g, via, at := genGrant(t), rapid.SampledFrom([]Action{GrantsManage, GrantsCreate, TokensCreate, TeamsEdit}).Draw(t, "via"), genAt(t)
 		on := whole(g)
 		if !MayGive(giver, g, on, via, at) {
 			return

@@ -79,7 +79,7 @@ const setSize = 128
 // Set is a set of actions of the permission table. The zero value is empty. Comparable.
 type Set struct{ words [setSize / 64]uint64 }
 
-// NewSet gathers actions for a custom role. What is not in the table is refused, and so is what owners alone hold.
+// NewSet gathers actions for a custom role, with what they hold. What is not in the table is refused, and so is what owners alone hold.
 func NewSet(actions ...Action) (Set, error) {
 	var s Set
 	for _, a := range actions {
@@ -95,7 +95,24 @@ func NewSet(actions ...Action) (Set, error) {
 	return s, nil
 }
 
-func (s Set) with(i int) Set {
+// parts are, for each row, those that whoever holds it holds by that: of one that manages an asset, what creates, edits and deletes it.
+var parts = func() []Set {
+	m := make([]Set, len(Actions))
+	for i, whole := range Actions {
+		for j, p := range Actions {
+			if whole.Verb == Manage && p.Asset == whole.Asset && (p.Verb == Create || p.Verb == Edit || p.Verb == Destroy) {
+				m[i] = m[i].alone(j)
+			}
+		}
+	}
+	return m
+}()
+
+// with adds a row and its parts. Every Set is made of these, so it holds the parts wherever it comes from: a system role, a custom
+// role as it is given or was stored, the limits of a token.
+func (s Set) with(i int) Set { return s.alone(i).Or(parts[i]) }
+
+func (s Set) alone(i int) Set {
 	s.words[i/64] |= 1 << (i % 64)
 	return s
 }
@@ -117,6 +134,17 @@ func (s Set) Actions() []Action {
 		}
 	}
 	return out
+}
+
+// Least lists the fewest actions that NewSet makes the set of, in the order of the table: how a role is told and kept.
+func (s Set) Least() []Action {
+	least := s
+	for i := range Actions {
+		if s.has(i) {
+			least = least.Without(parts[i])
+		}
+	}
+	return least.Actions()
 }
 
 // Or is what is in s or in o.

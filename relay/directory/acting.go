@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -15,16 +16,17 @@ import (
 // giver is who gave a one-time code or an address. It is judged again when that counts: what somebody may do for a small user says
 // nothing of who that user becomes.
 type giver struct {
-	Principal string     `json:"principal,omitempty"` // of the home workspace
-	Token     string     `json:"token,omitempty"`     // that it came with: its limits count
-	Source    netip.Addr `json:"source,omitzero"`     // that it came from: its grants may be for some networks only
-	Password  int64      `json:"password,omitempty"`  // when its person set the password that counted: a session ends with that
-	Host      bool       `json:"host,omitempty"`      // who runs the relay's host stands above everybody
-	Self      bool       `json:"self,omitempty"`      // the person, for itself
+	Principal string       `json:"principal,omitempty"` // of the home workspace
+	Token     string       `json:"token,omitempty"`     // that it came with: its limits count
+	Action    authz.Action `json:"action,omitempty"`    // by which it gave; of a release that had no other, what manages users
+	Source    netip.Addr   `json:"source,omitzero"`     // that it came from: its grants may be for some networks only
+	Password  int64        `json:"password,omitempty"`  // when its person set the password that counted: a session ends with that
+	Host      bool         `json:"host,omitempty"`      // who runs the relay's host stands above everybody
+	Self      bool         `json:"self,omitempty"`      // the person, for itself
 }
 
-func (w *Workspace) givenBy(by By) *giver {
-	g := &giver{Principal: by.ID, Token: by.Token, Source: by.At.Source}
+func (w *Workspace) givenBy(by By, via authz.Action) *giver {
+	g := &giver{Principal: by.ID, Token: by.Token, Action: via, Source: by.At.Source}
 	if q := w.people[by.ID]; q != nil {
 		g.Password = toMs(q.PasswordSet)
 	}
@@ -39,28 +41,28 @@ const (
 	everywhere              // wherever the person belongs: what it signs in with
 )
 
-// mayActFor refuses (denied) who holds less than a user of the workspace does: nobody is to be shut out by who stands below. It is asked in
-// the transaction of what is done.
-func (s *Snapshot) mayActFor(by By, w *Workspace, principal string, far reach) error {
+// mayActFor refuses (denied) who may not do via, or holds less than a user of the workspace does: nobody is to be shut out by who stands
+// below. It is asked in the transaction of what is done.
+func (s *Snapshot) mayActFor(by By, via authz.Action, w *Workspace, principal string, far reach) error {
 	p, err := w.asker(by)
 	if err != nil {
 		return err
 	}
-	return s.above(p, by.At, w, principal, far)
+	return s.above(p, by.At, via, w, principal, far)
 }
 
-// above refuses (denied) who may not act for a user of the workspace: who does not manage users, holds less than the user, or less than
-// the user's account reaches. Whoever sets a password at home is that person in all workspaces, so who belongs to others, too, is an
-// admin's affair, and who rules in one of them, an owner's.
-func (s *Snapshot) above(p authz.Principal, at authz.At, w *Workspace, principal string, far reach) error {
+// above refuses (denied) who may not act for a user of the workspace: who may not do via (what edits users, or deletes them), holds less
+// than the user, or less than the user's account reaches. Whoever sets a password at home is that person in all workspaces, so who belongs
+// to others, too, is an admin's affair, and who rules in one of them, an owner's.
+func (s *Snapshot) above(p authz.Principal, at authz.At, via authz.Action, w *Workspace, principal string, far reach) error {
 	target := w.Principal(principal)
 	if target == nil {
 		return noUser()
 	}
-	if d := authz.Decide(p, authz.UsersManage, authz.Scope{Workspace: w.ID}, at); !d.Allow {
+	if d := authz.Decide(p, via, authz.Scope{Workspace: w.ID}, at); !d.Allow {
 		return &protocol.Error{Code: protocol.CodeDenied, Message: "you may not act for users: " + d.Reason, Hint: "ask an admin of the workspace"}
 	}
-	if err := w.covers(p, at, "the user holds a role that you do not hold yourself", target.Grants...); err != nil {
+	if err := w.covers(p, at, via, "the user holds a role that you do not hold yourself", target.Grants...); err != nil {
 		return err
 	}
 	if w.people[principal] == nil {
@@ -74,7 +76,7 @@ func (s *Snapshot) above(p authz.Principal, at authz.At, w *Workspace, principal
 	if far == everywhere && slices.ContainsFunc(others, func(o *Principal) bool { return o.rules(at.Time) }) {
 		role = authz.Owner
 	}
-	return w.covers(p, at, "the user's account reaches beyond this workspace: it is an "+string(role)+"'s to act for it", authz.Grant{Role: role, Workspace: w.ID})
+	return w.covers(p, at, via, "the user's account reaches beyond this workspace: it is an "+string(role)+"'s to act for it", authz.Grant{Role: role, Workspace: w.ID})
 }
 
 // rules tells whether a principal holds anything that an operator does not.
@@ -85,17 +87,17 @@ func (p *Principal) rules(at time.Time) bool {
 }
 
 // holds refuses (denied) a principal that could not give each of the grants itself, by what it holds in this snapshot.
-func (w *Workspace) holds(by By, otherwise string, grants ...authz.Grant) error {
+func (w *Workspace) holds(by By, via authz.Action, otherwise string, grants ...authz.Grant) error {
 	p, err := w.asker(by)
 	if err != nil {
 		return err
 	}
-	return w.covers(p, by.At, otherwise, grants...)
+	return w.covers(p, by.At, via, otherwise, grants...)
 }
 
-func (w *Workspace) covers(p authz.Principal, at authz.At, otherwise string, grants ...authz.Grant) error {
+func (w *Workspace) covers(p authz.Principal, at authz.At, via authz.Action, otherwise string, grants ...authz.Grant) error {
 	for _, g := range grants {
-		if !authz.MayGive(p, g, w.scope(g), authz.UsersManage, at) {
+		if !authz.MayGive(p, g, w.scope(g), via, at) {
 			return &protocol.Error{Code: protocol.CodeDenied, Message: otherwise, Hint: "ask an admin of the workspace; about an owner, an owner"}
 		}
 	}
@@ -126,7 +128,7 @@ func (s *Snapshot) still(g *giver, w *Workspace, principal string) bool {
 	} else if q := w.people[p.ID]; q != nil && g.Password != toMs(q.PasswordSet) {
 		return false
 	}
-	return s.above(acting, authz.At{Time: time.Now(), Source: g.Source}, w, principal, everywhere) == nil
+	return s.above(acting, authz.At{Time: time.Now(), Source: g.Source}, cmp.Or(g.Action, authz.UsersManage), w, principal, everywhere) == nil
 }
 
 // actFor changes what a user's person signs in with, by who may act for it everywhere (denied), as things stand in the transaction. Only
@@ -140,7 +142,7 @@ func (d *Directory) actFor(ctx context.Context, by By, workspace, principal stri
 		if p.Home != w.ID {
 			return &protocol.Error{Code: protocol.CodeDenied, Message: "another workspace keeps this person's credentials", Hint: "the person asks an admin there; here you can disable or remove the user"}
 		}
-		if err := s.mayActFor(by, w, principal, everywhere); err != nil {
+		if err := s.mayActFor(by, authz.UsersEdit, w, principal, everywhere); err != nil {
 			return err
 		}
 		return d.editPerson(tx, p.ID, func(tx *store.Tx, b *personBody) error { return f(tx, s, b) })
@@ -165,7 +167,7 @@ func (d *Directory) SetUserDisabled(ctx context.Context, by By, workspace, princ
 		if w.people[principal] == nil {
 			return noUser()
 		}
-		if err := s.mayActFor(by, w, principal, here); err != nil {
+		if err := s.mayActFor(by, authz.UsersEdit, w, principal, here); err != nil {
 			return err
 		}
 		return as(tx.SetPrincipalState(w.ID, principal, stateOf(disabled)), noUser(), nil)
@@ -178,7 +180,7 @@ func (d *Directory) EndSessionsBy(ctx context.Context, by By, workspace, princip
 		if w.people[principal] == nil {
 			return noUser()
 		}
-		if err := s.mayActFor(by, w, principal, here); err != nil {
+		if err := s.mayActFor(by, authz.UsersEdit, w, principal, here); err != nil {
 			return err
 		}
 		for _, t := range w.Sessions {
@@ -199,7 +201,7 @@ func (d *Directory) EndSessionBy(ctx context.Context, by By, workspace, id strin
 		if i < 0 {
 			return noSession()
 		}
-		if err := s.mayActFor(by, w, w.Sessions[i].Principal.ID, here); err != nil {
+		if err := s.mayActFor(by, authz.UsersEdit, w, w.Sessions[i].Principal.ID, here); err != nil {
 			return err
 		}
 		return as(tx.DeleteSession(w.ID, id), noSession(), nil)
@@ -213,7 +215,7 @@ func (d *Directory) RemoveUserBy(ctx context.Context, by By, workspace, principa
 		if w.people[principal] == nil {
 			return noUser()
 		}
-		if err := s.mayActFor(by, w, principal, here); err != nil { // also at home: else any workspace could keep it from its admins there
+		if err := s.mayActFor(by, authz.UsersDelete, w, principal, here); err != nil { // also at home: else any workspace could keep it from its admins there
 			return err
 		}
 		elsewhere = s.Elsewhere(w, principal)

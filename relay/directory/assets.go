@@ -140,7 +140,7 @@ func (d *Directory) CreateConnection(ctx context.Context, workspace, group strin
 	return d.createConnection(ctx, nil, workspace, group, b, nil)
 }
 
-// CreateConnectionBy is CreateConnection as somebody asks for it, who must hold ConnectionsManage where it shall stand, and may lead
+// CreateConnectionBy is CreateConnection as somebody asks for it, who must hold ConnectionsCreate where it shall stand, and may lead
 // a connection there (Workspace.mayLead).
 func (d *Directory) CreateConnectionBy(ctx context.Context, by By, workspace, group string, b ConnectionBody) (*Connection, error) {
 	return d.createConnection(ctx, &by, workspace, group, b, nil)
@@ -228,13 +228,13 @@ func (d *Directory) createConnection(ctx context.Context, by *By, workspace, gro
 }
 
 // mayLead refuses who may not make a connection to what a group's agents reach; g is nil for a group that is not there. A place in
-// the workspace is no boundary towards sites, so the place alone is not enough: whoever manages connections in one project could lead
-// one to everything that any site allows. It wants ConnectionsManage on the workspace, or on the environment that the group is of, or
+// the workspace is no boundary towards sites, so the place alone is not enough: whoever makes connections in one project could lead
+// one to everything that any site allows. It wants ConnectionsCreate on the workspace, or on the environment that the group is of, or
 // on a connection of the same environment that leads to the same already: in another, it would be for others than those who have it.
 func (w *Workspace) mayLead(who authz.Principal, g *Group, b ConnectionBody, at authz.At) error {
 	limited := false
 	holds := func(s authz.Scope) bool {
-		d := authz.Decide(who, authz.ConnectionsManage, s, at)
+		d := authz.Decide(who, authz.ConnectionsCreate, s, at)
 		limited = limited || d.Limited
 		return d.Allow
 	}
@@ -259,7 +259,7 @@ func (w *Workspace) mayLead(who authz.Principal, g *Group, b ConnectionBody, at 
 		to = "target"
 	}
 	return limitedBy(limited, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not lead a connection there: what you manage here is only a part of the workspace",
-		Hint: "it wants connections.manage " + on + ", or on a connection of the same environment to the same " + to + " of the group; have an admin of the workspace make it, or move one here"})
+		Hint: "it wants connections.create " + on + ", or on a connection of the same environment to the same " + to + " of the group; have an admin of the workspace make it, or move one here"})
 }
 
 // limitedBy says of a refusal that it is the token's limits, where a grant would allow.
@@ -270,14 +270,14 @@ func limitedBy(limited bool, e *protocol.Error) *protocol.Error {
 	return e
 }
 
-// placeFor finds where a new connection shall stand; who must hold ConnectionsManage there, where somebody asks.
+// placeFor finds where a new connection shall stand; who must hold ConnectionsCreate there, where somebody asks.
 func (w *Workspace) placeFor(by *By, who authz.Principal, b ConnectionBody) (*Project, *Folder, error) {
 	if by == nil {
 		return w.Place(b.In)
 	}
-	p, f, d, err := w.DecideAt(who, authz.ConnectionsManage, b.Environment, b.In, by.At)
+	p, f, d, err := w.DecideAt(who, authz.ConnectionsCreate, b.Environment, b.In, by.At)
 	if err == nil && !d.Allow {
-		err = MayNot(authz.ConnectionsManage, d)
+		err = MayNot(authz.ConnectionsCreate, d)
 	}
 	return p, f, err
 }
@@ -288,7 +288,7 @@ func (d *Directory) DeleteConnection(ctx context.Context, workspace, connection 
 	return d.deleteConnection(ctx, workspace, func(w *Workspace) (*Connection, error) { return w.Connection(connection) })
 }
 
-// DeleteConnectionBy is DeleteConnection as somebody asks for it, who must hold ConnectionsManage on the connection.
+// DeleteConnectionBy is DeleteConnection as somebody asks for it, who must hold ConnectionsDelete on the connection.
 func (d *Directory) DeleteConnectionBy(ctx context.Context, by By, workspace, connection string) error {
 	return d.deleteConnection(ctx, workspace, func(w *Workspace) (*Connection, error) {
 		who, err := w.asker(by)
@@ -299,8 +299,8 @@ func (d *Directory) DeleteConnectionBy(ctx context.Context, by By, workspace, co
 		if err != nil {
 			return nil, err
 		}
-		if dec := authz.Decide(who, authz.ConnectionsManage, c.Scope(), by.At); !dec.Allow {
-			return nil, MayNot(authz.ConnectionsManage, dec)
+		if dec := authz.Decide(who, authz.ConnectionsDelete, c.Scope(), by.At); !dec.Allow {
+			return nil, MayNot(authz.ConnectionsDelete, dec)
 		}
 		return c, nil
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/store"
 	"github.com/fairleadhq/fairlead/relay/vault"
 )
@@ -69,7 +70,7 @@ func (d *Directory) MailCode(ctx context.Context, by By, workspace, principal st
 		if to != "" && (b.Email != to || !s.Reachable(s.byID[b.Home], principal)) {
 			return notReachable()
 		}
-		c.by = s.byID[b.Home].givenBy(by)
+		c.by = s.byID[b.Home].givenBy(by, authz.UsersEdit)
 		until = c.into(b)
 		return nil
 	})

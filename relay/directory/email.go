@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/mail"
 	"github.com/fairleadhq/fairlead/relay/store"
 )
@@ -27,7 +28,7 @@ func (d *Directory) SetEmail(ctx context.Context, by By, workspace, principal, a
 		return "", err
 	}
 	err = d.actFor(ctx, by, workspace, principal, func(_ *store.Tx, s *Snapshot, b *personBody) error {
-		was = b.setEmail(address, s.byID[b.Home].givenBy(by))
+		was = b.setEmail(address, s.byID[b.Home].givenBy(by, authz.UsersEdit))
 		return nil
 	})
 	return was, err

@@ -204,9 +204,9 @@ func (w *Workspace) grantedBy(by By, id string, n NewGrant) (g authz.Grant, prin
 	}
 	var d authz.Decision
 	if n.Connection != "" {
-		_, d, err = w.DecideOn(who, authz.GrantsManage, n.Connection, by.At)
+		_, d, err = w.DecideOn(who, authz.GrantsCreate, n.Connection, by.At)
 	} else {
-		_, _, d, err = w.DecideAt(who, authz.GrantsManage, n.Environment, n.In, by.At)
+		_, _, d, err = w.DecideAt(who, authz.GrantsCreate, n.Environment, n.In, by.At)
 	}
 	switch {
 	case err != nil:
@@ -221,7 +221,7 @@ func (w *Workspace) grantedBy(by By, id string, n NewGrant) (g authz.Grant, prin
 		return g, "", err
 	}
 	g.ID = id
-	if err = w.mayGive(by, authz.GrantsManage, g); err != nil {
+	if err = w.mayGive(by, authz.GrantsCreate, g); err != nil {
 		if _, custom := authz.ParseRole(n.Role); custom != nil && !authz.Decide(who, authz.RolesRead, authz.Scope{Workspace: w.ID}, by.At).Allow {
 			err = noRole() // nor is it told which custom roles there are
 		}
@@ -305,7 +305,7 @@ func noEnvironment() error {
 	return invalid("no such environment", "use development, test or production")
 }
 
-// DeleteGrant takes a grant away; by must hold GrantsManage on what it is given on. It refuses (conflict) to take the last one
+// DeleteGrant takes a grant away; by must hold GrantsDelete on what it is given on. It refuses (conflict) to take the last one
 // that can administer the workspace.
 func (d *Directory) DeleteGrant(ctx context.Context, by By, workspace, id string) error {
 	w, err := d.Snapshot().Workspace(workspace)
@@ -321,7 +321,7 @@ func (d *Directory) DeleteGrant(ctx context.Context, by By, workspace, id string
 		if err != nil {
 			return err
 		}
-		if dec := authz.Decide(p, authz.GrantsManage, w.ScopeOf(g), by.At); !dec.Allow {
+		if dec := authz.Decide(p, authz.GrantsDelete, w.ScopeOf(g), by.At); !dec.Allow {
 			if !authz.Decide(p, authz.GrantsRead, w.ScopeOf(g), by.At).Allow {
 				return noGrant() // who may not see it is not told that it is there
 			}
@@ -358,7 +358,7 @@ func (d *Directory) CreateRole(ctx context.Context, by By, workspace, name strin
 	}
 	id := NewID("rol")
 	err = d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
-		if err := w.mayGive(by, authz.RolesManage, authz.Grant{Role: authz.Role(id), Custom: set, Workspace: w.ID}); err != nil {
+		if err := w.mayGive(by, authz.RolesCreate, authz.Grant{Role: authz.Role(id), Custom: set, Workspace: w.ID}); err != nil {
 			return err
 		}
 		if len(w.Roles) >= MaxRoles {
@@ -391,7 +391,7 @@ func (d *Directory) UpdateRole(ctx context.Context, by By, workspace, role, name
 			return err
 		}
 		if more := set.Without(c.Set); more != (authz.Set{}) {
-			err = w.mayGive(by, authz.RolesManage, authz.Grant{Role: authz.Role(c.ID), Custom: more, Workspace: w.ID})
+			err = w.mayGive(by, authz.RolesEdit, authz.Grant{Role: authz.Role(c.ID), Custom: more, Workspace: w.ID})
 		} else {
 			_, err = w.asker(by)
 		}
@@ -454,6 +454,6 @@ func (d *Directory) roleRow(workspace, id string, version int64, name string, se
 		return row, err
 	}
 	row.NameDigest = digest[:]
-	row.Sealed, err = seal(d.vault, place(workspace, "roles", id, version), roleBody{name, set.Actions()})
+	row.Sealed, err = seal(d.vault, place(workspace, "roles", id, version), roleBody{name, set.Least()})
 	return row, err
 }

@@ -142,12 +142,12 @@ func (d *Directory) CreateUser(ctx context.Context, by By, workspace string, n N
 	if err != nil {
 		return nil, secret.Bytes{}, err
 	}
-	return d.createUser(ctx, w, n, w.givenBy(by), func(w *Workspace) error {
+	return d.createUser(ctx, w, n, w.givenBy(by, authz.UsersCreate), func(w *Workspace) error {
 		var grants []authz.Grant
 		for _, r := range n.Roles {
 			grants = append(grants, authz.Grant{Role: r, Workspace: w.ID})
 		}
-		return w.holds(by, "you cannot give a role that you do not hold yourself", grants...)
+		return w.holds(by, authz.UsersCreate, "you cannot give a role that you do not hold yourself", grants...)
 	})
 }
 

@@ -86,7 +86,7 @@ func (d *Directory) put(tx *store.Tx, workspace, connection string, p *Project, 
 	return as(tx.PutPlacement(row), &protocol.Error{Code: protocol.CodeNotFound, Message: "no such project or folder", Hint: "list them: fairlead projects list"}, nil)
 }
 
-// MoveConnection puts a connection (name or id) into another project or folder, or into none. by must hold ConnectionsManage both
+// MoveConnection puts a connection (name or id) into another project or folder, or into none. by must hold ConnectionsEdit both
 // where it stands and where it goes, in its environment. What is given on the connection itself goes with it; what was given where
 // it stood counts for it no more.
 func (d *Directory) MoveConnection(ctx context.Context, by By, workspace, connection string, to Place) (*Connection, error) {
@@ -100,10 +100,10 @@ func (d *Directory) MoveConnection(ctx context.Context, by By, workspace, connec
 		if err != nil {
 			return err
 		}
-		if dec := authz.Decide(who, authz.ConnectionsManage, c.Scope(), by.At); !dec.Allow {
+		if dec := authz.Decide(who, authz.ConnectionsEdit, c.Scope(), by.At); !dec.Allow {
 			return mayNotMove("from where it stands", dec)
 		}
-		p, f, dec, err := w.DecideAt(who, authz.ConnectionsManage, c.Environment, to, by.At)
+		p, f, dec, err := w.DecideAt(who, authz.ConnectionsEdit, c.Environment, to, by.At)
 		switch {
 		case err != nil:
 			return err
@@ -123,7 +123,7 @@ func (d *Directory) MoveConnection(ctx context.Context, by By, workspace, connec
 
 func mayNotMove(where string, d authz.Decision) *protocol.Error {
 	return limitedBy(d.Limited, &protocol.Error{Code: protocol.CodeDenied, Message: "you may not move a connection " + where + ": " + d.Reason,
-		Hint: "it wants the action connections.manage where the connection stands and where it goes; an admin of the workspace can give a role that has it"})
+		Hint: "it wants the action connections.edit where the connection stands and where it goes; an admin of the workspace can give a role that has it"})
 }
 
 // addProjects opens projects and folders, and puts connections into them. It comes after addConnections.

@@ -116,7 +116,7 @@ func (p *Project) ETag() string { return tag("project", p.ID, p.sealed) }
 // ETag names the folder, which never changes.
 func (f *Folder) ETag() string { return tag("folder", f.ID, f.sealed) }
 
-// CreateProject adds a project to a workspace (name or id), as somebody asks for it who must hold ProjectsManage on the workspace.
+// CreateProject adds a project to a workspace (name or id), as somebody asks for it who must hold ProjectsCreate on the workspace.
 func (d *Directory) CreateProject(ctx context.Context, by By, workspace, name string) (*Project, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -125,7 +125,7 @@ func (d *Directory) CreateProject(ctx context.Context, by By, workspace, name st
 	err := d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
 		who, err := w.asker(by)
 		if err == nil {
-			err = mayManage(who, authz.Scope{Workspace: w.ID}, by.At)
+			err = mayDo(authz.ProjectsCreate, who, authz.Scope{Workspace: w.ID}, by.At)
 		}
 		if err != nil {
 			return err
@@ -157,7 +157,7 @@ func (d *Directory) projectRow(workspace, id string, version int64, name string)
 	return row, err
 }
 
-// RenameProject gives a project (name or id) another name. What stands in it and what is given on it stays. by must hold ProjectsManage
+// RenameProject gives a project (name or id) another name. What stands in it and what is given on it stays. by must hold ProjectsEdit
 // on the project in all environments.
 func (d *Directory) RenameProject(ctx context.Context, by By, workspace, project, name string) (*Project, error) {
 	if err := checkName(name); err != nil {
@@ -167,7 +167,7 @@ func (d *Directory) RenameProject(ctx context.Context, by By, workspace, project
 	err := d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
 		who, p, err := w.projectFor(by, project)
 		if err == nil {
-			err = mayManage(who, p.Scope(""), by.At)
+			err = mayDo(authz.ProjectsEdit, who, p.Scope(""), by.At)
 		}
 		if err != nil {
 			return err
@@ -188,12 +188,12 @@ func (d *Directory) RenameProject(ctx context.Context, by By, workspace, project
 }
 
 // DeleteProject removes a project (name or id) with the grants on it, and tells how many these were. It refuses (conflict) while
-// anything stands in it. by must hold ProjectsManage on the project in all environments.
+// anything stands in it. by must hold ProjectsDelete on the project in all environments.
 func (d *Directory) DeleteProject(ctx context.Context, by By, workspace, project string) (grants int, err error) {
 	err = d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
 		who, p, err := w.projectFor(by, project)
 		if err == nil {
-			err = mayManage(who, p.Scope(""), by.At)
+			err = mayDo(authz.ProjectsDelete, who, p.Scope(""), by.At)
 		}
 		if err != nil {
 			return err
@@ -228,7 +228,7 @@ func (w *Workspace) grantsOn(project, folder string) (n int) {
 	return n
 }
 
-// CreateFolder adds a folder to a project (name or id). The folders above it must be there. by must hold ProjectsManage on what it is to
+// CreateFolder adds a folder to a project (name or id). The folders above it must be there. by must hold ProjectsCreate on what it is to
 // stand in.
 func (d *Directory) CreateFolder(ctx context.Context, by By, workspace, project, path string) (*Folder, error) {
 	if err := checkPath(path); err != nil {
@@ -238,7 +238,7 @@ func (d *Directory) CreateFolder(ctx context.Context, by By, workspace, project,
 	err := d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
 		who, p, err := w.projectFor(by, project)
 		if err == nil {
-			err = mayManage(who, p.nearest(path), by.At)
+			err = mayDo(authz.ProjectsCreate, who, p.nearest(path), by.At)
 		}
 		if err != nil {
 			return err
@@ -300,7 +300,7 @@ func checkPath(path string) error {
 }
 
 // DeleteFolder removes a folder (path or id) of a project (name or id) with the grants on it, and tells how many these were. It
-// refuses (conflict) while anything stands in it. by must hold ProjectsManage on the folder in all environments.
+// refuses (conflict) while anything stands in it. by must hold ProjectsDelete on the folder in all environments.
 func (d *Directory) DeleteFolder(ctx context.Context, by By, workspace, project, folder string) (grants int, err error) {
 	err = d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
 		who, p, err := w.projectFor(by, project)
@@ -314,7 +314,7 @@ func (d *Directory) DeleteFolder(ctx context.Context, by By, workspace, project,
 		if !f.Sees(who, by.At) {
 			return noFolder() // who may not see it is not told that it is there
 		}
-		if err := mayManage(who, f.Scope(""), by.At); err != nil {
+		if err := mayDo(authz.ProjectsDelete, who, f.Scope(""), by.At); err != nil {
 			return err
 		}
 		connections, folders := 0, 0

@@ -101,10 +101,10 @@ func (w *Workspace) projectFor(by By, project string) (authz.Principal, *Project
 	return who, p, err
 }
 
-// mayManage refuses who may not manage projects on a scope.
-func mayManage(who authz.Principal, s authz.Scope, at authz.At) error {
-	if d := authz.Decide(who, authz.ProjectsManage, s, at); !d.Allow {
-		return MayNot(authz.ProjectsManage, d)
+// mayDo refuses who may not do an action on a scope.
+func mayDo(a authz.Action, who authz.Principal, s authz.Scope, at authz.At) error {
+	if d := authz.Decide(who, a, s, at); !d.Allow {
+		return MayNot(a, d)
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func (d *Directory) CreateService(ctx context.Context, by By, workspace string, 
 	}
 	id, at := NewID("usr"), now()
 	err = d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
-		if err := w.mayGive(by, authz.ServicesManage, grants...); err != nil {
+		if err := w.mayGive(by, authz.ServicesCreate, grants...); err != nil {
 			return err
 		}
 		if len(w.Services()) >= MaxServices {
@@ -101,8 +101,8 @@ func (d *Directory) CreateService(ctx context.Context, by By, workspace string, 
 	return d.Snapshot().before(w.ID).Service(id)
 }
 
-// changeService does something to a service account (name or id), if by holds no less than it does (denied).
-func (d *Directory) changeService(ctx context.Context, by By, workspace, nameOrID string, f func(tx *store.Tx, workspace, id string) error) error {
+// changeService does something to a service account (name or id), if by may do via and holds no less than it does (denied).
+func (d *Directory) changeService(ctx context.Context, by By, via authz.Action, workspace, nameOrID string, f func(tx *store.Tx, workspace, id string) error) error {
 	w, err := d.Snapshot().Workspace(workspace)
 	if err != nil {
 		return err
@@ -117,7 +117,7 @@ func (d *Directory) changeService(ctx context.Context, by By, workspace, nameOrI
 			return err
 		}
 		for _, g := range p.Grants {
-			if !authz.MayGive(asks, g, w.scope(g), authz.ServicesManage, by.At) {
+			if !authz.MayGive(asks, g, w.scope(g), via, by.At) {
 				return &protocol.Error{Code: protocol.CodeDenied, Message: "the service account holds a role that you do not hold yourself", Hint: "ask an admin of the workspace; about an owner, an owner"}
 			}
 		}
@@ -131,12 +131,12 @@ func (d *Directory) SetServiceDisabled(ctx context.Context, by By, workspace, na
 	if disabled {
 		state = stateDisabled
 	}
-	return d.changeService(ctx, by, workspace, nameOrID, func(tx *store.Tx, workspace, id string) error { return tx.SetPrincipalState(workspace, id, state) })
+	return d.changeService(ctx, by, authz.ServicesEdit, workspace, nameOrID, func(tx *store.Tx, workspace, id string) error { return tx.SetPrincipalState(workspace, id, state) })
 }
 
 // DeleteService removes a service account with its grants and tokens.
 func (d *Directory) DeleteService(ctx context.Context, by By, workspace, nameOrID string) error {
-	return d.changeService(ctx, by, workspace, nameOrID, func(tx *store.Tx, workspace, id string) error { return tx.DeleteService(workspace, id) })
+	return d.changeService(ctx, by, authz.ServicesDelete, workspace, nameOrID, func(tx *store.Tx, workspace, id string) error { return tx.DeleteService(workspace, id) })
 }
 
 // ServiceETag names the state of a service account: its own grants, and whether it is disabled.

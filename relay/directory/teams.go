@@ -70,7 +70,7 @@ func (d *Directory) AddMember(ctx context.Context, by By, workspace, team, princ
 	id := ""
 	err := d.team(ctx, d.judged, workspace, team, func(tx *store.Tx, w *Workspace, t *Team) error {
 		grants, _ := w.given(t)
-		if err := w.mayGive(by, authz.TeamsManage, grants...); err != nil { // before it tells who is there
+		if err := w.mayGive(by, authz.TeamsEdit, grants...); err != nil { // before it tells who is there
 			return err
 		}
 		p, err := w.FindPrincipal(principal)

@@ -123,7 +123,7 @@ func (d *Directory) CreateToken(ctx context.Context, by authz.Principal, workspa
 			return &protocol.Error{Code: protocol.CodeDenied, Message: "nobody makes a token for a person", Hint: "people make their own: fairlead tokens create NAME --mine; programs have service accounts: fairlead service-accounts create"}
 		}
 		// Judged by what by holds now, in the snapshot, not by what it held when its request came.
-		return w.mayGive(asks, authz.TokensManage, grants...)
+		return w.mayGive(asks, authz.TokensCreate, grants...)
 	})
 }
 

@@ -231,7 +231,7 @@ func (m *maker) roles() {
 			})
 			continue
 		}
-		diff := difference(is.Actions, want.Actions)
+		diff := difference(least(is.Actions), least(want.Actions))
 		if len(diff) == 0 {
 			m.Unchanged++
 			continue

@@ -136,6 +136,9 @@ func (k *rolesUpdate) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 			s.Actions = append(s.Actions, a)
 		}
 	}
+	if err := stillHeld(s.Actions, k.Remove); err != nil {
+		return err
+	}
 	if k.IfMatch == "" {
 		k.IfMatch = was.ETag
 	}
