@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -106,6 +107,16 @@ func (a *authority) remember(id string, ca *enroll.WorkspaceCA) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.cas[id] = ca
+}
+
+// keep forgets the CAs of workspaces that are gone.
+func (a *authority) keep(s *directory.Snapshot) {
+	if s.Stale {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.cas, func(id string, _ *enroll.WorkspaceCA) bool { _, err := s.Workspace(id); return err != nil })
 }
 
 // provide sees to it that the workspace has a CA that lasts. One caller at a time; it must not be within a transaction.

@@ -428,6 +428,11 @@ func (c *control) leave() {
 // note records an event that nothing waits for.
 func (r *Relay) note(ev audit.Event) {
 	if _, err := r.record(ev); err != nil {
+		if s := r.dir.Snapshot(); !s.Stale {
+			if _, gone := s.Workspace(ev.Workspace); gone != nil {
+				return // it was destroyed, and the key that its log is sealed with
+			}
+		}
 		r.opt.Logger.Error("an event could not be recorded", "kind", string(ev.Kind), "error", err)
 	}
 }

@@ -201,7 +201,7 @@ func TestAgentSpeaksForItselfAlone(t *testing.T) {
 		`null`:                                                            false,
 		`{"source":"a"`:                                                   false,
 	} {
-		if _, _, got := plainMembers([]byte(body)); got != want {
+		if _, _, _, got := plainMembers([]byte(body)); got != want {
 			t.Errorf("K3 %s: %v", body, got)
 		}
 	}

@@ -283,8 +283,12 @@ func (r *Relay) held(ctx context.Context, workspace, agent string, says protocol
 
 // wrap seals an agent's record for the workspace's log. An agent speaks for itself alone (K3).
 func (r *Relay) wrap(workspace, agent string, rec audit.Record) ([]byte, error) {
-	if w, s, ok := plainMembers(rec.Body); !ok || !isText(w, workspace) || !isText(s, agent) {
+	w, s, k, ok := plainMembers(rec.Body)
+	if !ok || !isText(w, workspace) || !isText(s, agent) {
 		return nil, protocol.Errorf(protocol.CodeInvalid, "record %d is not of this agent", rec.Seq)
+	}
+	if len(k) == 0 || k[0] != '"' {
+		return nil, protocol.Errorf(protocol.CodeInvalid, "record %d does not say what it is of: kind wants a text", rec.Seq)
 	}
 	// An api.AgentRecord. json.Marshal would go through the line once more, to find that it is what ParseLine has taken.
 	plain := append(make([]byte, 0, len(rec.Line)+128), `{"agent":`...)
@@ -303,33 +307,33 @@ func (r *Relay) wrap(workspace, agent string, rec audit.Record) ([]byte, error) 
 	return body, nil
 }
 
-// plainMembers gives the values of an object's members workspace and source, nil for one that is not there. It refuses an object
+// plainMembers gives the values of an object's members workspace, source and kind, nil for one that is not there. It refuses an object
 // in which a reader could find another value than we did: a member that stands twice, or in other case ("Source" beside "source",
 // which encoding/json takes for the same), and "seq", which the API puts in front. body is valid JSON without white space, as a log
 // writes it.
-func plainMembers(body []byte) (workspace, source []byte, ok bool) {
+func plainMembers(body []byte) (workspace, source, kind []byte, ok bool) {
 	if len(body) < 2 || body[0] != '{' {
-		return nil, nil, false
+		return nil, nil, nil, false
 	}
 	if string(body) == "{}" {
-		return nil, nil, true
+		return nil, nil, nil, true
 	}
 	var few [40][]byte // more than an event has
 	names := append(few[:0], []byte("seq"))
 	for p := body[1:]; ; p = p[1:] { // behind { or a comma
 		if len(p) == 0 {
-			return nil, nil, false
+			return nil, nil, nil, false
 		}
 		n := 1
 		for n < len(p) && (p[n] >= 'a' && p[n] <= 'z' || p[n] == '_' || p[n] >= '0' && p[n] <= '9') {
 			n++
 		}
 		if p[0] != '"' || n+1 >= len(p) || p[n] != '"' || p[n+1] != ':' {
-			return nil, nil, false
+			return nil, nil, nil, false
 		}
 		name, value := p[1:n], p[n+2:]
 		if p = skipValue(value); len(p) == 0 {
-			return nil, nil, false
+			return nil, nil, nil, false
 		}
 		names, value = append(names, name), value[:len(value)-len(p)]
 		switch string(name) {
@@ -337,6 +341,8 @@ func plainMembers(body []byte) (workspace, source []byte, ok bool) {
 			workspace = value
 		case "source":
 			source = value
+		case "kind":
+			kind = value
 		}
 		if p[0] == '}' {
 			ok = len(p) == 1
@@ -347,7 +353,7 @@ func plainMembers(body []byte) (workspace, source []byte, ok bool) {
 	for i := range names[1:] {
 		ok = ok && !bytes.Equal(names[i], names[i+1])
 	}
-	return workspace, source, ok
+	return workspace, source, kind, ok
 }
 
 // isText reports whether a JSON value is the string want.

@@ -44,7 +44,7 @@ func FuzzOfAgent(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		w, s, ok := plainMembers(body)
+		w, s, _, ok := plainMembers(body)
 		if got := ok && isText(w, "ws_1") && isText(s, "agt_1"); got != want {
 			t.Fatalf("%q: %v, want %v", body, got, want)
 		}

@@ -394,6 +394,10 @@ func TestRecordsThatCouldNotBeProvenAreRefused(t *testing.T) {
 	}
 	meta := `"workspace":"` + s.workspace + `","source":"` + s.agent + `"`
 	for name, body := range map[string]string{
+		"K3 no kind":        `{` + meta + `}`,
+		"K3 kind of 1":      `{` + meta + `,"kind":1}`,
+		"K3 kind of null":   `{` + meta + `,"kind":null}`,
+		"K3 kind of {}":     `{` + meta + `,"kind":{}}`,
 		"P18 blanks":        `{` + meta + `, "kind":"x"}`,
 		"P18 plain <":       `{` + meta + `,"kind":"<"}`,
 		"P18 not UTF-8":     `{` + meta + `,"kind":"` + "\xff" + `"}`,

@@ -121,9 +121,7 @@ func Init(ctx context.Context, o InitOptions) (*Initialised, error) {
 // AdminToken makes a token of a new admin, or of a new owner, for who holds the relay's machine and key file. A relay that serves
 // the same state takes it within a second or two.
 func AdminToken(ctx context.Context, c Config, workspace, name string, owner bool, life time.Duration) (secret.Bytes, error) {
-	dc := directoryConfig(c, nil)
-	dc.Logger = directory.DefaultConfig(c.Data).Logger
-	dir, err := directory.Open(ctx, dc)
+	dir, err := openOnHost(ctx, c)
 	if err != nil {
 		return secret.Bytes{}, err
 	}
@@ -137,9 +135,7 @@ func AdminToken(ctx context.Context, c Config, workspace, name string, owner boo
 
 // SetSources is SetAllowlist for the list of one side; prefixes that are nil take it away.
 func SetSources(ctx context.Context, c Config, workspace string, s directory.Side, prefixes []netip.Prefix) error {
-	dc := directoryConfig(c, nil)
-	dc.Logger = directory.DefaultConfig(c.Data).Logger
-	dir, err := directory.Open(ctx, dc)
+	dir, err := openOnHost(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -158,9 +154,7 @@ func SetAllowlist(ctx context.Context, c Config, workspace string, prefixes []ne
 // AdminUser makes an admin who signs in with a password, for who holds the relay's machine and key file, or gives one who is there
 // a new one-time code. A relay that serves the same state takes it within a second or two.
 func AdminUser(ctx context.Context, c Config, workspace, name string, life time.Duration) (secret.Bytes, error) {
-	dc := directoryConfig(c, nil)
-	dc.Logger = directory.DefaultConfig(c.Data).Logger
-	dir, err := directory.Open(ctx, dc)
+	dir, err := openOnHost(ctx, c)
 	if err != nil {
 		return secret.Bytes{}, err
 	}

@@ -302,11 +302,8 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 	wg.Go(func() { r.enforce(inner) })
 	wg.Go(func() { r.keepCursors(inner) })
 	wg.Go(func() { r.keepServer(inner) })
-	for _, ws := range r.dir.Snapshot().Workspaces() {
-		if _, err := r.record(audit.Event{Kind: audit.KindStart, Workspace: ws.ID, Version: r.opt.Version}); err != nil {
-			r.opt.Logger.Error("the audit log takes no events; operations will be refused until it does", "workspace", ws.ID, "error", err)
-		}
-	}
+	begun := r.beginLogs(nil)
+	wg.Go(func() { r.keepLogs(inner, begun) })
 	r.gateways.Sync(inner)
 	close(r.ready)
 	r.opt.Logger.Info("relay is ready", "address", r.Addr().String(), "public_address", r.opt.Config.PublicAddress, "relay", r.id, "version", r.opt.Version)
@@ -491,7 +488,9 @@ func (r *Relay) checkAgent(id mtls.Identity, c *x509.Certificate) error {
 // makeAuthorities sees to it that each workspace has its CA before the first agent enrols: an enrolment is one transaction
 // and must not wait for another.
 func (r *Relay) makeAuthorities(ctx context.Context) error {
-	for _, ws := range r.dir.Snapshot().Workspaces() {
+	s := r.dir.Snapshot()
+	r.auth.keep(s)
+	for _, ws := range s.Workspaces() {
 		if err := r.auth.provide(ctx, ws.ID); err != nil {
 			return err
 		}

@@ -51,8 +51,8 @@ func runTarget(ctx context.Context, o targetOptions) error {
 			return ctx.Err()
 		}
 		wg.Go(func() {
-			if err := serveTarget(c, web); err != nil && !errors.Is(err, errHanded) {
-				c.Close()
+			if err := serveTarget(c, web); !errors.Is(err, errHanded) {
+				c.Close() // one left to the collector holds a lane until then
 			}
 		})
 	}

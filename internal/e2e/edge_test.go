@@ -133,6 +133,10 @@ func TestSlowCallersAreCut(t *testing.T) {
 
 // E8, P11: a caller who neither sends nor reads is as revoked as any other.
 func TestRevocationReachesStalledCallers(t *testing.T) {
+	t.Run("E8 callers who neither send nor take", testRevocationReachesStalledCallers)
+}
+
+func testRevocationReachesStalledCallers(t *testing.T) {
 	w := shop(t, testenv.Options{Transport: testenv.Memory})
 	w.Connection("papers")
 	big := strings.Repeat("x", 9<<20)

@@ -71,7 +71,7 @@ func TestExplainAsksTheSite(t *testing.T) {
 			t.Errorf("%+v: the event would be %q", c.q, s.Statement)
 		}
 	}
-	if e := ask(client.ExplainQuery{Action: "query", Connection: "shop", SQL: "select 1"}); e.Site == nil || e.Site.MaxRows != 1000 || e.Site.TimeoutMs != 10_000 {
+	if e := ask(client.ExplainQuery{Action: "query", Connection: "shop", SQL: "select 1"}); e.Site == nil || e.Site.MaxRows != 1000 || e.Site.TimeoutMs != 30_000 {
 		t.Errorf("%+v", e.Site)
 	}
 	asked++

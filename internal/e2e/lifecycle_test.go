@@ -140,6 +140,10 @@ func TestRevokedAgentIsCutAtOnce(t *testing.T) {
 
 // E8, P11: an agent whose address is no longer on the list of agents is cut, and back when it is.
 func TestAgentsOffTheirAllowlistAreCut(t *testing.T) {
+	t.Run("E8 agents off their list", testAgentsOffTheirAllowlistAreCut)
+}
+
+func testAgentsOffTheirAllowlistAreCut(t *testing.T) {
 	w := shop(t, testenv.Options{YAML: echoYAML(echoServer(t))})
 	w.Connection("shop")
 	w.Connection("echo")
@@ -181,6 +185,10 @@ func TestAgentsOffTheirAllowlistAreCut(t *testing.T) {
 
 // J8: what runs with a token ends with it.
 func TestRevokedTokenIsCutAtOnce(t *testing.T) {
+	t.Run("J8 a token that is revoked", testRevokedTokenIsCutAtOnce)
+}
+
+func testRevokedTokenIsCutAtOnce(t *testing.T) {
 	w := shop(t, testenv.Options{YAML: echoYAML(echoServer(t))})
 	w.Connection("echo")
 	tok, err := w.Client.CreateToken(ctx, client.NewToken{Name: "dev", Roles: []string{"operator"}})

@@ -42,6 +42,10 @@ func give(t *testing.T, w *testenv.World, n client.NewGrant) client.Grant {
 
 // J8, P11: what ends by itself is over for open streams too: the ones that came with a request each, and those of a tunnel.
 func TestGrantThatEndsCutsOpenStreams(t *testing.T) {
+	t.Run("J8 a grant that ends", testGrantThatEndsCutsOpenStreams)
+}
+
+func testGrantThatEndsCutsOpenStreams(t *testing.T) {
 	w := shop(t, testenv.Options{YAML: echoYAML(echoServer(t))})
 	w.Connection("echo")
 	dev := somebody(t, w, "dev")

@@ -26,7 +26,7 @@ database:
   shop:
     adapter: sqlite
     path: DIR/shop.db
-    allow: {mode: read_only, max_rows: 1000, timeout: 10s}
+    allow: {mode: read_only, max_rows: 1000, timeout: 30s}
     mask: {columns: ["*.email"]}
   till:
     adapter: sqlite

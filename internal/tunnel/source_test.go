@@ -8,6 +8,10 @@ import (
 // E7: a machine that takes one address of its network after the other is one source to the limits of handshakes, and an address
 // within IPv6 that stands for one of IPv4 is that.
 func TestHandshakesOfASiteShareOneLimit(t *testing.T) {
+	t.Run("E7 one limit for all addresses of a site", testHandshakesOfASiteShareOneLimit)
+}
+
+func testHandshakesOfASiteShareOneLimit(t *testing.T) {
 	of := func(text string) string {
 		return sourceOfAddr(&net.TCPAddr{IP: net.ParseIP(text), Port: 4711}).String()
 	}

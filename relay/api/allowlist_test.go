@@ -11,6 +11,10 @@ import (
 
 // People and tokens each come from where their own list says; refusals name it.
 func TestPeopleAndTokensHaveListsOfTheirOwn(t *testing.T) {
+	t.Run("E8 E6 a list that changes holds at once", testPeopleAndTokensHaveListsOfTheirOwn)
+}
+
+func testPeopleAndTokensHaveListsOfTheirOwn(t *testing.T) {
 	g := newRig(t)
 	owner := g.token[authz.Owner]
 	g.person("bertha", authz.Admin)

@@ -71,6 +71,8 @@ type Config struct {
 	// RepeatLife is how long an idempotency key is remembered, RepeatMost how many of one principal; 0: 24 h and 10,000.
 	RepeatLife time.Duration
 	RepeatMost int
+	// BodyRate is how many bytes a second of an upload a caller sends at least, over the minutes in which it is waited for; 0: 1024.
+	BodyRate int
 }
 
 // API serves /api/v1. It is safe for concurrent use; Run must run beside it.
@@ -104,6 +106,9 @@ func New(cfg Config) *API {
 	}
 	if cfg.RepeatMost == 0 {
 		cfg.RepeatMost = defaultRepeatMost
+	}
+	if cfg.BodyRate == 0 {
+		cfg.BodyRate = defaultBodyRate
 	}
 	if cfg.MaxPage == 0 {
 		cfg.MaxPage = defaultMost

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -279,7 +280,8 @@ func (a *API) decode(rec audit.Record, kind string) (line []byte, match bool, er
 		plain = inner.Body
 	}
 	var k struct{ Kind string }
-	if err := json.Unmarshal(plain, &k); err != nil || len(plain) < 2 || plain[0] != '{' {
+	// A kind that is no text has no kind. It must not be an error: one such record would keep all behind it from their readers.
+	if err := json.Unmarshal(plain, &k); err != nil && !errors.As(err, new(*json.UnmarshalTypeError)) || len(plain) < 2 || plain[0] != '{' {
 		return nil, false, err
 	}
 	if kind != "" && k.Kind != kind && !strings.HasPrefix(k.Kind, kind+".") {

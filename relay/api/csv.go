@@ -31,13 +31,14 @@ func wantsCSV(r *http.Request) bool {
 
 // csvWriter turns a result's NDJSON into CSV (RFC 4180) as it passes, a line at a time; it never holds more than one row.
 // CSV has no place for an error or a truncation after the head: an error cuts the answer, a truncation is told in the
-// trailer Fairlead-Truncated.
+// trailer Fairlead-Truncated. No cell is a formula to the spreadsheet that opens it.
 type csvWriter struct {
 	w      http.ResponseWriter
 	enc    *csv.Writer
 	line   bytes.Buffer
 	ok     bool // 200: the body is a result
 	begun  bool
+	cols   []protocol.Column
 	ended  bool
 	failed *protocol.Error
 }
@@ -104,6 +105,9 @@ func (c *csvWriter) row(line []byte) error {
 		fields := make([]string, len(cells))
 		for i, cell := range cells {
 			fields[i] = text(cell)
+			if len(cell) > 0 && cell[0] == '"' {
+				fields[i] = client.NoFormula(c.column(i), fields[i])
+			}
 		}
 		return c.enc.Write(fields)
 	}
@@ -113,9 +117,10 @@ func (c *csvWriter) row(line []byte) error {
 		if err := json.Unmarshal(line, &head); err != nil {
 			return fmt.Errorf("decode the head of a result: %w", err)
 		}
+		c.cols = head.Columns
 		names := make([]string, len(head.Columns))
 		for i, col := range head.Columns {
-			names[i] = col.Name
+			names[i] = client.NoFormula(protocol.Column{}, col.Name)
 		}
 		return c.enc.Write(names)
 	}
@@ -128,6 +133,14 @@ func (c *csvWriter) row(line []byte) error {
 		c.w.Header().Set("Fairlead-Truncated", end.End.Truncated)
 	}
 	return nil
+}
+
+// column is one of the head; the row is the agent's, so it may have more cells.
+func (c *csvWriter) column(i int) protocol.Column {
+	if i < len(c.cols) {
+		return c.cols[i]
+	}
+	return protocol.Column{}
 }
 
 // finish writes what is buffered; a result that failed or has no end cuts the answer.

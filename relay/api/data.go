@@ -102,7 +102,7 @@ func (a *API) dispatch(w http.ResponseWriter, r *http.Request, v *visit, req pro
 	defer end()
 	w = p
 	if payload == r.Body && payload != nil {
-		payload = body{p, r.Body}
+		payload = newBody(p, r.Body, a.cfg.BodyRate)
 	}
 	call := a.call(r, v, req, payload)
 	var answer http.ResponseWriter = w

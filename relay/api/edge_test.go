@@ -275,15 +275,7 @@ func (b *lateBody) Close() error { return nil }
 func TestHeadersAndOneTruthAboutTheRequest(t *testing.T) {
 	g := newRig(t)
 	for _, path := range []string{"/whoami", "/openapi.json", "/nothing", "/workspaces/default/agents", "/workspaces/default/connections/default-shop/schema"} {
-		a := g.ask("GET", path, g.token[authz.Admin], "")
-		for k, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "Strict-Transport-Security": "max-age=31536000"} {
-			if a.header.Get(k) != want {
-				t.Errorf("E20 %s: %s is %q", path, k, a.header.Get(k))
-			}
-		}
-		if a.header.Get("Access-Control-Allow-Origin") != "" || a.header.Get("Set-Cookie") != "" || !strings.HasPrefix(a.header.Get(protocol.HeaderRequestID), "req_") {
-			t.Errorf("E20 %s: %v", path, a.header)
-		}
+		t.Run("E20 headers of "+path, func(t *testing.T) { strictHeaders(t, g.ask("GET", path, g.token[authz.Admin], "")) })
 	}
 	admin := g.token[authz.Admin]
 	for name, edit := range map[string]func(*http.Request){
@@ -328,4 +320,17 @@ func TestHeadersAndOneTruthAboutTheRequest(t *testing.T) {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 	})
+}
+
+// strictHeaders holds an answer to what every answer of the API says.
+func strictHeaders(t *testing.T, a answer) {
+	t.Helper()
+	for k, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "Strict-Transport-Security": "max-age=31536000"} {
+		if a.header.Get(k) != want {
+			t.Errorf("%s is %q", k, a.header.Get(k))
+		}
+	}
+	if a.header.Get("Access-Control-Allow-Origin") != "" || a.header.Get("Set-Cookie") != "" || !strings.HasPrefix(a.header.Get(protocol.HeaderRequestID), "req_") {
+		t.Errorf("%v", a.header)
+	}
 }

@@ -1,10 +1,8 @@
 package api_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -19,15 +17,7 @@ import (
 // agent enrols one into a group of the own workspace, and gives its id.
 func (g *rig) agent(group string) string {
 	g.t.Helper()
-	_, ticket, err := g.dir.CreateJoinToken(g.t.Context(), "default", group, 0, "usr_x")
-	must(g.t, err)
-	key := bytes.Repeat([]byte{7}, 32)
-	a, err := g.dir.Enroll(g.t.Context(), ticket, directory.Enrolment{Hostname: "host", OS: "linux", Arch: "amd64", Version: "1", SPKI: key, LogKey: key, SourceAddress: netip.MustParseAddr("192.0.2.7")},
-		func(string, string, string) (directory.Certificate, error) {
-			return directory.Certificate{Serial: "s1", SPKI: key, NotAfter: time.Now().Add(time.Hour)}, nil
-		})
-	must(g.t, err)
-	return a.ID
+	return g.agentIn("default", group)
 }
 
 func onlyIf(tags ...string) func(*http.Request) {

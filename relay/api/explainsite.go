@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -45,6 +46,7 @@ func (a *API) askSite(ctx context.Context, v *visit, c *directory.Connection, ac
 		e.Site = &client.SiteVerdict{Agent: agent, Allow: verdict.Allow, Rule: verdict.Rule, Reason: verdict.Reason, Hint: verdict.Hint, Code: string(verdict.Code), Statement: verdict.Statement,
 			MaxRows: verdict.MaxRows, MaxBytes: verdict.MaxBytes, TimeoutMs: verdict.TimeoutMs}
 		ev := a.eventIn(ctx, v, audit.KindExplained)
+		ev.Origin = string(protocol.OriginAgent) // rule and decision are the agent's own words
 		ev.Connection, ev.ConnectionName, ev.Group, ev.Profile, ev.Agent, ev.Operation = c.ID, c.Name, c.Group, c.Profile, agent, op
 		if ev.Decision, ev.Rule, ev.Code = "allow", verdict.Rule, string(verdict.Code); !verdict.Allow {
 			ev.Decision = "deny"
@@ -109,6 +111,16 @@ func (i *inExplain) fill(r *protocol.Request) (more string, body *bytes.Reader, 
 		return more, body, i.onlyOf(string(r.Operation), "path")
 	}
 	return more, body, nil
+}
+
+// bounded refuses what no operation takes: an agent would take it for a broken request, not for a question.
+func (i *inExplain) bounded() error {
+	for _, p := range [][2]string{{"path", i.Path}, {"to", i.To}, {"method", i.Method}, {"target", i.Target}} {
+		if len(p[1]) > protocol.MaxParamBytes {
+			return invalid("parameter "+p[0]+" is too long", fmt.Sprintf("at most %d bytes", protocol.MaxParamBytes))
+		}
+	}
+	return nil
 }
 
 // onlyOf refuses what an action does not take, so that nothing is silently ignored.

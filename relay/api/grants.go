@@ -142,6 +142,9 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 	if (i.Principal == "") == (i.Token == "") || i.Action == "" {
 		return nil, invalid("want the parameters action, and principal or token", "`fairlead explain --as PRINCIPAL ACTION CONNECTION`")
 	}
+	if err := i.bounded(); err != nil {
+		return nil, err
+	}
 	action := authz.Action(i.Action)
 	if _, ok := authz.Find(action); !ok {
 		action = authz.Action("connection." + i.Action)
@@ -149,6 +152,9 @@ func (a *API) explain(ctx context.Context, v *visit, i *inExplain) (*client.Expl
 	row, ok := authz.Find(action)
 	if !ok {
 		return nil, invalid("no such action", "docs/permissions.md lists them; `fairlead roles show owner` too")
+	}
+	if (action == authz.Request || action == authz.RequestGet) && i.Method != "" { // the method says which of the two it would be
+		action = authz.ForOperation(protocol.OpRequest, strings.ToUpper(i.Method))
 	}
 	if i.Source != "" {
 		source, err := netip.ParseAddr(i.Source)

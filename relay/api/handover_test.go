@@ -197,7 +197,8 @@ func testHandedOverCodeIsRefused(t *testing.T) {
 	must(t, err)
 	g.refusal("under another workspace's name", take(g.handOver(session, challenge), verifier, func(r *http.Request) { r.Host, r.TLS = "theirs.apps.example", nil }), 403, "domain")
 	text := strings.Join(g.events(), "\n")
-	for _, want := range []string{"the verifier of a session that was handed over is wrong", "the code of a session that was handed over has expired", "the source address is not on the workspace's allowlist"} {
+	for _, want := range []string{"the verifier of a session that was handed over is wrong", "the code of a session that was handed over has expired", "the source address is not on the workspace's allowlist",
+		"the relay was called by a domain of another workspace"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the record does not say: %s", want)
 		}

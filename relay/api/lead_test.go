@@ -13,6 +13,10 @@ import (
 // there before: not by making, with or without a gateway, nor by moving away what he has and making it again; and the refusal does
 // not tell which groups there are.
 func TestPartOfTheWorkspaceLeadsNoConnectionToAnotherSite(t *testing.T) {
+	t.Run("J4 no connection to another site", testPartOfTheWorkspaceLeadsNoConnectionToAnotherSite)
+}
+
+func testPartOfTheWorkspaceLeadsNoConnectionToAnotherSite(t *testing.T) {
 	g := newRig(t)
 	g.projects()
 	g.makes([2]string{"groups", `{"name":"lab","environment":"development"}`}, [2]string{"groups", `{"name":"vault","environment":"production"}`},

@@ -12,6 +12,9 @@ import (
 // comes before an operation begins.
 const stallTime = time.Minute
 
+// defaultBodyRate is the least that a caller's upload brings in a second, on average, while it is waited for.
+const defaultBodyRate = 1 << 10
+
 // cutTime is how long a caller who was cut (the rules changed, the relay stops) has to take the reason.
 const cutTime = 2 * time.Second
 
@@ -76,15 +79,26 @@ func (p *pace) SetWriteDeadline(t time.Time) error {
 // Unwrap lets http.ResponseController find Flush and Hijack.
 func (p *pace) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
-// body is the request's body under the same watch.
+// body is the request's body under the same watch, and a caller who trickles is cut, too: each byte earns the time that it takes at
+// rate bytes a second, and waiting for the caller spends it. Nobody has more of it to spend than stallTime, which they begin with: so a
+// source may pause that long, and one that sends a byte now and then is over in little more than that. What the target makes the caller
+// wait costs nothing.
 type body struct {
-	p *pace
-	r io.Reader
+	p    *pace
+	r    io.Reader
+	rate int           // bytes a second
+	left time.Duration // what may be waited
 }
 
-func (b body) Read(buf []byte) (int, error) {
-	b.p.reading(time.Now().Add(stallTime))
+func newBody(p *pace, r io.Reader, rate int) *body {
+	return &body{p: p, r: r, rate: rate, left: stallTime}
+}
+
+func (b *body) Read(buf []byte) (int, error) {
+	began := time.Now()
+	b.p.reading(began.Add(b.left))
 	n, err := b.r.Read(buf)
 	b.p.reading(time.Time{})
+	b.left = min(stallTime, max(0, b.left-time.Since(began))+time.Duration(n)*time.Second/time.Duration(b.rate))
 	return n, err
 }

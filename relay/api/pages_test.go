@@ -114,6 +114,10 @@ func TestEveryListComesInPages(t *testing.T) {
 
 // J15, P9: a cursor of another list, of another workspace or of another person is none, and so is one that was changed.
 func TestCursorsCountInTheirOwnListAlone(t *testing.T) {
+	t.Run("J15 a cursor of another's list", testCursorsCountInTheirOwnListAlone)
+}
+
+func testCursorsCountInTheirOwnListAlone(t *testing.T) {
 	g := newRig(t)
 	admin := g.token[authz.Admin]
 	must(t, g.dir.SetAllowlist(t.Context(), "other", g.own.Prefixes, g.own.Prefixes[0].Addr(), true))

@@ -74,6 +74,10 @@ func TestSignInRoutes(t *testing.T) {
 
 // F1: nothing in an answer tells who is there.
 func TestSignInTellsNobodyWhoIsThere(t *testing.T) {
+	t.Run("F1 the same text and status", testSignInTellsNobodyWhoIsThere)
+}
+
+func testSignInTellsNobodyWhoIsThere(t *testing.T) {
 	g := newRig(t)
 	g.person("anna", authz.Analyst)
 	g.invite("invited", authz.Analyst)
@@ -119,7 +123,7 @@ func TestSessionHasANewTextAtEachStep(t *testing.T) {
 
 // F16, F11: dangerous acts want a proof that is fresh; the second factor's when there is one.
 func TestDangerousActsWantAFreshProof(t *testing.T) {
-	synctest.Test(t, testDangerousActsWantAFreshProof)
+	t.Run("F16 F11 dangerous acts by a stale session", func(t *testing.T) { synctest.Test(t, testDangerousActsWantAFreshProof) })
 }
 
 func testDangerousActsWantAFreshProof(t *testing.T) {
@@ -152,7 +156,7 @@ func testDangerousActsWantAFreshProof(t *testing.T) {
 
 // A workspace that demands a second factor leaves who has none only their own account, and those who sit there already, too.
 func TestDemandedSecondFactorHoldsEverywhere(t *testing.T) {
-	synctest.Test(t, testDemandedSecondFactorHoldsEverywhere) // in one step of the codes' clock
+	t.Run("F8 F11 a second factor that is demanded", func(t *testing.T) { synctest.Test(t, testDemandedSecondFactorHoldsEverywhere) }) // in one step of the codes' clock
 }
 
 func testDemandedSecondFactorHoldsEverywhere(t *testing.T) {
@@ -187,14 +191,16 @@ func TestCookieCountsOnlyFromOwnPages(t *testing.T) {
 	g.person("anna", authz.Admin)
 	a := g.ask("POST", "/sign-in", "", `{"workspace":"default","user":"anna","password":"`+goodPassword+`","cookie":true}`, func(r *http.Request) { r.Header.Set("Origin", "https://relay.example") })
 	set := a.header.Get("Set-Cookie")
-	for _, part := range []string{"__Host-fairlead=fls_", "; Path=/", "; HttpOnly", "; Secure", "; SameSite=Strict", "; Max-Age="} {
-		if !strings.Contains(set, part) {
-			t.Errorf("F12 the cookie lacks %q: %s", part, set)
+	t.Run("F12 the cookie", func(t *testing.T) {
+		for _, part := range []string{"__Host-fairlead=fls_", "; Path=/", "; HttpOnly", "; Secure", "; SameSite=Strict", "; Max-Age="} {
+			if !strings.Contains(set, part) {
+				t.Errorf("F12 the cookie lacks %q: %s", part, set)
+			}
 		}
-	}
-	if a.status != 200 || strings.Contains(a.body, "fls_") || strings.Contains(set, "Domain") {
-		t.Errorf("%d %s", a.status, a.body)
-	}
+		if a.status != 200 || strings.Contains(a.body, "fls_") || strings.Contains(set, "Domain") {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	})
 	session, _, _ := strings.Cut(strings.TrimPrefix(set, "__Host-fairlead="), ";")
 	const make = `{"name":"made","roles":["analyst"]}`
 	post := func(edit ...func(*http.Request)) answer {
@@ -257,7 +263,9 @@ func TestOwnSessionsAreOnesOwn(t *testing.T) {
 }
 
 // J1, P9, P10 for sessions: each route × role × session, and what is wrong with it.
-func TestMatrixOfRoutesAndSessions(t *testing.T) { synctest.Test(t, testMatrixOfRoutesAndSessions) }
+func TestMatrixOfRoutesAndSessions(t *testing.T) {
+	t.Run("J1 every route, role and session", func(t *testing.T) { synctest.Test(t, testMatrixOfRoutesAndSessions) })
+}
 
 func testMatrixOfRoutesAndSessions(t *testing.T) {
 	g := newRig(t)
@@ -328,6 +336,10 @@ func personOf(t *testing.T, g *rig, name string) *directory.Person {
 
 // Whoever manages users cannot make themselves more than they are by taking another's account.
 func TestNobodyTakesOverWhoHoldsMore(t *testing.T) {
+	t.Run("J4 nobody takes over who holds more", testNobodyTakesOverWhoHoldsMore)
+}
+
+func testNobodyTakesOverWhoHoldsMore(t *testing.T) {
 	g := newRig(t)
 	for _, c := range []struct{ below, above authz.Role }{{authz.Operator, authz.Admin}, {authz.Admin, authz.Owner}} {
 		name := "anna-" + string(c.above)
@@ -406,9 +418,11 @@ func TestPersonOfTwoWorkspaces(t *testing.T) {
 	g.refusal("J13 removed where she is a guest", g.ask("DELETE", "/workspaces/other/users/nobody", g.foreign, ""), 404, "")
 	g.get("DELETE", "/workspaces/default/users/anna", g.token[authz.Owner], "", nil)
 	g.refusal("J13 removed at home", g.ask("GET", "/whoami", s.Session, ""), 401, "")
-	if o, err := g.dir.Snapshot().Workspace("other"); err != nil || o.Principal(u.ID) != nil {
-		t.Errorf("F17 the principal is left: %v", err)
-	}
+	t.Run("F17 removed in the other workspace, too", func(t *testing.T) {
+		if o, err := g.dir.Snapshot().Workspace("other"); err != nil || o.Principal(u.ID) != nil {
+			t.Errorf("the principal is left: %v", err)
+		}
+	})
 	// The other workspace's auditor sees that she went, and nothing of who removed her.
 	last := g.eventsOf("other")
 	if e := last[len(last)-1]; !strings.Contains(e, u.ID) || !strings.Contains(e, "home workspace removes") || strings.Contains(e, "source_address") || strings.Contains(e, g.own.ID) {

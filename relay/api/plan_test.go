@@ -78,7 +78,7 @@ func TestApplyThenPlanAndExportThenPlanAreEmpty(t *testing.T) {
 	must(t, err)
 	file := written(t, strings.Replace(string(text), "127.0.0.1:15432", freePort(t), 1))
 	p := made(t, c, false, file)
-	for _, want := range []string{"create group plant-north", "create role report-reader", "create user anna", "create user carla", "create team night-shift", "create project sales", "create folder sales/reports", "create folder sales/reports/monthly", "create connection sales",
+	for _, want := range []string{"create group plant-north", "create role report-reader", "create user anna", "create user carla", "create service account nightly-report", "create service account old-loader", "create domain data.apps.example", "create team night-shift", "create project sales", "create folder sales/reports", "create folder sales/reports/monthly", "create connection sales",
 		"create grant analyst to team night-shift on project sales/reports in test", "create connection erp",
 		"create grant report-reader to bob on connection sales", "create grant operator to team night-shift on environment production until 2199-12-31T18:00:00Z from 192.0.2.0/24",
 		"change budget of the workspace", "change allowlist of the workspace", "change allowlist of agents", "change sign-in policy of the workspace"} {
@@ -144,12 +144,12 @@ func TestApplyThenPlanAndExportThenPlanAreEmpty(t *testing.T) {
 		}
 	}
 	// With prune, what the sample does not name goes, in an order that works; what is needed to go on stays by the relay's own guards.
-	p = made(t, c, true, file, written(t, "version: 1\ngroups: {site: {}}\nconnections:\n  default-shop: {group: site, profile: shop}\ngrants:\n  - {role: owner, to: admin}\n  - {role: admin, to: a admin}\n"))
+	p = made(t, c, true, file, written(t, "version: 1\ngroups: {site: {}}\nservice_accounts: {a admin: {}, a operator: {}, a analyst: {}}\nconnections:\n  default-shop: {group: site, profile: shop}\ngrants:\n  - {role: owner, to: admin}\n  - {role: admin, to: a admin}\n"))
 	if len(p.Left) != 0 || !slices.Contains(steps(p), "delete grant operator to a operator on the workspace") || slices.ContainsFunc(steps(p), func(s string) bool { return strings.HasPrefix(s, "create") }) {
 		t.Fatalf("%q %q", steps(p), p.Left)
 	}
 	applied(t, c, p)
-	if p := made(t, c, true, file); len(p.Steps) == 0 || !strings.HasPrefix(p.Steps[0].String(), "delete grant") || steps(p)[len(p.Steps)-1] != "delete grant owner to admin on the workspace" {
+	if p := made(t, c, true, file); len(p.Steps) == 0 || !strings.HasPrefix(p.Steps[0].String(), "delete ") || steps(p)[len(p.Steps)-1] != "delete grant owner to admin on the workspace" {
 		t.Errorf("one's own rights do not go last: %q", steps(p))
 	}
 }

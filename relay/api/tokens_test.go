@@ -24,6 +24,10 @@ func (g *rig) tokenOf(path, by, body string) (text, id string) {
 // F17, J1: on every route, a token that is limited to nothing that there is may nothing, and says which rule it is; limited to one
 // connection, it sees that alone.
 func TestLimitedTokenOnEveryRoute(t *testing.T) {
+	t.Run("J1 a token's limits on every route", testLimitedTokenOnEveryRoute)
+}
+
+func testLimitedTokenOnEveryRoute(t *testing.T) {
 	g := newRig(t)
 	owner := g.token[authz.Owner]
 	const own = "/workspaces/default"

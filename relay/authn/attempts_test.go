@@ -19,6 +19,10 @@ import (
 
 // F3: whatever strangers try from elsewhere, the person gets in, from where it was before and from a new place.
 func TestLockOutCannotBeTurnedAgainstTheUser(t *testing.T) {
+	t.Run("F3 no lock-out by strangers", testLockOutCannotBeTurnedAgainstTheUser)
+}
+
+func testLockOutCannotBeTurnedAgainstTheUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := authn.DefaultPeopleConfig()
 		c.Attempts.Account, c.Attempts.Network = 6, 5
@@ -73,6 +77,10 @@ func TestLockOutCannotBeTurnedAgainstTheUser(t *testing.T) {
 }
 
 func TestDelayGrowsAndIsForgotten(t *testing.T) {
+	t.Run("E7 one wait for all addresses of a site", testDelayGrowsAndIsForgotten)
+}
+
+func testDelayGrowsAndIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := people(t, authn.DefaultPeopleConfig())
 		from := netip.MustParseAddr("2001:db8::1")

@@ -93,6 +93,10 @@ func TestATokenAuthenticates(t *testing.T) {
 }
 
 func TestAllRefusalsAreTheSame(t *testing.T) {
+	t.Run("F17 cut, guessed, revoked, without its person", testAllRefusalsAreTheSame)
+}
+
+func testAllRefusalsAreTheSame(t *testing.T) {
 	d, in, a := start(t)
 	good := in.Token.ExposeString()
 	revoked, revokedText := token(t, d, in, "revoked", 0)

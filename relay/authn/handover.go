@@ -163,6 +163,7 @@ func (p *People) TakeOver(ctx context.Context, in TakeOver) (res Result, giver s
 	}
 	if in.Admit != nil {
 		if err := in.Admit(w.ID); err != nil {
+			res.Reason = "the relay was called by a domain of another workspace"
 			return res, h.session, err
 		}
 	}

@@ -115,6 +115,10 @@ func unhurried() authn.PeopleConfig {
 
 // F1: whoever is there or not costs the same number of slow hashes and gets the same text.
 func TestUnknownUserTakesAsLongAndSaysTheSame(t *testing.T) {
+	t.Run("F1 the same work", testUnknownUserTakesAsLongAndSaysTheSame)
+}
+
+func testUnknownUserTakesAsLongAndSaysTheSame(t *testing.T) {
 	w := people(t, unhurried())
 	w.invite("disabled")
 	_, _, err := w.d.CreateUser(t.Context(), directory.By{ID: w.in.Principal}, "default", directory.NewUser{Name: "invited", Roles: []authz.Role{authz.Admin}})
@@ -181,6 +185,10 @@ func TestPasswordIsHashedAnewWhenTheRoundsRise(t *testing.T) {
 
 // F2: no variant of the name has attempts of its own.
 func TestVariantsOfANameAreOneAccount(t *testing.T) {
+	t.Run("F2 one count for a name's variants", testVariantsOfANameAreOneAccount)
+}
+
+func testVariantsOfANameAreOneAccount(t *testing.T) {
 	w := people(t, unhurried())
 	from := netip.MustParseAddr("198.51.100.1")
 	for _, name := range []string{"anna", "Anna", " ANNA ", "anna\t"} {
@@ -196,6 +204,10 @@ func TestVariantsOfANameAreOneAccount(t *testing.T) {
 
 // F6: of any number of callers with the same code, one gets in.
 func TestCodeCountsOnce(t *testing.T) {
+	t.Run("F6 F10 a code counts once and in its time", testCodeCountsOnce)
+}
+
+func testCodeCountsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := people(t, authn.DefaultPeopleConfig())
 		s, recovery := w.factor()
@@ -244,7 +256,9 @@ func TestCodeCountsOnce(t *testing.T) {
 }
 
 // F7: five wrong codes in five minutes, from wherever; a right password sets nothing back.
-func TestCodesCannotBeGuessed(t *testing.T) {
+func TestCodesCannotBeGuessed(t *testing.T) { t.Run("F7 a few tries in all", testCodesCannotBeGuessed) }
+
+func testCodesCannotBeGuessed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := people(t, authn.DefaultPeopleConfig())
 		s, recovery := w.factor()
@@ -387,6 +401,10 @@ func TestPasswordHistoryAndExpiry(t *testing.T) {
 
 // F15, F18: a one-time code ends by use, by time and by the next one, and whoever tries it at once gets it once.
 func TestOneTimeCodeCountsOnce(t *testing.T) {
+	t.Run("F13 F15 F18 a one-time code counts once and in its time", testOneTimeCodeCountsOnce)
+}
+
+func testOneTimeCodeCountsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := people(t, authn.DefaultPeopleConfig())
 		pr, _ := w.d.Snapshot().Workspaces()[0].User("anna")

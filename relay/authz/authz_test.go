@@ -46,7 +46,9 @@ var (
 	here = At{Time: now, Source: netip.MustParseAddr("192.0.2.7")}
 )
 
-func TestRoleMatrix(t *testing.T) {
+func TestRoleMatrix(t *testing.T) { t.Run("J1 every action and role", testRoleMatrix) }
+
+func testRoleMatrix(t *testing.T) {
 	if len(Actions) != len(owner) {
 		t.Fatalf("the table has %d actions, the matrix %d", len(Actions), len(owner))
 	}

@@ -27,8 +27,8 @@ one; who holds all of these does not hold manage by that. A grant counts where i
 | counts on | a grant must be on |
 |---|---|
 | workspace | the whole workspace |
-| connection | the connection, its environment, or the workspace |
-| any scope | what the action is about (a connection, an environment, the workspace), or what that lies in |
+| connection | the connection, the folder or project that it stands in, a folder above that, its environment, or the workspace |
+| any scope | what the action is about (a connection, a folder, a project, an environment, the workspace), or what that lies in |
 
 A route or operation that stands in no row is refused.
 

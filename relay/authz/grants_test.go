@@ -395,6 +395,10 @@ func TestLimitedRightsAreGivenNoLessLimited(t *testing.T) {
 
 // P11: a grant is over at its end, and counts only from its networks; without a time or a source it counts not at all.
 func TestLimitsOfAGrant(t *testing.T) {
+	t.Run("E6 E1 a grant's networks and its end", testLimitsOfAGrant)
+}
+
+func testLimitsOfAGrant(t *testing.T) {
 	hour := now.Add(time.Hour)
 	timed, bound := principal(Grant{Role: Admin, Until: hour}), principal(Grant{Role: Admin, From: prefixes("192.0.2.0/24", "2001:db8::/32")})
 	s := con("con_1")

@@ -172,6 +172,12 @@ func (c *Client) Domains(ctx context.Context) ([]Domain, error) {
 	return all[Domain](ctx, c, c.ws("domains"))
 }
 
+// Domain gives one of them, by name or id.
+func (c *Client) Domain(ctx context.Context, name string) (Domain, error) {
+	var d Domain
+	return d, c.do(ctx, http.MethodGet, c.ws("domains", name), nil, nil, &d)
+}
+
 // CreateDomain makes a name the workspace's own.
 func (c *Client) CreateDomain(ctx context.Context, name string) (Domain, error) {
 	var d Domain

@@ -371,11 +371,19 @@ type AuditEvent struct {
 	Raw     json.RawMessage   `json:"-"`
 }
 
-// UnmarshalJSON keeps the whole line in Raw.
+// UnmarshalJSON keeps the whole line in Raw. A field of another type than it should have stays empty: the line is evidence of its
+// source all the same, and must not keep its reader from those behind it.
 func (e *AuditEvent) UnmarshalJSON(b []byte) error {
 	type plain AuditEvent
-	if err := json.Unmarshal(b, (*plain)(e)); err != nil {
+	v := struct {
+		*plain
+		Time json.RawMessage `json:"time"` // before that of plain
+	}{plain: (*plain)(e)}
+	if err := json.Unmarshal(b, &v); err != nil && !errors.As(err, new(*json.UnmarshalTypeError)) {
 		return err
+	}
+	if json.Unmarshal(v.Time, &e.Time) != nil {
+		e.Time = time.Time{}
 	}
 	e.Raw = append(json.RawMessage(nil), b...)
 	return nil

@@ -20,6 +20,10 @@ func profile(name string) directory.ConnectionBody {
 }
 
 func TestGroupsAndConnections(t *testing.T) {
+	t.Run("J11 names of groups and connections", testGroupsAndConnections)
+}
+
+func testGroupsAndConnections(t *testing.T) {
 	d, in := start(t)
 	ctx := t.Context()
 	g, err := d.CreateGroup(ctx, "default", "west")
@@ -409,7 +413,9 @@ func TestChangesAreInForceWhenTheyReturn(t *testing.T) {
 	}
 }
 
-func TestIDs(t *testing.T) {
+func TestIDs(t *testing.T) { t.Run("J10 ids tell nothing", testIDs) }
+
+func testIDs(t *testing.T) {
 	seen := map[string]bool{}
 	for range 10_000 {
 		id := directory.NewID("ws")

@@ -28,7 +28,7 @@ func (d *Directory) HandOverSession(ctx context.Context, from *Session, h HandOv
 		return nil, secret.Bytes{}, noSession()
 	}
 	ends := from.Expires
-	if t := from.Created.Add(from.policy.Absolute); t.Before(ends) { // the policy may be another than it was
+	if t := from.Since.Add(from.policy.Absolute); t.Before(ends) { // the policy may be another than it was
 		ends = t
 	}
 	if t := at.Add(h.Life); h.Life > 0 && t.Before(ends) {
@@ -38,6 +38,6 @@ func (d *Directory) HandOverSession(ctx context.Context, from *Session, h HandOv
 	if h.Idle > 0 && (idle == 0 || h.Idle < idle) {
 		idle = h.Idle
 	}
-	b := sessionBody{Principal: from.Principal.ID, Created: toMs(at), Expires: toMs(ends), Confirmed: toMs(from.Confirmed), ByCode: from.ByCode, ByPasskey: from.ByPasskey, Idle: idle, Source: h.Source.String(), Agent: h.Agent}
+	b := sessionBody{Principal: from.Principal.ID, Created: toMs(at), Since: toMs(from.Since), Expires: toMs(ends), Confirmed: toMs(from.Confirmed), ByCode: from.ByCode, ByPasskey: from.ByPasskey, Idle: idle, Source: h.Source.String(), Agent: h.Agent}
 	return d.putSession(ctx, from.Workspace, b, func(tx *store.Tx) error { return as(tx.HasSession(from.Workspace, from.ID), noSession(), nil) })
 }

@@ -42,7 +42,7 @@ func Init(ctx context.Context, c InitConfig) (*Initial, error) {
 		c.Expires = 365 * 24 * time.Hour
 	}
 	if len(c.Allow) == 0 {
-		c.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+		c.Allow = ownMachine()
 	}
 	if c.Expires < 0 || c.Expires > MaxTokenLife {
 		return nil, invalid("the token's life is out of range", "give at most 5 years")
@@ -114,24 +114,10 @@ func Init(ctx context.Context, c InitConfig) (*Initial, error) {
 	return out, nil
 }
 
-// CreateWorkspace adds a workspace with a key of its own, and a first group "default". Its allowlist is empty: nobody is let in
-// until one is set.
+// CreateWorkspace adds a workspace with a key of its own, and a first group "default". Nobody belongs to it, and its allowlist is empty:
+// nobody is let in until one is set. FoundWorkspace makes one that somebody owns.
 func (d *Directory) CreateWorkspace(ctx context.Context, name string) (*Workspace, error) {
-	if err := checkName(name); err != nil {
-		return nil, err
-	}
-	id, at := NewID("ws"), now()
-	err := d.change(ctx, func(tx *store.Tx) error {
-		if err := d.insertWorkspace(ctx, tx, d.Snapshot().Installation, id, name, at); err != nil {
-			return as(err, nil, protocol.Errorf(protocol.CodeConflict, "a workspace of this name exists"))
-		}
-		return d.insertGroup(tx, id, NewID("grp"), groupBody{Name: "default"}, at)
-	})
-	if err != nil {
-		d.vault.Forget(id)
-		return nil, err
-	}
-	return d.Snapshot().Workspace(id)
+	return d.makeWorkspace(ctx, name, func(*store.Tx, string, time.Time) error { return nil })
 }
 
 // DeleteWorkspace removes a workspace, all that belongs to it, and its key. A backup made before holds the wrapped key still:

@@ -19,6 +19,10 @@ func workspace(t *testing.T, d *directory.Directory, name string) *directory.Wor
 
 // J4: people who sign in keep a workspace as tokens do, and the last of both is kept whichever way it would go.
 func TestJ4TheLastWhoCanAdministerStays(t *testing.T) {
+	t.Run("J4 the last one stays", testJ4TheLastWhoCanAdministerStays)
+}
+
+func testJ4TheLastWhoCanAdministerStays(t *testing.T) {
 	ctx := context.Background()
 	t.Run("a person who has come is enough, one who was invited is not", func(t *testing.T) {
 		d, in := start(t)
@@ -97,6 +101,10 @@ func TestJ4TheLastWhoCanAdministerStays(t *testing.T) {
 
 // J4, F17: whoever is removed at home is removed everywhere, with grants and tokens; but not as the last who keeps another workspace.
 func TestWhoIsRemovedAtHomeIsRemovedEverywhere(t *testing.T) {
+	t.Run("F17 removed everywhere", testWhoIsRemovedAtHomeIsRemovedEverywhere)
+}
+
+func testWhoIsRemovedAtHomeIsRemovedEverywhere(t *testing.T) {
 	ctx := context.Background()
 	for name, remove := range map[string]func(d *directory.Directory, principal string) error{
 		"the person":    func(d *directory.Directory, principal string) error { return d.RemoveUser(ctx, "default", principal) },

@@ -193,47 +193,15 @@ func (d *Directory) createUser(ctx context.Context, w *Workspace, n NewUser, by 
 	if n.Email != "" && n.Person != "" {
 		return nil, none, invalid("the person has its e-mail address from its home workspace", "leave the address out")
 	}
-	code, at := c.text, now()
-	id, person := NewID("usr"), n.Person
+	code, at, id := c.text, now(), NewID("usr")
 	err = d.judged(ctx, w.ID, func(tx *store.Tx, w *Workspace) error {
 		if err := may(w); err != nil {
 			return err
 		}
-		if err := d.insertPrincipal(tx, w.ID, id, n.Name, authz.User, at); err != nil {
-			return as(err, nil, &protocol.Error{Code: protocol.CodeConflict, Message: "a principal of this name exists", Hint: "choose another name"})
-		}
-		for i, r := range n.Roles {
-			if slices.Contains(n.Roles[:i], r) {
-				continue
-			}
-			if err := d.insertGrant(tx, store.Grant{Workspace: w.ID, Principal: id, Role: string(r), Created: toMs(at)}, nil); err != nil {
-				return err
-			}
-		}
-		if person == "" {
-			person = NewID("per")
-			b := personBody{ID: person, Home: w.ID, Email: n.Email}
-			c.into(&b)
-			if n.Email != "" {
-				b.EmailSet, b.EmailBy = toMs(at), by
-			}
-			sealed, err := seal(d.vault, place(w.ID, "people", person, 1), b)
-			if err != nil {
-				return err
-			}
-			if err := tx.InsertPerson(store.Person{ID: person, Home: w.ID, Created: toMs(at), Version: 1, Sealed: sealed}); err != nil {
-				return err
-			}
-		}
-		m := store.User{Principal: id, Workspace: w.ID, Person: person}
-		tag, err := userTag(d.vault, m)
-		if err != nil {
+		if err := d.insertUser(tx, w.ID, id, n, c, by, at); err != nil {
 			return err
 		}
-		m.Tag = tag
-		err = as(tx.InsertUser(m), &protocol.Error{Code: protocol.CodeNotFound, Message: "no such person", Hint: `a person's id is what "fairlead account" shows`},
-			protocol.Errorf(protocol.CodeConflict, "the person belongs to the workspace already"))
-		return cmpErr(err, d.within(tx, w.ID, QuotaUsers))
+		return d.within(tx, w.ID, QuotaUsers)
 	})
 	if err != nil {
 		return nil, none, err
@@ -245,6 +213,45 @@ func (d *Directory) createUser(ctx context.Context, w *Workspace, n NewUser, by 
 		return p, code, nil
 	}
 	return nil, none, noUser() // deleted in the same moment
+}
+
+// insertUser makes a principal (id) for a person, with roles on all of a workspace's id. A new person gets the code.
+func (d *Directory) insertUser(tx *store.Tx, workspace, id string, n NewUser, c oneTime, by *giver, at time.Time) error {
+	if err := d.insertPrincipal(tx, workspace, id, n.Name, authz.User, at); err != nil {
+		return as(err, nil, &protocol.Error{Code: protocol.CodeConflict, Message: "a principal of this name exists", Hint: "choose another name"})
+	}
+	for i, r := range n.Roles {
+		if slices.Contains(n.Roles[:i], r) {
+			continue
+		}
+		if err := d.insertGrant(tx, store.Grant{Workspace: workspace, Principal: id, Role: string(r), Created: toMs(at)}, nil); err != nil {
+			return err
+		}
+	}
+	person := n.Person
+	if person == "" {
+		person = NewID("per")
+		b := personBody{ID: person, Home: workspace, Email: n.Email}
+		c.into(&b)
+		if n.Email != "" {
+			b.EmailSet, b.EmailBy = toMs(at), by
+		}
+		sealed, err := seal(d.vault, place(workspace, "people", person, 1), b)
+		if err != nil {
+			return err
+		}
+		if err := tx.InsertPerson(store.Person{ID: person, Home: workspace, Created: toMs(at), Version: 1, Sealed: sealed}); err != nil {
+			return err
+		}
+	}
+	m := store.User{Principal: id, Workspace: workspace, Person: person}
+	tag, err := userTag(d.vault, m)
+	if err != nil {
+		return err
+	}
+	m.Tag = tag
+	return as(tx.InsertUser(m), &protocol.Error{Code: protocol.CodeNotFound, Message: "no such person", Hint: `a person's id is what "fairlead account" shows`},
+		protocol.Errorf(protocol.CodeConflict, "the person belongs to the workspace already"))
 }
 
 // userTag binds every column of a user under the workspace's key.

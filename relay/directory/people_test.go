@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fairleadhq/fairlead/protocol"
@@ -145,6 +146,10 @@ func TestPeopleAndSessionsSurviveARestart(t *testing.T) {
 
 // J13: with a workspace its people go, and all that they had; with a user what it had there.
 func TestNothingIsLeftOfWhoIsRemoved(t *testing.T) {
+	t.Run("J13 no row is left", testNothingIsLeftOfWhoIsRemoved)
+}
+
+func testNothingIsLeftOfWhoIsRemoved(t *testing.T) {
 	dir := t.TempDir()
 	c := directory.DefaultConfig(dir)
 	_, err := directory.Init(t.Context(), directory.InitConfig{Config: c})
@@ -214,4 +219,36 @@ func TestUserNamesAndPoliciesAreChecked(t *testing.T) {
 	if d.Snapshot().Session(s.ID) != nil || len(d.Snapshot().SessionsOf(p)) != 20 {
 		t.Errorf("%d sessions", len(d.Snapshot().SessionsOf(p)))
 	}
+}
+
+// Who shortens how long a sign-in lasts ends what was handed on from it, too.
+func TestHandedOverSessionIsAsOldAsItsSignIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := directory.DefaultConfig(t.TempDir())
+		_, err := directory.Init(t.Context(), directory.InitConfig{Config: c})
+		must(t, err)
+		d, err := directory.Open(t.Context(), c)
+		must(t, err)
+		defer d.Close()
+		must(t, d.SetSignIn(t.Context(), "default", directory.SignIn{Idle: 2 * time.Hour, Absolute: 24 * time.Hour}))
+		_, s, _ := person(t, d, "anna")
+		source := netip.MustParseAddr("203.0.113.66")
+		time.Sleep(90 * time.Minute)
+		first, _, err := d.HandOverSession(t.Context(), s, directory.HandOver{Source: source})
+		must(t, err)
+		second, _, err := d.HandOverSession(t.Context(), first, directory.HandOver{Source: source})
+		must(t, err)
+		must(t, d.SetSignIn(t.Context(), "default", directory.SignIn{Idle: 2 * time.Hour, Absolute: 2 * time.Hour}))
+		for _, id := range []string{first.ID, second.ID} {
+			if !d.Snapshot().Session(id).Live(time.Now()) {
+				t.Error("it ended too soon")
+			}
+		}
+		time.Sleep(31 * time.Minute)
+		for _, id := range []string{first.ID, second.ID} {
+			if got := d.Snapshot().Session(id); got.Live(time.Now()) || got.Created.Sub(s.Created) != 90*time.Minute {
+				t.Errorf("it lives on, or began at another time: %+v", got)
+			}
+		}
+	})
 }

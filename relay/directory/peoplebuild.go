@@ -91,7 +91,7 @@ func (s *Snapshot) addSession(v *vault.Vault, r store.Session, prev *Snapshot) e
 	}
 	if old != nil && bytes.Equal(old.sealed, r.Sealed) && old.digest == t.digest && old.Principal.ID == p.ID && old.Expires.Equal(t.Expires) && old.Created.Equal(t.Created) {
 		t.Confirmed, t.ByCode, t.Source, t.Agent, t.idle, t.used = old.Confirmed, old.ByCode, old.Source, old.Agent, old.idle, old.used
-		t.ByPasskey = old.ByPasskey
+		t.ByPasskey, t.Since = old.ByPasskey, old.Since
 	} else {
 		var b sessionBody
 		if err := open(v, place(r.Workspace, "sessions", r.ID, r.Version), r.Sealed, &b); err != nil {
@@ -101,7 +101,9 @@ func (s *Snapshot) addSession(v *vault.Vault, r store.Session, prev *Snapshot) e
 			return fmt.Errorf("session %s was not written by a relay of this installation", r.ID)
 		}
 		t.Confirmed, t.ByCode, t.Source, t.Agent, t.idle, t.used = fromMs(b.Confirmed), b.ByCode, b.Source, b.Agent, b.Idle, &usage{}
-		t.ByPasskey = b.ByPasskey
+		if t.ByPasskey, t.Since = b.ByPasskey, t.Created; b.Since != 0 {
+			t.Since = fromMs(b.Since)
+		}
 	}
 	for _, at := range []interface {
 		Load() int64

@@ -13,6 +13,10 @@ import (
 // J4: each change of connections, projects and folders is judged in the transaction that makes it: a right that was taken through
 // another process, or a moment ago, makes nothing any more.
 func TestPlacesAreChangedByWhatIsHeldWhenItIsWritten(t *testing.T) {
+	t.Run("J4 places, two at once", testPlacesAreChangedByWhatIsHeldWhenItIsWritten)
+}
+
+func testPlacesAreChangedByWhatIsHeldWhenItIsWritten(t *testing.T) {
 	c := directory.DefaultConfig(t.TempDir())
 	in, err := directory.Init(t.Context(), directory.InitConfig{Config: c})
 	must(t, err)

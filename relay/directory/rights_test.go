@@ -434,6 +434,10 @@ func TestGivingRacesTaking(t *testing.T) {
 
 // J4: what another process took is not given on by one that has not seen it yet.
 func TestGivingIsJudgedByTheNewestState(t *testing.T) {
+	t.Run("J4 two at once", testGivingIsJudgedByTheNewestState)
+}
+
+func testGivingIsJudgedByTheNewestState(t *testing.T) {
 	c := directory.DefaultConfig(t.TempDir())
 	in, err := directory.Init(t.Context(), directory.InitConfig{Config: c})
 	must(t, err)

@@ -162,6 +162,10 @@ func TestLastUseIsKeptSealed(t *testing.T) {
 
 // F8, F17: people's own tokens go by the workspace's policy, at once, and never outlive their right to sign in.
 func TestPersonalTokens(t *testing.T) {
+	t.Run("F8 F17 a person's tokens go with what is demanded of the person", testPersonalTokens)
+}
+
+func testPersonalTokens(t *testing.T) {
 	d, _ := start(t)
 	ctx := t.Context()
 	_, s, _ := person(t, d, "anna")

@@ -87,6 +87,7 @@ type Session struct {
 	Principal        *Principal
 	Person           *Person
 	Created, Expires time.Time
+	Since            time.Time // of the sign-in: before Created for one that was handed over
 	Confirmed        time.Time // when the person last proved that it is there
 	ByCode           bool      // by the second factor
 	ByPasskey        bool      // by a passkey, now or before
@@ -103,6 +104,7 @@ type sessionBody struct {
 	Principal string        `json:"principal"`
 	Digest    []byte        `json:"digest"`
 	Created   int64         `json:"created"`
+	Since     int64         `json:"since,omitempty"` // 0: Created
 	Expires   int64         `json:"expires"`
 	Confirmed int64         `json:"confirmed"`
 	ByCode    bool          `json:"by_code,omitempty"`
@@ -129,7 +131,7 @@ func (s *Session) Ends() time.Time {
 		idle = min(idle, s.idle)
 	}
 	ends := s.Expires
-	for _, t := range []time.Time{s.Created.Add(s.policy.Absolute), s.LastUsed().Add(idle)} {
+	for _, t := range []time.Time{s.Since.Add(s.policy.Absolute), s.LastUsed().Add(idle)} {
 		if t.Before(ends) {
 			ends = t
 		}
@@ -251,7 +253,7 @@ func (b *personBody) know(network []byte) {
 
 // body is what a session goes on with when it has proven itself anew.
 func (s *Session) body(byCode bool) sessionBody {
-	return sessionBody{Principal: s.Principal.ID, Created: toMs(s.Created), Expires: toMs(s.Expires), Confirmed: toMs(now()), ByCode: byCode, ByPasskey: s.ByPasskey, Idle: s.idle,
+	return sessionBody{Principal: s.Principal.ID, Created: toMs(s.Created), Since: toMs(s.Since), Expires: toMs(s.Expires), Confirmed: toMs(now()), ByCode: byCode, ByPasskey: s.ByPasskey, Idle: s.idle,
 		Source: s.Source, Agent: s.Agent}
 }
 

@@ -62,7 +62,9 @@ func TestPasswordsThatAreRefused(t *testing.T) {
 }
 
 // F4: long, odd and decomposed passwords.
-func TestNormalForm(t *testing.T) {
+func TestNormalForm(t *testing.T) { t.Run("F4 long, odd and otherwise composed", testNormalForm) }
+
+func testNormalForm(t *testing.T) {
 	composed, err := password.Normal("caf\u00e9 noir")
 	if err != nil {
 		t.Fatal(err)

@@ -22,7 +22,7 @@ func Export(ctx context.Context, c *client.Client) ([]byte, error) {
 		return nil, err
 	}
 	o := &writer{}
-	o.line(0, "# Workspace %s. Tokens, passwords and what agents enrol with are not here.", text(s.me.Workspace))
+	o.line(0, "# Workspace %s. Tokens, passwords, e-mail addresses and what agents enrol with are not here.", text(s.me.Workspace))
 	o.line(0, "version: 1")
 	o.line(0, "workspace: %s", text(s.me.Workspace))
 	for _, section := range sections {
@@ -100,6 +100,22 @@ func (o *writer) section(name string, s *state) {
 				if u.Disabled {
 					o.line(2, "disabled: true")
 				}
+			}
+		}
+	case "service_accounts":
+		if head(len(s.services), "{}") {
+			for _, a := range s.services {
+				if a.Disabled {
+					o.line(1, "%s: {disabled: true}", text(a.Name))
+				} else {
+					o.line(1, "%s: {}", text(a.Name))
+				}
+			}
+		}
+	case "domains":
+		if head(len(s.domains), "[]") {
+			for _, d := range s.domains {
+				o.line(1, "- %s", text(d.Name))
 			}
 		}
 	case "teams":

@@ -23,10 +23,12 @@ type file struct {
 	Groups      map[string]group      `yaml:"groups"`
 	Roles       map[string]role       `yaml:"roles"`
 	Users       map[string]user       `yaml:"users"`
+	Services    map[string]service    `yaml:"service_accounts"`
 	Teams       map[string]team       `yaml:"teams"`
 	Projects    map[string]project    `yaml:"projects"`
 	Connections map[string]connection `yaml:"connections"`
 	Grants      []grant               `yaml:"grants"`
+	Domains     []string              `yaml:"domains"`
 	Budget      *limits               `yaml:"budget"`
 	Allowlist   []string              `yaml:"allowlist"`
 	Allowlists  map[string][]string   `yaml:"allowlists"`
@@ -118,10 +120,12 @@ type Wanted struct {
 	groups      map[string]wanted[group]
 	roles       map[string]wanted[role]
 	users       map[string]wanted[user]
+	services    map[string]wanted[service]
 	teams       map[string]wanted[team]
 	projects    map[string]wanted[project]
 	connections map[string]wanted[connection]
 	grants      []wanted[grant]
+	domains     map[string]where
 	budget      wanted[limits]
 	allowlist   []string
 	allowlists  map[string][]string // of people, tokens, agents, gateways
@@ -139,7 +143,7 @@ type wanted[T any] struct {
 // read. A thing that two files name is a fault.
 func Load(names ...string) (*Wanted, error) {
 	w := &Wanted{has: map[string]where{}, groups: map[string]wanted[group]{}, roles: map[string]wanted[role]{}, users: map[string]wanted[user]{}, teams: map[string]wanted[team]{},
-		projects: map[string]wanted[project]{}, connections: map[string]wanted[connection]{}}
+		services: map[string]wanted[service]{}, projects: map[string]wanted[project]{}, connections: map[string]wanted[connection]{}, domains: map[string]where{}}
 	for _, name := range names {
 		data, err := read(name)
 		if err != nil {
@@ -188,7 +192,7 @@ func (w *Wanted) add(doc *config.Document, f file) {
 		}
 		w.Workspace = f.Workspace
 	}
-	for _, section := range []string{"groups", "roles", "users", "teams", "projects", "connections", "grants", "budget", "allowlist", "allowlists", "sign_in_policy"} {
+	for _, section := range sections {
 		if !doc.Has(section) {
 			continue
 		}
@@ -200,12 +204,14 @@ func (w *Wanted) add(doc *config.Document, f file) {
 	gather(w, w.groups, f.Groups, top.at("groups"))
 	gather(w, w.roles, f.Roles, top.at("roles"))
 	gather(w, w.users, f.Users, top.at("users"))
+	gather(w, w.services, f.Services, top.at("service_accounts"))
 	gather(w, w.teams, f.Teams, top.at("teams"))
 	gather(w, w.projects, f.Projects, top.at("projects"))
 	gather(w, w.connections, f.Connections, top.at("connections"))
 	for i, g := range f.Grants {
 		w.grants = append(w.grants, wanted[grant]{g, where{doc, config.Index("grants", i)}})
 	}
+	w.addDomains(f.Domains, top.at("domains"))
 	if f.Budget != nil {
 		w.budget = wanted[limits]{*f.Budget, top.at("budget")}
 	}
@@ -293,6 +299,7 @@ func (w *Wanted) check() {
 			w.fault(u.fault("a user name has small letters only", "write "+strings.ToLower(strings.TrimSpace(name))))
 		}
 	}
+	w.checkServices()
 	w.checkProjects()
 	for name, c := range w.connections {
 		w.checkConnection(name, c)
@@ -305,7 +312,7 @@ func (w *Wanted) check() {
 		case g.is.Role == "":
 			w.fault(g.fault("the grant gives no role", "write role: NAME"))
 		case (g.is.To == "") == (g.is.ToTeam == ""):
-			w.fault(g.fault("want to or to_team", "to: the name of a user or of a token's principal; to_team: that of a team"))
+			w.fault(g.fault("want to or to_team", "to: the name of a user or of a service account; to_team: that of a team"))
 		case g.is.Environment != "" && g.is.Connection != "":
 			w.fault(g.fault("want environment or connection, not both", "leave both out for the whole workspace"))
 		case g.is.Project != "" && g.is.Connection != "":

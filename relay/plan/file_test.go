@@ -83,7 +83,10 @@ func TestFaultsHaveTheirPlace(t *testing.T) {
 		v + "projects: {sales: {folder: [a]}}\n":          {`projects.sales.folder: unknown key`},
 		v + "connections: {a: {group: g, profile: p, folder: x}}\ngrants:\n  - {role: r, to: a, folder: x}\n  - {role: r, to: a, project: p, connection: c}\n": {
 			`connections.a.folder: is of no project`, `grants[0].folder: is of no project`, `grants[1]: want project or connection`},
-		v + "teams: &a {x: {members: []}}": {`:2:`},
+		v + "service_accounts: {anna: {roles: [analyst]}}\n":                         {`service_accounts.anna.roles: unknown key`},
+		v + "users: {anna: {roles: [analyst]}}\nservice_accounts: {anna: {}}\n":      {`service_accounts.anna: a user of this name stands in`},
+		v + "domains: [Data.example.com, data.example.com., a.example, a.example]\n": {`domains[0]: a domain has small letters only`, `write data.example.com`, `domains[1]`, `domains[3]: stands as domains[2] in`},
+		v + "teams: &a {x: {members: []}}":                                           {`:2:`},
 	} {
 		name := written(t, text)[0]
 		_, err := plan.Load(name)

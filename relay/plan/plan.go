@@ -67,15 +67,17 @@ func Make(ctx context.Context, c *client.Client, w *Wanted, prune bool) (*Plan, 
 	m.groups()
 	m.roles()
 	m.users()
+	m.serviceAccounts()
 	m.teams()
 	m.projects()
 	m.connections()
 	m.grants()
-	for _, l := range [][]Step{m.dropGrants, m.dropMembers, m.dropTeams, m.dropUsers, m.dropPlaces, m.dropGateways, m.dropConnections, m.dropFolders, m.dropProjects, m.dropRoles, m.dropGroups} {
+	for _, l := range [][]Step{m.dropGrants, m.dropMembers, m.dropTeams, m.dropUsers, m.dropServices, m.dropPlaces, m.dropGateways, m.dropConnections, m.dropFolders, m.dropProjects, m.dropRoles, m.dropGroups} {
 		m.Steps = append(m.Steps, l...)
 	}
-	// These decide who can come at all: last, so that they do not stop the rest.
+	// These decide who can come at all: last, so that they do not stop the rest. Which domains there may be is not the workspace's own affair.
 	m.settings()
+	m.ownDomains()
 	m.Steps = append(m.Steps, m.dropOwn...)
 	if len(m.faults) > 0 {
 		return nil, m.faults.Err()
@@ -93,7 +95,7 @@ type maker struct {
 	faults config.Faults
 
 	dropGrants, dropMembers, dropTeams, dropGateways, dropConnections, dropUsers, dropRoles, dropGroups []Step
-	dropPlaces, dropFolders, dropProjects                                                               []Step
+	dropPlaces, dropFolders, dropProjects, dropServices                                                 []Step
 	dropOwn                                                                                             []Step // the caller's own rights
 }
 
@@ -121,8 +123,9 @@ func (m *maker) judge() {
 	connections := byName(m.s.connections, func(c client.Connection) string { return c.Name })
 	users := byName(m.s.users, func(u client.User) string { return u.Name })
 	known := func(name string) bool {
-		_, ok := m.w.users[name]
-		return ok || m.s.principals == nil || m.s.principals[name] && name != ""
+		_, user := m.w.users[name]
+		_, program := m.w.services[name]
+		return user || program || m.s.hidden || m.s.principals[name] && name != ""
 	}
 	for name, c := range m.w.connections {
 		mine, here := m.w.groups[c.is.Group]
@@ -138,7 +141,16 @@ func (m *maker) judge() {
 		m.w.connections[name] = c
 		m.judgePlace(c.where, c.is.Project, c.is.Folder)
 	}
+	const somebody = "name a user or a service account, not a token; those that are not there yet: under users or service_accounts, too"
+	for name, a := range m.w.services {
+		if _, there := users[name]; there {
+			bad(a.where, "a user has this name", "choose another")
+		}
+	}
 	for name, u := range m.w.users {
+		if slices.ContainsFunc(m.s.services, func(a client.ServiceAccount) bool { return a.Name == name }) {
+			bad(u.where, "a service account has this name", "choose another")
+		}
 		if _, there := users[name]; !there && len(u.is.Roles) == 0 {
 			bad(u.where, "a new user needs a role", "roles: [analyst]")
 		}
@@ -146,7 +158,7 @@ func (m *maker) judge() {
 	for _, t := range m.w.teams {
 		for i, p := range t.is.Members {
 			if !known(p) {
-				bad(where{t.doc, config.Index(t.at("members").path, i)}, "there is no such principal", "name it under users, or make its token first")
+				bad(where{t.doc, config.Index(t.at("members").path, i)}, "there is no such principal", somebody)
 			}
 		}
 	}
@@ -168,7 +180,7 @@ func (m *maker) judge() {
 		}
 		m.judgePlace(g.where, g.is.Project, g.is.Folder)
 		if g.is.To != "" && !known(g.is.To) {
-			bad(g.at("to"), "there is no such principal", "name it under users, or make its token first")
+			bad(g.at("to"), "there is no such principal", somebody)
 		}
 	}
 }
@@ -351,9 +363,9 @@ func (m *maker) teams() {
 	}
 }
 
-// goes tells whether a user is about to be removed, and with it what it holds.
-func (m *maker) goes(user string) bool {
-	return slices.ContainsFunc(m.dropUsers, func(s Step) bool { return s.Name == user })
+// goes tells whether a principal is about to be removed, and with it what it holds.
+func (m *maker) goes(name string) bool {
+	return slices.ContainsFunc(slices.Concat(m.dropUsers, m.dropServices), func(s Step) bool { return s.Name == name })
 }
 
 // difference lists what comes (+) and what leaves (-).

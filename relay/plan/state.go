@@ -4,12 +4,11 @@ import (
 	"context"
 	"slices"
 
-	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/client"
 )
 
 // Sections of a workspace, in the order in which a file is written.
-var sections = []string{"groups", "roles", "users", "teams", "projects", "connections", "grants", "budget", "allowlist", "allowlists", "sign_in_policy"}
+var sections = []string{"groups", "roles", "users", "service_accounts", "teams", "projects", "connections", "grants", "domains", "budget", "allowlist", "allowlists", "sign_in_policy"}
 
 // state is what the relay has of the sections that were asked for.
 type state struct {
@@ -25,7 +24,10 @@ type state struct {
 	budgets     map[string]client.Budget
 	allowlist   client.Allowlist
 	signIn      client.SignInPolicy
-	principals  map[string]bool // names that can be given to; nil: not known
+	services    []client.ServiceAccount
+	principals  map[string]bool // names that roles can be given to
+	hidden      bool            // there may be others that the caller may not list
+	domains     []client.Domain
 }
 
 // look reads the sections, and what else is needed to judge them. budgetOf says whose budgets are wanted; "" is the workspace.
@@ -54,7 +56,8 @@ func look(ctx context.Context, c *client.Client, has func(section string) bool, 
 		s.grants = slices.DeleteFunc(s.grants, func(g client.Grant) bool { return g.Over })
 		return err
 	})
-	do(rights, func() error { return s.know(ctx, c) })
+	do(rights || has("service_accounts"), func() error { return s.lookAtServices(ctx, c, has("service_accounts")) })
+	do(has("domains"), func() error { s.domains, err = c.Domains(ctx); return err })
 	do(has("budget"), func() (err error) { s.budgets[""], err = c.Budget(ctx, ""); return err })
 	for _, k := range s.connections {
 		do(has("connections") && budgetOf(k.Name), func() (err error) { s.budgets[k.Name], err = c.Budget(ctx, k.Name); return err })
@@ -62,31 +65,6 @@ func look(ctx context.Context, c *client.Client, has func(section string) bool, 
 	do(has("allowlist") || has("allowlists"), func() error { s.allowlist, err = c.Allowlist(ctx); return err })
 	do(has("sign_in_policy"), func() error { s.signIn, err = c.SignInPolicy(ctx); return err })
 	return s, err
-}
-
-// know gathers whom roles can be given to. Who may not list tokens learns at the step itself that somebody is not there.
-func (s *state) know(ctx context.Context, c *client.Client) error {
-	s.principals = map[string]bool{}
-	for _, u := range s.users {
-		s.principals[u.Name] = true
-	}
-	for _, t := range s.teams {
-		for _, m := range t.Members {
-			s.principals[m.Name] = true
-		}
-	}
-	for _, g := range s.grants {
-		s.principals[g.PrincipalName] = true
-	}
-	tokens, err := c.Tokens(ctx)
-	if client.CodeOf(err) == protocol.CodeDenied {
-		s.principals = nil
-		return nil
-	}
-	for _, t := range tokens {
-		s.principals[t.Name] = true
-	}
-	return err
 }
 
 func byName[T any](list []T, name func(T) string) map[string]T {

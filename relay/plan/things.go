@@ -231,7 +231,7 @@ func (m *maker) leaves(g grant) bool {
 	in := func(l []Step, name string) bool {
 		return name != "" && slices.ContainsFunc(l, func(s Step) bool { return s.Name == name })
 	}
-	return in(m.dropUsers, g.To) || in(m.dropTeams, g.ToTeam) || in(m.dropConnections, g.Connection) || in(m.dropProjects, g.Project) || g.Folder != "" && in(m.dropFolders, at(g.Project, g.Folder))
+	return in(m.dropUsers, g.To) || in(m.dropServices, g.To) || in(m.dropTeams, g.ToTeam) || in(m.dropConnections, g.Connection) || in(m.dropProjects, g.Project) || g.Folder != "" && in(m.dropFolders, at(g.Project, g.Folder))
 }
 
 // settings are the budget, the allowlist and the sign-in policy of the workspace.

@@ -43,8 +43,8 @@ func (t *Tx) SetWorkspaceKey(id, kek string, wrapped []byte) error {
 	return t.exec("UPDATE workspaces SET kek_id = ?, key_wrapped = ? WHERE id = ?", kek, wrapped, id)
 }
 
-// DeleteWorkspace removes a workspace, its wrapped key, and every row that belongs to it. People whose home it is go from the
-// other workspaces, too.
+// DeleteWorkspace removes a workspace, its wrapped key, and every row that belongs to it, settings of the installation whose name ends with
+// its id among them (its CA). People whose home it is go from the other workspaces, too.
 func (t *Tx) DeleteWorkspace(id string) error {
 	people, err := list(t, scanPerson, "SELECT "+personColumns+" FROM people WHERE home = ?", id)
 	if err != nil {
@@ -56,7 +56,7 @@ func (t *Tx) DeleteWorkspace(id string) error {
 		}
 	}
 	for _, q := range []string{
-		"DELETE FROM settings WHERE scope = ?", "DELETE FROM authorities WHERE scope = ?",
+		"DELETE FROM settings WHERE scope = ?", "DELETE FROM settings WHERE scope = '' AND substr(name, -length(?1) - 1) = '-' || ?1", "DELETE FROM authorities WHERE scope = ?",
 		"DELETE FROM grants WHERE workspace = ?", "DELETE FROM connections WHERE workspace = ?",
 	} {
 		if _, err := t.count(q, id); err != nil {

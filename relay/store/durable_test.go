@@ -24,9 +24,14 @@ func TestJ13DeletingLeavesNothing(t *testing.T) {
 			tx.InsertGrant(Grant{ID: "gra_a", Workspace: "ws_a", Principal: "usr_a", Connection: "con_a", Tag: b}),
 			tx.ReplaceAllowlist("ws_a", []AllowEntry{{ID: "alw_a", Version: 1, Sealed: b}}),
 			tx.PutSetting(Setting{Scope: "ws_a", Name: "n", Version: 1, Sealed: b}),
+			tx.PutSetting(Setting{Name: "workspace-ca-ws_a", Version: 1, Sealed: b}),
+			tx.PutSetting(Setting{Name: "workspace-ca-ws_b", Version: 1, Sealed: b}),
 			tx.PutAuthority(Authority{Scope: "ws_a", Version: 1, Chain: b, KeySealed: b}))
 	})
 	write(t, s, func(tx *Tx) error { return tx.DeleteWorkspace("ws_a") })
+	if err := s.Read(t.Context(), func(tx *Tx) error { _, err := tx.Setting("", "workspace-ca-ws_b"); return err }); err != nil {
+		t.Error("another workspace's is gone:", err)
+	}
 	rows, err := s.reader.Query("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name NOT LIKE 'goose%'")
 	if err != nil {
 		t.Fatal(err)

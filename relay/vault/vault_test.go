@@ -155,7 +155,9 @@ func TestLoadKEKWantsExactlyOneSource(t *testing.T) {
 	}
 }
 
-func TestVerifier(t *testing.T) {
+func TestVerifier(t *testing.T) { t.Run("F17 a hash that was tampered with", testVerifier) }
+
+func testVerifier(t *testing.T) {
 	const token = "flt_0123456789"
 	v, err := vault.NewVerifier(token)
 	if err != nil {

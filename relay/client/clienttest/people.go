@@ -2,6 +2,7 @@ package clienttest
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 
 	"github.com/fairleadhq/fairlead/protocol"
@@ -174,11 +175,22 @@ func (r *Relay) peopleRoutes(mux *http.ServeMux, handle func(pattern string, h f
 			}
 		})
 	}
-	policy := client.SignInPolicy{MinLength: 15, IdleSeconds: 3600, AbsoluteSeconds: 43200, StepUpSeconds: 300}
-	handle("GET /sign-in-policy", func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, policy) })
+	policy := client.SignInPolicy{}.InForce()
+	policies := 1
+	tell := func(w http.ResponseWriter) {
+		w.Header().Set("ETag", fmt.Sprintf(`"p%d"`, policies))
+		answer(w, 200, policy)
+	}
+	handle("GET /sign-in-policy", func(w http.ResponseWriter, _ *http.Request) { tell(w) })
 	handle("PUT /sign-in-policy", func(w http.ResponseWriter, q *http.Request) {
+		if m := q.Header.Get("If-Match"); m != "" && m != fmt.Sprintf(`"p%d"`, policies) {
+			refuse(w, protocol.CodePrecondition, "", "the sign-in policy is another by now")
+			return
+		}
 		policy = client.SignInPolicy{}
 		_ = json.NewDecoder(q.Body).Decode(&policy)
-		answer(w, 200, policy)
+		policy = policy.InForce()
+		policies++
+		tell(w)
 	})
 }

@@ -41,9 +41,12 @@ type Relay struct {
 	Connections []client.Connection
 	Tokens      []client.Token
 	Allowlist   []string
-	Files       map[string][]byte
-	Uploads     map[string][]byte
-	PageSize    int // of lists; 0: one page
+	// Allowlists are those of others than callers. BeforeAllowlist, if set, is called before each change of one.
+	Allowlists      map[string][]string
+	BeforeAllowlist func()
+	Files           map[string][]byte
+	Uploads         map[string][]byte
+	PageSize        int // of lists; 0: one page
 	// DenyConnections refuses the list of connections.
 	DenyConnections bool
 	// CutReads breaks off so many file answers in their middle; CutWrites so many uploads after half of their bytes.
@@ -83,6 +86,7 @@ func New(t *testing.T) *Relay {
 		Connections: []client.Connection{{ID: "con_1", Name: "sales", Group: "default", Profile: "sales", Kind: protocol.KindDatabase, Adapter: "postgresql", Available: true, CreatedAt: Time}},
 		Tokens:      []client.Token{{ID: "tok_1", Name: "admin", Roles: []string{"admin"}, CreatedAt: Time}},
 		Allowlist:   []string{"127.0.0.0/8"},
+		Allowlists:  map[string][]string{},
 		Files:       map[string][]byte{"a.csv": []byte("id,name\n1,x\n"), "in/b.txt": []byte("hello")},
 		Uploads:     map[string][]byte{},
 		Events: []string{
@@ -191,6 +195,15 @@ func missing(what string) *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeNotFound, Message: "there is no such " + what, Origin: protocol.OriginRelay, RequestID: "req_test"}
 }
 
+// one answers the item that matches, or that there is none.
+func one[T any](w http.ResponseWriter, items []T, what string, match func(T) bool) {
+	if i := slices.IndexFunc(items, match); i >= 0 {
+		answer(w, 200, items[i])
+		return
+	}
+	Fail(w, missing(what))
+}
+
 // drop removes the items that match, or answers that there is none.
 func drop[T any](w http.ResponseWriter, items *[]T, what string, match func(T) bool) {
 	n := len(*items)
@@ -268,6 +281,7 @@ func (r *Relay) routes(mux *http.ServeMux) {
 		drop(w, &r.JoinTokens, "join token", func(t client.JoinToken) bool { return t.ID == q.PathValue("id") })
 	})
 	r.gatewayRoutes(handle)
+	r.allowlistRoutes(handle)
 	r.budgetRoutes(handle)
 	r.rightsRoutes(handle)
 	r.projectRoutes(handle)
@@ -327,6 +341,9 @@ func (r *Relay) routes(mux *http.ServeMux) {
 		domains = append(domains, client.Domain{ID: "dom_1", Name: n.Name, CreatedAt: Time, CertificateEndsAt: &Time})
 		answer(w, 201, domains[len(domains)-1])
 	})
+	handle("GET /domains/{name}", func(w http.ResponseWriter, q *http.Request) {
+		one(w, domains, "domain", func(d client.Domain) bool { return d.Name == q.PathValue("name") })
+	})
 	handle("DELETE /domains/{name}", func(w http.ResponseWriter, q *http.Request) {
 		drop(w, &domains, "domain", func(d client.Domain) bool { return d.Name == q.PathValue("name") })
 	})
@@ -346,30 +363,11 @@ func (r *Relay) routes(mux *http.ServeMux) {
 			w.WriteHeader(http.StatusNoContent)
 		})
 	}
+	handle("GET /service-accounts/{name}", func(w http.ResponseWriter, q *http.Request) {
+		one(w, services, "service account", func(s client.ServiceAccount) bool { return s.Name == q.PathValue("name") })
+	})
 	handle("DELETE /service-accounts/{name}", func(w http.ResponseWriter, q *http.Request) {
 		drop(w, &services, "service account", func(s client.ServiceAccount) bool { return s.Name == q.PathValue("name") })
-	})
-	handle("GET /allowlist", func(w http.ResponseWriter, q *http.Request) { answer(w, 200, client.Allowlist{Prefixes: r.Allowlist}) })
-	handle("PUT /allowlist", func(w http.ResponseWriter, q *http.Request) {
-		var s client.SetAllowlist
-		_ = json.NewDecoder(q.Body).Decode(&s)
-		if s.DryRun {
-			cut := client.AllowlistCut{You: !slices.Contains(s.Prefixes, "127.0.0.0/8"), Sessions: []client.AllowlistCutOff{}, Tokens: []client.AllowlistCutOff{}, Agents: []client.AllowlistCutOff{}}
-			if cut.You {
-				cut.Sessions = append(cut.Sessions, client.AllowlistCutOff{ID: "ses_1", Name: "evil\x1b[2Jname", Address: "127.0.0.9"})
-				cut.Tokens = append(cut.Tokens, client.AllowlistCutOff{ID: "tok_1", Name: "admin", Address: "127.0.0.1"})
-				cut.Agents = append(cut.Agents, client.AllowlistCutOff{ID: "agt_1", Name: "plant"})
-				cut.More = map[string]int{"tokens": 7}
-			}
-			answer(w, 200, client.Allowlist{Prefixes: r.Allowlist, WouldCut: &cut})
-			return
-		}
-		if !s.Confirm && !slices.Contains(s.Prefixes, "127.0.0.0/8") {
-			Fail(w, &protocol.Error{Code: protocol.CodeConflict, Message: "this list would shut you out (127.0.0.1)", Origin: protocol.OriginRelay, Hint: "add your address, or confirm"})
-			return
-		}
-		r.Allowlist = s.Prefixes
-		answer(w, 200, client.Allowlist{Prefixes: s.Prefixes})
 	})
 	r.auditRoutes(mux, ws)
 	r.dataRoutes(mux, ws+"/connections/{connection}")

@@ -22,14 +22,15 @@ import (
 
 // grammar is the command line.
 type grammar struct {
-	Init      initCommand      `cmd:"" help:"Make a new installation: CA, key file, workspace, agent group, relay.yaml and the first admin token."`
-	Serve     serveCommand     `cmd:"" help:"Serve until stopped."`
-	Check     checkCommand     `cmd:"" help:"Check relay.yaml; says every fault with its line."`
-	Token     tokenCommand     `cmd:"" help:"Make another admin token on the relay's own machine, when the first was lost."`
-	User      userCommand      `cmd:"" help:"Make an admin who signs in with a password, or give a new one-time code, on the relay's own machine."`
-	Mail      mailCommands     `cmd:"" help:"E-mail to people."`
-	Allowlist allowlistCommand `cmd:"" help:"Replace the allowlist of a workspace on the relay's own machine, for who is locked out."`
-	Service   daemon.Commands  `cmd:"" help:"Install, remove, start and stop the service of this machine."`
+	Init      initCommand       `cmd:"" help:"Make a new installation: CA, key file, workspace, agent group, relay.yaml and the first admin token."`
+	Serve     serveCommand      `cmd:"" help:"Serve until stopped."`
+	Check     checkCommand      `cmd:"" help:"Check relay.yaml; says every fault with its line."`
+	Token     tokenCommand      `cmd:"" help:"Make another admin token on the relay's own machine, when the first was lost."`
+	User      userCommand       `cmd:"" help:"Make an admin who signs in with a password, or give a new one-time code, on the relay's own machine."`
+	Workspace workspaceCommands `cmd:"" help:"Make and list workspaces on the relay's own machine."`
+	Mail      mailCommands      `cmd:"" help:"E-mail to people."`
+	Allowlist allowlistCommand  `cmd:"" help:"Replace the allowlist of a workspace on the relay's own machine, for who is locked out."`
+	Service   daemon.Commands   `cmd:"" help:"Install, remove, start and stop the service of this machine."`
 }
 
 // Examples is shown by --help.
@@ -40,11 +41,13 @@ func (*grammar) Examples() []string {
 	}
 }
 
-func main() {
+func main() { os.Exit(cli.Run(program(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+func program() cli.Program {
 	svc := daemon.Service{Name: "fairlead-relay", DisplayName: "Fairlead relay", Verb: "serve",
 		DataFiles: []string{"relay.yaml", "fairlead.db", "kek.key", "fairlead-relay.log"}, Description: "Brokers access to on-prem targets through agents that dial out."}
-	os.Exit(cli.Run(cli.Program{Name: "fairlead-relay", Description: "The cloud half of Fairlead: lets callers in, keeps the record, reaches the agents that dialled in.",
-		Grammar: &grammar{}, Bind: []any{svc, build{cli.Build("fairlead-relay").Version}}}, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	return cli.Program{Name: "fairlead-relay", Description: "The cloud half of Fairlead: lets callers in, keeps the record, reaches the agents that dialled in.",
+		Grammar: &grammar{}, Bind: []any{svc, build{cli.Build("fairlead-relay").Version}}}
 }
 
 // build tells commands which build they are.

@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
+	"errors"
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/cli"
-	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/relay"
-	"github.com/fairleadhq/fairlead/relay/client"
 )
 
 // userCommand makes the first person, and is the way back in for an admin who lost the password. It needs the relay's machine and
@@ -32,28 +29,13 @@ func (c *userCommand) Run(ctx context.Context, t *cli.Term) error {
 	if err != nil {
 		return err
 	}
-	code, err := relay.AdminUser(ctx, cfg, c.Workspace, c.Name, c.Expires)
+	out, err := openCode(c.CodeFile)
 	if err != nil {
 		return err
 	}
-	if c.Link {
-		link, err := client.FirstLink(cfg.PublicAddress, c.Workspace, c.Name, code.ExposeString())
-		if err != nil {
-			return err
-		}
-		code = secret.FromString(link)
+	code, err := relay.AdminUser(ctx, cfg, c.Workspace, c.Name, c.Expires)
+	if err != nil {
+		return errors.Join(err, out.drop())
 	}
-	if c.CodeFile != "" {
-		if err := os.WriteFile(c.CodeFile, append(append([]byte{}, code.Expose()...), '\n'), 0o600); err != nil {
-			return fmt.Errorf("write the code: %w", err)
-		}
-	} else {
-		t.Printf("%s\n", code.ExposeString())
-	}
-	if c.Link {
-		t.Notef("a link for %s, good for %s and once\n", cli.Clean(c.Name), c.Expires)
-		return nil
-	}
-	t.Notef("a one-time code for %s, good for %s: fairlead login --relay %s --user %s --first\n", cli.Clean(c.Name), c.Expires, cfg.PublicAddress, cli.Clean(c.Name))
-	return nil
+	return handOver{Address: cfg.PublicAddress, Workspace: c.Workspace, User: c.Name, Life: c.Expires, Link: c.Link}.give(t, out, code)
 }

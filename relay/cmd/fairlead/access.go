@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/fairleadhq/fairlead/internal/allowlist"
 	"github.com/fairleadhq/fairlead/internal/cli"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/client"
@@ -224,8 +223,10 @@ func (k *tokensRevoke) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 }
 
 type allowlistCommands struct {
-	Show allowlistShow `cmd:"" help:"Show the addresses that may call the relay."`
-	Set  allowlistSet  `cmd:"" help:"Replace them."`
+	Show   allowlistShow   `cmd:"" help:"Show the addresses that may call the relay."`
+	Set    allowlistSet    `cmd:"" help:"Replace them."`
+	Add    allowlistAdd    `cmd:"" help:"Add to one of the lists; the rest of it stays."`
+	Remove allowlistRemove `cmd:"" help:"Take from one of the lists; the rest of it stays."`
 }
 
 type allowlistShow struct{ cli.Output }
@@ -272,11 +273,41 @@ type allowlistSet struct {
 	For      string   `enum:"callers,people,tokens,agents,gateways" default:"callers" placeholder:"WHOM" help:"Whose list: ${enum}. People, tokens and gateways without a list of their own go by that of callers; agents without one may come from everywhere."`
 	None     bool     `help:"Set the empty list, which admits nobody."`
 	Unset    bool     `help:"Take the list that --for names away."`
-	Confirm  bool     `help:"Set it even if it shuts out your own address, or cuts agents that are connected."`
-	DryRun   bool     `help:"Change nothing; show which sessions, tokens and agents would be cut."`
+	allowlistChange
+}
+
+// allowlistChange is common to what changes one of the lists.
+type allowlistChange struct {
+	Confirm bool `help:"Do it even if it shuts out your own address, or cuts agents that are connected."`
+	DryRun  bool `help:"Change nothing; show which sessions, tokens and agents would be cut."`
 	allowlistShow
 	ifMatch
 }
+
+// take has the relay take what is set for whom, or tell who that would cut, and shows its answer.
+func (k *allowlistChange) take(ctx context.Context, t *cli.Term, c *client.Client, whose string, set client.SetAllowlist) error {
+	set.Confirm, set.DryRun = k.Confirm, k.DryRun
+	if set.For = whose; whose == callers { // as when nothing is said
+		set.For = ""
+	}
+	a, err := k.on(c).SetAllowlist(ctx, set)
+	var lockout *protocol.Error
+	if errors.As(err, &lockout) && lockout.Code == protocol.CodeConflict && !k.Confirm {
+		said := *lockout
+		said.Hint = "nothing was changed; add what is missing (fairlead whoami shows your own address, --dry-run who would be cut), or --confirm"
+		return &said
+	}
+	switch {
+	case err != nil:
+		return err
+	case k.DryRun:
+		return k.printCut(t, whose, a)
+	}
+	return k.print(t, a)
+}
+
+// callers is whose list it is when nothing is said.
+const callers = "callers"
 
 func (*allowlistSet) Examples() []string {
 	return []string{"fairlead allowlist set 192.0.2.0/24 2001:db8::/32", "fairlead allowlist set --for agents 198.51.100.0/24", "fairlead allowlist set --for people --unset",
@@ -287,38 +318,19 @@ func (k *allowlistSet) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	if (len(k.Prefixes) == 0) != (k.None || k.Unset) || k.None && k.Unset {
 		return &protocol.Error{Code: protocol.CodeInvalid, Message: "want prefixes, or --none alone, or --unset alone", Hint: "fairlead allowlist set 192.0.2.0/24"}
 	}
-	for _, p := range k.Prefixes {
-		if _, err := allowlist.ParsePrefix(p); err != nil {
-			return &protocol.Error{Code: protocol.CodeInvalid, Message: err.Error(), Hint: "nothing was changed; write 192.0.2.0/24, 2001:db8::/32 or 198.51.100.7"}
-		}
+	if _, err := plainPrefixes(k.Prefixes); err != nil {
+		return err
 	}
 	c, err := r.open(t)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	whose := k.For
-	if whose == "callers" { // as when nothing is said
-		whose = ""
-	}
-	a, err := k.on(c).SetAllowlist(ctx, client.SetAllowlist{Prefixes: k.Prefixes, For: whose, Unset: k.Unset, Confirm: k.Confirm, DryRun: k.DryRun})
-	var lockout *protocol.Error
-	if errors.As(err, &lockout) && lockout.Code == protocol.CodeConflict && !k.Confirm {
-		said := *lockout
-		said.Hint = "nothing was changed; add what is missing (fairlead whoami shows your own address, --dry-run who would be cut), or --confirm"
-		return &said
-	}
-	if err != nil {
-		return err
-	}
-	if k.DryRun {
-		return k.printCut(t, a)
-	}
-	return k.print(t, a)
+	return k.take(ctx, t, c, k.For, client.SetAllowlist{Prefixes: k.Prefixes, Unset: k.Unset})
 }
 
 // printCut shows who would be cut. The table is there without a row, too: that nobody would be cut is an answer.
-func (k *allowlistSet) printCut(t *cli.Term, a client.Allowlist) error {
+func (k *allowlistChange) printCut(t *cli.Term, whose string, a client.Allowlist) error {
 	if a.WouldCut == nil {
 		return &protocol.Error{Code: protocol.CodeInternal, Message: "the relay did not answer the dry run", Hint: "see with `fairlead allowlist show` whether it changed the list"}
 	}
@@ -345,7 +357,7 @@ func (k *allowlistSet) printCut(t *cli.Term, a client.Allowlist) error {
 	if cut.You {
 		t.Notef("your own address would be shut out\n")
 	}
-	if k.For == "callers" || k.For == "gateways" {
+	if whose == callers || whose == "gateways" {
 		t.Notef("connections through gateway ports are not looked at\n")
 	}
 	t.Notef("nothing was changed\n")

@@ -119,15 +119,6 @@ func TestUsersAndPolicy(t *testing.T) {
 	run("users", "remove", "anna", "--yes").want(t, 0, "", "is removed")
 	run("users", "remove", "nobody").want(t, 66, "", "no such user")
 	run("users", "list", "-o", "json").want(t, 0, `"invited_until"`, "")
-
-	run("sign-in-policy", "show").want(t, 0, "15 characters", "")
-	run("sign-in-policy", "set", "--second-factor", "--idle", "30m", "--history", "5").want(t, 0, "demanded of everybody", "")
-	if body := r.LastBody(); body != `{"second_factor":true,"history":5,"idle_seconds":1800}` {
-		t.Error(body)
-	}
-	run("sign-in-policy", "set", "--defaults", "-o", "json").want(t, 0, "{}", "")
-	run("sign-in-policy", "set").want(t, 64, "", "--defaults")
-	run("sign-in-policy", "set", "--defaults", "--classes", "3").want(t, 64, "", "--defaults")
 }
 
 // The drawing is the code: read back, each half block is the module that it stands for.

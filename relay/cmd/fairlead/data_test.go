@@ -21,7 +21,9 @@ import (
 	"github.com/fairleadhq/fairlead/relay/client/clienttest"
 )
 
-func TestQueryFormats(t *testing.T) {
+func TestQueryFormats(t *testing.T) { t.Run("J11 the formats of a result", testQueryFormats) }
+
+func testQueryFormats(t *testing.T) {
 	setup(t)
 	run("query", "sales", "rows 2").want(t, 0, "id  name\n 0  name 0\n 1  name 1\n", "(2 rows, 12 ms)")
 	res := run("query", "sales", "types")

@@ -9,6 +9,7 @@ import (
 
 type domainsCommands struct {
 	List   domainsList   `cmd:"" help:"List the workspace's own domains, and until when their certificates are good."`
+	Show   domainsShow   `cmd:"" help:"Show one domain."`
 	Add    domainsAdd    `cmd:"" help:"Make a name the workspace's own: under it, the relay serves this workspace alone."`
 	Remove domainsRemove `cmd:"" help:"Take a name away from the workspace."`
 }
@@ -27,9 +28,7 @@ func (k *domainsList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 	if err != nil {
 		return err
 	}
-	return list(t, k.Output, l, []string{"name", "certificate", "created", "id"}, func(d client.Domain) []string {
-		return []string{d.Name, certificateOf(d), stamp(d.CreatedAt), d.ID}
-	})
+	return domainTable.list(t, k.Output, l)
 }
 
 func certificateOf(d client.Domain) string {

@@ -11,22 +11,22 @@ import (
 )
 
 type explainCommand struct {
-	As         string        `placeholder:"PRINCIPAL" help:"Name or id of whom it is about; the name of a token is its principal's."`
-	AsToken    string        `placeholder:"ID" help:"Id of a token that it is about, with the token's limits; in place of --as."`
-	From       string        `placeholder:"ADDRESS" help:"Address that it comes from. Without it, your own."`
-	Action     string        `arg:"" optional:"" help:"Action, such as connections.read, or an operation on a connection, such as query."`
-	Connection string        `arg:"" optional:"" name:"asset" help:"Name or id of the connection; project/NAME or project/NAME/FOLDER for an action on a project or folder; none for one on the workspace."`
-	In         string        `name:"environment" placeholder:"ENV" help:"With a project, folder or nothing: in this environment alone, development, test or production."`
-	SQL        string        `name:"sql" placeholder:"SQL" help:"With query, exec or transaction: the statement. The site is asked what it would decide, and does nothing."`
-	Statement  string        `placeholder:"NAME" help:"The same by the name of a statement that the site declares."`
-	Path       string        `placeholder:"PATH" help:"With an operation on files: the file or folder."`
-	To         string        `placeholder:"PATH" help:"With move: where to."`
-	Method     string        `placeholder:"METHOD" help:"With request: the method."`
-	Target     string        `placeholder:"PATH" help:"With request: path and query, beginning with a slash."`
-	Replay     time.Duration `placeholder:"TIME" help:"Make the decisions of so long ago until now again, such as 168h, under the change that --with, --without and --role propose, and list those that would be others. Changes nothing."`
-	With       []string      `sep:"none" placeholder:"GRANT" help:"With --replay: a grant that would be given, such as 'analyst to bob', 'operator to team night-shift in production', 'analyst to bob on sales', 'analyst to bob on project/shop in test'."`
-	Without    []string      `placeholder:"ID" help:"With --replay: a grant that would be gone."`
-	Role       []string      `sep:"none" placeholder:"NAME=ACTION,..." help:"With --replay: what a custom role would hold."`
+	As         string   `placeholder:"PRINCIPAL" help:"Name or id of whom it is about; the name of a token is its principal's."`
+	AsToken    string   `placeholder:"ID" help:"Id of a token that it is about, with the token's limits; in place of --as."`
+	From       string   `placeholder:"ADDRESS" help:"Address that it comes from. Without it, your own."`
+	Action     string   `arg:"" optional:"" help:"Action, such as connections.read, or an operation on a connection, such as query."`
+	Connection string   `arg:"" optional:"" name:"asset" help:"Name or id of the connection; project/NAME or project/NAME/FOLDER for an action on a project or folder; none for one on the workspace."`
+	In         string   `name:"environment" placeholder:"ENV" help:"With a project, folder or nothing: in this environment alone, development, test or production."`
+	SQL        string   `name:"sql" placeholder:"SQL" help:"With query, exec or transaction: the statement. The site is asked what it would decide, and does nothing."`
+	Statement  string   `placeholder:"NAME" help:"The same by the name of a statement that the site declares."`
+	Path       string   `placeholder:"PATH" help:"With an operation on files: the file or folder."`
+	To         string   `placeholder:"PATH" help:"With move: where to."`
+	Method     string   `placeholder:"METHOD" help:"With request: the method."`
+	Target     string   `placeholder:"PATH" help:"With request: path and query, beginning with a slash."`
+	Replay     lifetime `placeholder:"TIME" help:"Make the decisions of so long ago until now again, such as 7d, under the change that --with, --without and --role propose, and list those that would be others. Changes nothing."`
+	With       []string `sep:"none" placeholder:"GRANT" help:"With --replay: a grant that would be given, such as 'analyst to bob', 'operator to team night-shift in production', 'analyst to bob on sales', 'analyst to bob on project/shop in test'."`
+	Without    []string `placeholder:"ID" help:"With --replay: a grant that would be gone."`
+	Role       []string `sep:"none" placeholder:"NAME=ACTION,..." help:"With --replay: what a custom role would hold."`
 	cli.Output
 }
 
@@ -34,7 +34,7 @@ func (*explainCommand) Examples() []string {
 	return []string{"fairlead explain --as reports query sales", "fairlead explain --as night-shift --from 192.0.2.7 exec sales", "fairlead explain --as reports agents.read", "fairlead explain --as-token tok_7w3zt2k5q4x6y7z2a3b4c5d6e7 query sales",
 		"fairlead explain --as reports query sales --sql 'select * from orders'", "fairlead explain --as night-shift read papers --path reports/2026.csv",
 		"fairlead explain --as reports connections.manage project/sales/reports --environment test",
-		"fairlead explain --replay 168h --without gra_7w3zt2k5q4x6y7z2a3b4c5d6e7 --with 'analyst to bob on sales'"}
+		"fairlead explain --replay 7d --without gra_7w3zt2k5q4x6y7z2a3b4c5d6e7 --with 'analyst to bob on sales'"}
 }
 
 // lacks says in words what a grant lacks.
@@ -177,10 +177,7 @@ func describe(g client.Grant) string {
 
 // replay lists which recorded decisions would be others.
 func (k *explainCommand) replay(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	q := client.ReplayQuery{SinceSeconds: int64(k.Replay / time.Second), Without: k.Without}
-	if q.SinceSeconds < 1 {
-		return cli.Usage("--replay: want a time of a second or more, such as 168h")
-	}
+	q := client.ReplayQuery{SinceSeconds: k.Replay.seconds(), Without: k.Without}
 	for _, s := range k.With {
 		g, err := proposedGrant(s)
 		if err != nil {

@@ -14,6 +14,6 @@ func TestPasskeysAreListedAndRemoved(t *testing.T) {
 	run("passkeys", "list", "-o", "json").want(t, 0, `"backup_eligible": true`, "")
 	run("passkeys", "remove", "pky_1").want(t, 0, "", "is removed")
 	run("passkeys", "remove", "pky_9").want(t, 66, "", "no such passkey")
-	run("sign-in-policy", "set", "--passkeys", "required").want(t, 0, "required", "")
+	run("sign-in-policy", "set", "--passkeys", "required").want(t, 0, "required", "passkeys: allowed -> required")
 	run("sign-in-policy", "set", "--passkeys", "sometimes").want(t, 64, "", "allowed")
 }

@@ -10,6 +10,7 @@ import (
 
 type projectsCommands struct {
 	List   projectsList   `cmd:"" help:"List the projects that you may see."`
+	Show   projectsShow   `cmd:"" help:"Show one project."`
 	Create projectsCreate `cmd:"" help:"Make a project, which holds connections of all environments."`
 	Rename projectsRename `cmd:"" help:"Give a project another name. What stands in it and what is given on it stays."`
 	Delete projectsDelete `cmd:"" help:"Delete an empty project with the grants on it."`
@@ -29,7 +30,7 @@ func (k *projectsList) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	if err != nil {
 		return err
 	}
-	return list(t, k.Output, l, []string{"name", "created", "id"}, func(p client.Project) []string { return []string{p.Name, stamp(p.CreatedAt), p.ID} })
+	return projectTable.list(t, k.Output, l)
 }
 
 type projectsCreate struct {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/allowlist"
@@ -176,29 +175,6 @@ type grantsCommands struct {
 	Delete grantsDelete `cmd:"" help:"Take a grant away at once, open streams included."`
 }
 
-type grantsList struct{ cli.Output }
-
-func (*grantsList) Examples() []string { return []string{"fairlead grants list"} }
-
-func (k *grantsList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	c, err := r.open(t)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	grants, err := c.Grants(ctx)
-	if err != nil {
-		return err
-	}
-	return list(t, k.Output, grants, []string{"id", "role", "to", "on", "until", "from"}, func(g client.Grant) []string {
-		to := g.PrincipalName
-		if g.Team != "" {
-			to = "team " + g.Team
-		}
-		return []string{g.ID, g.Role, to, onWhat(g), until(g), strings.Join(g.From, ",")}
-	})
-}
-
 // onWhat names what a grant is given on.
 func onWhat(g client.Grant) string {
 	switch {
@@ -310,6 +286,7 @@ func (k *grantsDelete) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 
 type teamsCommands struct {
 	List   teamsList   `cmd:"" help:"List teams with their members."`
+	Show   teamsShow   `cmd:"" help:"Show one team with its members."`
 	Create teamsCreate `cmd:"" help:"Make a team without members."`
 	Delete teamsDelete `cmd:"" help:"Delete a team with its grants."`
 	Add    teamsAdd    `cmd:"" help:"Put a principal into a team: it holds what the team does."`
@@ -330,13 +307,7 @@ func (k *teamsList) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
 	if err != nil {
 		return err
 	}
-	return list(t, k.Output, teams, []string{"id", "name", "members", "created"}, func(a client.Team) []string {
-		var names []string
-		for _, m := range a.Members {
-			names = append(names, m.Name)
-		}
-		return []string{a.ID, a.Name, strings.Join(names, ", "), stamp(a.CreatedAt)}
-	})
+	return teamTable.list(t, k.Output, teams)
 }
 
 type teamsCreate struct {

@@ -75,12 +75,19 @@ func TestExplainCommand(t *testing.T) {
 	run("explain", "--as", "elsewhere", "exec", "sales").want(t, 0, "not shown: grants on what you may not look into: you lack grants.read on the workspace", "fairlead-agent explain")
 	run("explain", "--as", "nobody", "query", "sales").want(t, 66, "", "no such principal")
 	run("explain", "query", "sales").want(t, 64, "", "--as")
-	got = run("explain", "--replay", "168h", "--without", "gra_1", "--with", "analyst to bob on sales", "--with", "operator to team night in test", "--role", "reader=connection.query,connection.schema")
+	got = run("explain", "--replay", "7d", "--without", "gra_1", "--with", "analyst to bob on sales", "--with", "operator to team night in test", "--role", "reader=connection.query,connection.schema")
 	got.want(t, 0, "bob: connection.query on sales, from 192.0.2.7: would be refused; was allowed, 3 times", "1 decision left out")
 	got.want(t, 0, "carla: connection.exec on sales, from 192.0.2.8: would be refused; was allowed, and refused by now without the change, 1 time", "does not go back")
 	got.want(t, 0, "12 recorded decisions made again: 1 flip by the change, 1 flip by what was changed before", "left out")
 	if b := r.LastBody(); b != `{"since_seconds":604800,"without":["gra_1"],"with":[{"role":"analyst","principal":"bob","connection":"sales"},{"role":"operator","team":"night","environment":"test"}],"roles":[{"name":"reader","actions":["connection.query","connection.schema"]}]}` {
 		t.Errorf("asked with %s", b)
+	}
+	run("explain", "--replay", "168h", "--without", "gra_1").want(t, 0, "made again", "left out")
+	if b := r.LastBody(); b != `{"since_seconds":604800,"without":["gra_1"]}` {
+		t.Errorf("asked with %s", b)
+	}
+	for _, bad := range []string{"7", "0s", "10ms", "week"} {
+		run("explain", "--replay", bad).want(t, 64, "", "is not a lifetime")
 	}
 	run("explain", "--replay", "1h", "--as", "bob").want(t, 64, "", "--replay is about everybody")
 	run("explain", "--as", "bob", "query", "--without", "gra_1").want(t, 64, "", "are for --replay")

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/fairleadhq/fairlead/internal/cli"
 	"github.com/fairleadhq/fairlead/protocol"
@@ -26,7 +25,7 @@ var printers = map[string]func(*cli.Term, []protocol.Column, bool) printer{
 	"table": func(t *cli.Term, columns []protocol.Column, _ bool) printer {
 		names, right := make([]string, len(columns)), make([]bool, len(columns))
 		for i, c := range columns {
-			names[i], right[i] = c.Name, numeric(c)
+			names[i], right[i] = c.Name, client.Numeric(c)
 		}
 		return &tablePrinter{w: cli.NewTable(t.Out, names, right)}
 	},
@@ -41,15 +40,6 @@ var printers = map[string]func(*cli.Term, []protocol.Column, bool) printer{
 		w.UseCRLF = true // RFC 4180
 		return &csvPrinter{w: w, columns: columns, safe: safe}
 	},
-}
-
-// numeric reports whether a column's values are numbers, whatever JSON type carries them.
-func numeric(c protocol.Column) bool {
-	switch c.Type {
-	case "int", "decimal", "float":
-		return true
-	}
-	return false
 }
 
 // cell is a value as text; null has a word of its own.
@@ -191,7 +181,7 @@ func (p *csvPrinter) rows() int64 { return p.n }
 func (p *csvPrinter) begin(*client.Rows) error {
 	names := make([]string, len(p.columns))
 	for i, c := range p.columns {
-		names[i] = p.formula(c.Name)
+		names[i] = p.formula(protocol.Column{}, c.Name)
 	}
 	return p.w.Write(names)
 }
@@ -206,19 +196,18 @@ func (p *csvPrinter) row(r *client.Rows) error {
 		if cells[i], err = cell(v, ""); err != nil {
 			return fmt.Errorf("decode value: %w", err)
 		}
-		// A number stays a number, also a decimal, which travels as a string.
-		if v[0] == '"' && !(numeric(p.columns[i]) && strings.Trim(cells[i], "+-.0123456789eE") == "") {
-			cells[i] = p.formula(cells[i])
+		if v[0] == '"' {
+			cells[i] = p.formula(p.columns[i], cells[i])
 		}
 	}
 	p.n++
 	return p.w.Write(cells)
 }
 
-// formula puts ' before text that a spreadsheet would take for a formula.
-func (p *csvPrinter) formula(s string) string {
-	if p.safe && s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
-		return "'" + s
+// formula keeps text from being run by a spreadsheet, unless that is not wanted.
+func (p *csvPrinter) formula(c protocol.Column, s string) string {
+	if p.safe {
+		return client.NoFormula(c, s)
 	}
 	return s
 }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"strconv"
-	"strings"
 
 	"github.com/fairleadhq/fairlead/internal/cli"
 	"github.com/fairleadhq/fairlead/relay/client"
@@ -11,6 +9,7 @@ import (
 
 type servicesCommands struct {
 	List    servicesList    `cmd:"" help:"List service accounts."`
+	Show    servicesShow    `cmd:"" help:"Show one service account."`
 	Create  servicesCreate  `cmd:"" help:"Make a service account. It has no token yet: fairlead tokens create NAME --for ACCOUNT."`
 	Disable servicesDisable `cmd:"" help:"Refuse all its tokens at once, open streams included, until enabled."`
 	Enable  servicesEnable  `cmd:"" help:"Take its tokens again."`
@@ -31,13 +30,7 @@ func (k *servicesList) Run(ctx context.Context, t *cli.Term, r *relayFlags) erro
 	if err != nil {
 		return err
 	}
-	return list(t, k.Output, l, []string{"name", "roles", "state", "tokens", "created", "id"}, func(s client.ServiceAccount) []string {
-		state := "active"
-		if s.Disabled {
-			state = "disabled"
-		}
-		return []string{s.Name, strings.Join(s.Roles, ","), state, strconv.Itoa(s.Tokens), stamp(s.CreatedAt), s.ID}
-	})
+	return serviceTable.list(t, k.Output, l)
 }
 
 type servicesCreate struct {

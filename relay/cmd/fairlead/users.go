@@ -1,12 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/fairleadhq/fairlead/internal/cli"
 	"github.com/fairleadhq/fairlead/relay/client"
@@ -218,87 +215,4 @@ func (k *usersRemove) Run(ctx context.Context, t *cli.Term, r *relayFlags) error
 		return err
 	}
 	return k.change(ctx, t, r, k.ifMatch, "is removed", (*client.Client).RemoveUser)
-}
-
-type policyCommands struct {
-	Show policyShow `cmd:"" help:"Show what is demanded of who signs in."`
-	Set  policySet  `cmd:"" help:"Replace it; what is not given becomes the default. Sessions that it does not admit end at once."`
-}
-
-type policyShow struct{ cli.Output }
-
-func (*policyShow) Examples() []string { return []string{"fairlead sign-in-policy show"} }
-
-func (k *policyShow) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	c, err := r.open(t)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	p, err := c.SignInPolicy(ctx)
-	if err != nil {
-		return err
-	}
-	return k.print(t, p)
-}
-
-func (k *policyShow) print(t *cli.Term, p client.SignInPolicy) error {
-	if k.JSON() {
-		return t.JSON(struct {
-			client.SignInPolicy
-			ETag string `json:"etag,omitempty"`
-		}{p, p.ETag})
-	}
-	unless := func(zero bool, text string) string {
-		if zero {
-			return "no"
-		}
-		return text
-	}
-	life := func(s int64) string { return (time.Duration(s) * time.Second).String() }
-	for _, line := range [][2]string{{"second factor", unless(!p.SecondFactor, "demanded of everybody")}, {"passkeys", cmp.Or(p.Passkeys, "allowed")}, {"least length", fmt.Sprintf("%d characters", p.MinLength)},
-		{"kinds of characters", unless(p.Classes < 2, fmt.Sprintf("%d of 4", p.Classes))}, {"expiry", unless(p.MaxAgeDays == 0, fmt.Sprintf("after %d days", p.MaxAgeDays))},
-		{"history", unless(p.History == 0, fmt.Sprintf("the last %d may not come back", p.History))}, {"idle session ends", "after " + life(p.IdleSeconds)},
-		{"any session ends", "after " + life(p.AbsoluteSeconds)}, {"a proof is fresh", "for " + life(p.StepUpSeconds)},
-		{"personal tokens", unless(p.PersonalTokenSeconds == 0, "for "+life(p.PersonalTokenSeconds))}} {
-		t.Printf("%-20s %s\n", line[0]+":", line[1])
-	}
-	return nil
-}
-
-type policySet struct {
-	SecondFactor   bool     `help:"Demand a second factor of everybody who signs in; a passkey is one."`
-	Passkeys       string   `enum:",allowed,required,off" default:"" placeholder:"allowed" help:"Passkeys: allowed (the default), required of everybody, or off."`
-	MinLength      int      `placeholder:"N" help:"Least length of a password: 8 to 64. Default 15, or 8 with --second-factor."`
-	Classes        int      `placeholder:"N" help:"How many of small letters, capitals, digits and other characters a password must have."`
-	MaxAge         int      `placeholder:"DAYS" help:"Days after which a password expires."`
-	History        int      `placeholder:"N" help:"How many earlier passwords may not come back: up to 10."`
-	Idle           lifetime `placeholder:"1h" help:"A session that is not used for so long ends."`
-	Absolute       lifetime `placeholder:"12h" help:"Every session ends after this."`
-	StepUp         lifetime `placeholder:"5m" help:"How long a proof is fresh for dangerous acts."`
-	PersonalTokens lifetime `placeholder:"30d" help:"Let people make API tokens of their own, of at most this life. Without it, there are none."`
-	Defaults       bool     `help:"Set nothing but the defaults."`
-	policyShow
-	ifMatch
-}
-
-func (*policySet) Examples() []string {
-	return []string{"fairlead sign-in-policy set --second-factor --idle 30m --absolute 8h", "fairlead sign-in-policy set --defaults"}
-}
-
-func (k *policySet) Run(ctx context.Context, t *cli.Term, r *relayFlags) error {
-	p := client.SignInPolicy{SecondFactor: k.SecondFactor, Passkeys: k.Passkeys, MinLength: k.MinLength, Classes: k.Classes, MaxAgeDays: k.MaxAge, History: k.History,
-		IdleSeconds: k.Idle.seconds(), AbsoluteSeconds: k.Absolute.seconds(), StepUpSeconds: k.StepUp.seconds(), PersonalTokenSeconds: k.PersonalTokens.seconds()}
-	if (p == client.SignInPolicy{}) != k.Defaults {
-		return cli.Usage("want settings, or --defaults alone: fairlead sign-in-policy set --second-factor")
-	}
-	c, err := r.open(t)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if p, err = k.on(c).SetSignInPolicy(ctx, p); err != nil {
-		return err
-	}
-	return k.print(t, p)
 }
