@@ -16,6 +16,9 @@ const (
 	OnConnection
 	// OnScope actions are about whatever scope is named: a grant on it or on what it lies in will do.
 	OnScope
+	// OnEnvironment actions are about an environment, or about what is in none: a grant on it, of what is in none on the workspace.
+	// A grant on a project, a folder or a connection gives none of them: agent groups stand in no such place.
+	OnEnvironment
 )
 
 const (
@@ -68,6 +71,20 @@ const (
 	ProjectsRead      Action = "projects.read"
 	ProjectsManage    Action = "projects.manage"
 )
+
+// inside reports whether a grant on a project, a folder or a connection gives actions of this level.
+func (l Level) inside() bool { return l == OnConnection || l == OnScope }
+
+// within reports whether a grant on a scope gives actions of this level at all.
+func (l Level) within(s Scope) bool {
+	switch l {
+	case OnWorkspace:
+		return s.Environment == "" && s.Project == "" && s.Connection == ""
+	case OnEnvironment:
+		return s.Project == "" && s.Connection == ""
+	}
+	return true
+}
 
 // Permission is a row of the permission table.
 type Permission struct {
@@ -136,12 +153,12 @@ var Actions = []Permission{
 	{ConnectionsRead, OnConnection, Connections, View, "GET /connections (each item), GET /connections/{connection}, POST /tunnel (each stream in it is decided as the dial that it is)", all},
 	{ConnectionsManage, OnScope, Connections, Manage, "POST /connections (in its environment, project and folder; and on the workspace, on the environment of the agent group, or on one of its environment that leads to the same), PUT /connections/{connection}/place (where it stands and where it goes), DELETE /connections/{connection}", operators},
 	{GatewaysManage, OnWorkspace, Gateways, Manage, "PUT /connections/{connection}/gateway, DELETE /connections/{connection}/gateway, POST /connections with a gateway", admins},
-	{AgentsRead, OnWorkspace, Agents, View, "GET /agents, GET /agents/{agent}", operators},
-	{AgentsManage, OnWorkspace, Agents, Manage, "POST /agents/{agent}/disable, POST /agents/{agent}/enable, DELETE /agents/{agent}", operators},
-	{GroupsRead, OnWorkspace, Groups, View, "GET /groups", operators},
-	{GroupsManage, OnWorkspace, Groups, Manage, "POST /groups, DELETE /groups/{group}", operators},
-	{JoinTokensRead, OnWorkspace, JoinTokens, View, "GET /join-tokens", operators},
-	{JoinTokensManage, OnWorkspace, JoinTokens, Manage, "POST /join-tokens, DELETE /join-tokens/{id}", operators},
+	{AgentsRead, OnEnvironment, Agents, View, "GET /agents (each item), GET /agents/{agent}, on the environment of its group", operators},
+	{AgentsManage, OnEnvironment, Agents, Manage, "POST /agents/{agent}/disable, POST /agents/{agent}/enable, DELETE /agents/{agent} (each on the environment of its group)", operators},
+	{GroupsRead, OnEnvironment, Groups, View, "GET /groups (each item)", operators},
+	{GroupsManage, OnEnvironment, Groups, Manage, "POST /groups, DELETE /groups/{group} (each on the environment that the group is of; of none, on the workspace)", operators},
+	{JoinTokensRead, OnEnvironment, JoinTokens, View, "GET /join-tokens (each item)", operators},
+	{JoinTokensManage, OnEnvironment, JoinTokens, Manage, "POST /join-tokens, DELETE /join-tokens/{id} (each on the environment of the group)", operators},
 	{AuditRead, OnWorkspace, AuditLogs, View, "GET /audit/events, GET /audit/log, GET /audit/checkpoints, GET /audit/key, POST /explain/replay (grants.read on the workspace too)", operators},
 	{BudgetsRead, OnWorkspace, Budgets, View, "GET /budget, GET /connections/{connection}/budget, GET /quota", operators},
 	{BudgetsManage, OnWorkspace, Budgets, Manage, "PUT /budget, PUT /connections/{connection}/budget", admins},

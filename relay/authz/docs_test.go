@@ -27,6 +27,7 @@ An action is a verb on a kind of asset. **manage** stands for create, edit and d
 |---|---|
 | workspace | the whole workspace |
 | connection | the connection, its environment, or the workspace |
+| environment | the environment that it is about, or the workspace; of what is in none, the workspace |
 | any scope | what the action is about (a connection, an environment, the workspace), or what that lies in |
 
 A route or operation that stands in no row is refused.
@@ -34,7 +35,7 @@ A route or operation that stands in no row is refused.
 | action | asset | verb | counts on | owner | admin | operator | analyst | guards, below ` + "`/api/v1/workspaces/{workspace}`" + ` |
 |---|---|---|---|---|---|---|---|---|
 `)
-	level := map[Level]string{OnWorkspace: "workspace", OnConnection: "connection", OnScope: "any scope"}
+	level := map[Level]string{OnWorkspace: "workspace", OnConnection: "connection", OnScope: "any scope", OnEnvironment: "environment"}
 	for _, p := range Actions {
 		_, _ = fmt.Fprintf(&b, "| `%s` | %s | %s | %s |", p.Action, p.Asset, p.Verb, level[p.Level])
 		for _, r := range Roles {
