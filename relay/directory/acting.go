@@ -51,9 +51,9 @@ func (s *Snapshot) mayActFor(by By, via authz.Action, w *Workspace, principal st
 	return s.above(p, by.At, via, w, principal, far)
 }
 
-// above refuses (denied) who may not act for a user of the workspace: who may not do via (what edits users, or deletes them), holds less than the user, or less than
-// the user's account reaches. Whoever sets a password at home is that person in all workspaces, so who belongs to others, too, is an
-// admin's affair, and who rules in one of them, an owner's.
+// above refuses (denied) who may not act for a user of the workspace: who may not do via (what edits users, or deletes them), holds less
+// than the user, or less than the user's account reaches. Whoever sets a password at home is that person in all workspaces, so who belongs
+// to others, too, is an admin's affair, and who rules in one of them, an owner's.
 func (s *Snapshot) above(p authz.Principal, at authz.At, via authz.Action, w *Workspace, principal string, far reach) error {
 	target := w.Principal(principal)
 	if target == nil {
