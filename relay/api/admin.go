@@ -192,68 +192,72 @@ func (a *API) admin() {
 		return &out[client.Whoami]{b}, nil
 	})
 
-	route(a, "GET", ws+"/agents", authz.AgentsRead, "List agents", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Agent]], error) {
+	route(a, "GET", ws+"/agents", authz.AgentsRead, "List agents that the caller may see", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Agent]], error) {
 		l := client.List[client.Agent]{Items: []client.Agent{}}
 		live := a.tunnels(v.workspace)
 		for _, ag := range v.workspace.Agents {
-			l.Items = append(l.Items, agent(v.workspace, ag, live[ag.ID]))
+			if v.workspace.SeesAgent(v.principal, v.at(), ag) {
+				l.Items = append(l.Items, agent(v.workspace, ag, live[ag.ID]))
+			}
 		}
 		return &out[client.List[client.Agent]]{l}, nil
 	})
 	route(a, "GET", ws+"/agents/{id}", authz.AgentsRead, "One agent", 200, func(_ context.Context, v *visit, i *inID) (*out[client.Agent], error) {
-		ag, err := v.workspace.Agent(i.ID)
+		ag, err := v.workspace.SeenAgent(v.principal, v.at(), i.ID)
 		if err != nil {
 			return nil, err
 		}
 		return &out[client.Agent]{agent(v.workspace, ag, a.tunnels(v.workspace)[ag.ID])}, nil
 	})
 	route(a, "POST", ws+"/agents/{id}/disable", authz.AgentsEdit, "Disable an agent; its tunnels are cut at once", 200, func(ctx context.Context, v *visit, i *inID) (*out[client.Agent], error) {
-		if err := a.cfg.Directory.DisableAgent(ctx, v.workspace.ID, i.ID); err != nil {
-			return nil, err
+		if err := a.cfg.Directory.DisableAgentBy(ctx, v.by(), v.workspace.ID, i.ID); err != nil {
+			return nil, a.recorded(ctx, v, err)
 		}
 		return a.oneAgent(v, i.ID)
 	})
 	route(a, "POST", ws+"/agents/{id}/enable", authz.AgentsEdit, "Enable an agent again", 200, func(ctx context.Context, v *visit, i *inID) (*out[client.Agent], error) {
-		if err := a.cfg.Directory.EnableAgent(ctx, v.workspace.ID, i.ID); err != nil {
-			return nil, err
+		if err := a.cfg.Directory.EnableAgentBy(ctx, v.by(), v.workspace.ID, i.ID); err != nil {
+			return nil, a.recorded(ctx, v, err)
 		}
 		return a.oneAgent(v, i.ID)
 	})
 	route(a, "DELETE", ws+"/agents/{id}", authz.AgentsDelete, "Remove an agent for good", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
-		return nil, a.cfg.Directory.DeleteAgent(ctx, v.workspace.ID, i.ID)
+		return nil, a.recorded(ctx, v, a.cfg.Directory.DeleteAgentBy(ctx, v.by(), v.workspace.ID, i.ID))
 	})
 
-	route(a, "GET", ws+"/groups", authz.GroupsRead, "List agent groups", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Group]], error) {
+	route(a, "GET", ws+"/groups", authz.GroupsRead, "List agent groups that the caller may see", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Group]], error) {
 		l := client.List[client.Group]{Items: []client.Group{}}
 		for _, g := range v.workspace.Groups {
-			l.Items = append(l.Items, group(v.workspace, g))
+			if g.Sees(v.principal, v.at()) {
+				l.Items = append(l.Items, group(v.workspace, g))
+			}
 		}
 		return &out[client.List[client.Group]]{l}, nil
 	})
 	route(a, "POST", ws+"/groups", authz.GroupsCreate, "Create an agent group", 201, func(ctx context.Context, v *visit, i *in[client.NewGroup]) (*out[client.Group], error) {
-		g, err := a.cfg.Directory.CreateGroupIn(ctx, v.workspace.ID, i.Body.Name, authz.Environment(i.Body.Environment))
+		g, err := a.cfg.Directory.CreateGroupBy(ctx, v.by(), v.workspace.ID, i.Body.Name, authz.Environment(i.Body.Environment))
 		if err != nil {
-			return nil, err
+			return nil, a.recorded(ctx, v, err)
 		}
 		return &out[client.Group]{group(v.workspace, g)}, nil
 	})
 	route(a, "DELETE", ws+"/groups/{name}", authz.GroupsDelete, "Delete an agent group that is empty", 204, func(ctx context.Context, v *visit, i *inName) (*none, error) {
-		return nil, a.cfg.Directory.DeleteGroup(ctx, v.workspace.ID, i.Name)
+		return nil, a.recorded(ctx, v, a.cfg.Directory.DeleteGroupBy(ctx, v.by(), v.workspace.ID, i.Name))
 	})
 
-	route(a, "GET", ws+"/join-tokens", authz.JoinTokensRead, "List open join tokens", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.JoinToken]], error) {
+	route(a, "GET", ws+"/join-tokens", authz.JoinTokensRead, "List open join tokens that the caller may see", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.JoinToken]], error) {
 		l := client.List[client.JoinToken]{Items: []client.JoinToken{}}
 		for _, t := range v.workspace.JoinTokens {
-			if t.UsedAt.IsZero() && time.Now().Before(t.Expires) {
+			if t.UsedAt.IsZero() && time.Now().Before(t.Expires) && v.workspace.SeesJoinToken(v.principal, v.at(), t) {
 				l.Items = append(l.Items, client.JoinToken{ID: t.ID, Group: groupName(v.workspace, t.Group), CreatedAt: t.Created, CreatedBy: t.CreatedBy, ExpiresAt: t.Expires, ETag: t.ETag()})
 			}
 		}
 		return &out[client.List[client.JoinToken]]{l}, nil
 	})
 	route(a, "POST", ws+"/join-tokens", authz.JoinTokensCreate, "Create a single-use join token; its text is shown this once", 201, func(ctx context.Context, v *visit, i *in[client.NewJoinToken]) (*out[client.CreatedJoinToken], error) {
-		t, sec, err := a.cfg.Directory.CreateJoinToken(ctx, v.workspace.ID, i.Body.Group, seconds(i.Body.ExpiresInSeconds), v.principal.ID)
+		t, sec, err := a.cfg.Directory.CreateJoinTokenBy(ctx, v.by(), v.workspace.ID, i.Body.Group, seconds(i.Body.ExpiresInSeconds))
 		if err != nil {
-			return nil, err
+			return nil, a.recorded(ctx, v, err)
 		}
 		text, err := a.cfg.JoinToken(sec)
 		if err != nil {
@@ -262,7 +266,7 @@ func (a *API) admin() {
 		return &out[client.CreatedJoinToken]{client.CreatedJoinToken{ID: t.ID, Token: text, Group: groupName(v.workspace, t.Group), ExpiresAt: t.Expires, ETag: t.ETag()}}, nil
 	})
 	route(a, "DELETE", ws+"/join-tokens/{id}", authz.JoinTokensDelete, "Withdraw a join token", 204, func(ctx context.Context, v *visit, i *inID) (*none, error) {
-		return nil, a.cfg.Directory.DeleteJoinToken(ctx, v.workspace.ID, i.ID)
+		return nil, a.recorded(ctx, v, a.cfg.Directory.DeleteJoinTokenBy(ctx, v.by(), v.workspace.ID, i.ID))
 	})
 
 	route(a, "GET", ws+"/connections", authz.ConnectionsRead, "List connections that the caller may see", 200, func(_ context.Context, v *visit, _ *inWorkspace) (*out[client.List[client.Connection]], error) {

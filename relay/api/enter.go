@@ -123,7 +123,7 @@ func (a *API) enter(r *http.Request, workspace string, action authz.Action, deci
 		return v, nil // a list: each item is decided by itself
 	}
 	d := authz.Decide(v.principal, action, v.scope, v.at())
-	if row.Level == authz.OnScope { // the handler decides on the scope that it is about
+	if row.Level == authz.OnScope || row.Level == authz.OnEnvironment { // the handler decides on the scope that it is about
 		d = authz.Somewhere(v.principal, action, ws.ID, v.at())
 	}
 	if !d.Allow {

@@ -153,7 +153,7 @@ func TestEnvironmentsAreApart(t *testing.T) {
 	if a := g.ask("GET", "/workspaces/default/grants", token, ""); a.status != 200 || !strings.Contains(a.body, "development") || strings.Contains(a.body, `"owner"`) {
 		t.Errorf("J1 it sees grants beyond its environment: %s", a.body)
 	}
-	for _, sub := range []string{"/agents", "/teams", "/roles", "/tokens", "/audit/events", "/budget"} {
+	for _, sub := range []string{"/users", "/teams", "/roles", "/tokens", "/audit/events", "/budget"} {
 		if a := g.ask("GET", "/workspaces/default"+sub, token, ""); a.status != http.StatusForbidden {
 			t.Errorf("J1 %s: %d", sub, a.status)
 		}

@@ -49,7 +49,7 @@ func testLimitedTokenOnEveryRoute(t *testing.T) {
 		t.Errorf("%+v", l.Items)
 	}
 	g.refusal("another connection", g.ask("GET", own+"/connections/"+g.conn, placed, ""), 404, "")
-	g.refusal("the workspace", g.ask("GET", own+"/agents", placed, ""), 403, "token.only")
+	g.refusal("the workspace", g.ask("GET", own+"/users", placed, ""), 403, "token.only")
 	g.refusal("J4 a site that serves all environments", g.ask("POST", own+"/connections", placed, `{"name":"more","group":"site","profile":"p","environment":"development"}`), 403, "token.only")
 	g.get("POST", own+"/groups", owner, `{"name":"lab","environment":"development"}`, nil)
 	g.get("POST", own+"/connections", placed, `{"name":"more","group":"lab","profile":"p"}`, nil)

@@ -16,6 +16,9 @@ const (
 	OnConnection
 	// OnScope actions are about whatever scope is named: a grant on it or on what it lies in will do.
 	OnScope
+	// OnEnvironment actions are about an environment, or about what is in none: a grant on it, of what is in none on the workspace.
+	// A grant on a project, a folder or a connection gives none of them: agent groups stand in no such place.
+	OnEnvironment
 )
 
 const (
@@ -108,6 +111,20 @@ const (
 	ProjectsDelete    Action = "projects.delete"
 )
 
+// inside reports whether a grant on a project, a folder or a connection gives actions of this level.
+func (l Level) inside() bool { return l == OnConnection || l == OnScope }
+
+// within reports whether a grant on a scope gives actions of this level at all.
+func (l Level) within(s Scope) bool {
+	switch l {
+	case OnWorkspace:
+		return s.Environment == "" && s.Project == "" && s.Connection == ""
+	case OnEnvironment:
+		return s.Project == "" && s.Connection == ""
+	}
+	return true
+}
+
 // Permission is a row of the permission table.
 type Permission struct {
 	Action Action
@@ -181,18 +198,18 @@ var Actions = []Permission{
 	{GatewaysManage, OnWorkspace, Gateways, Manage, "what gateways.edit and gateways.delete guard", admins},
 	{GatewaysEdit, OnWorkspace, Gateways, Edit, "PUT /connections/{connection}/gateway, POST /connections with a gateway", admins},
 	{GatewaysDelete, OnWorkspace, Gateways, Destroy, "DELETE /connections/{connection}/gateway", admins},
-	{AgentsRead, OnWorkspace, Agents, View, "GET /agents, GET /agents/{agent}", operators},
-	{AgentsManage, OnWorkspace, Agents, Manage, "what agents.edit and agents.delete guard", operators},
-	{AgentsEdit, OnWorkspace, Agents, Edit, "POST /agents/{agent}/disable, POST /agents/{agent}/enable", operators},
-	{AgentsDelete, OnWorkspace, Agents, Destroy, "DELETE /agents/{agent}", operators},
-	{GroupsRead, OnWorkspace, Groups, View, "GET /groups", operators},
-	{GroupsManage, OnWorkspace, Groups, Manage, "what groups.create and groups.delete guard", operators},
-	{GroupsCreate, OnWorkspace, Groups, Create, "POST /groups", operators},
-	{GroupsDelete, OnWorkspace, Groups, Destroy, "DELETE /groups/{group}", operators},
-	{JoinTokensRead, OnWorkspace, JoinTokens, View, "GET /join-tokens", operators},
-	{JoinTokensManage, OnWorkspace, JoinTokens, Manage, "what join_tokens.create and join_tokens.delete guard", operators},
-	{JoinTokensCreate, OnWorkspace, JoinTokens, Create, "POST /join-tokens", operators},
-	{JoinTokensDelete, OnWorkspace, JoinTokens, Destroy, "DELETE /join-tokens/{id}", operators},
+	{AgentsRead, OnEnvironment, Agents, View, "GET /agents (each item), GET /agents/{agent}, on the environment of its group", operators},
+	{AgentsManage, OnEnvironment, Agents, Manage, "what agents.edit and agents.delete guard", operators},
+	{AgentsEdit, OnEnvironment, Agents, Edit, "POST /agents/{agent}/disable, POST /agents/{agent}/enable (on the environment of its group)", operators},
+	{AgentsDelete, OnEnvironment, Agents, Destroy, "DELETE /agents/{agent} (on the environment of its group)", operators},
+	{GroupsRead, OnEnvironment, Groups, View, "GET /groups (each item)", operators},
+	{GroupsManage, OnEnvironment, Groups, Manage, "what groups.create and groups.delete guard", operators},
+	{GroupsCreate, OnEnvironment, Groups, Create, "POST /groups (on the environment that it is to be of; of none, on the workspace)", operators},
+	{GroupsDelete, OnEnvironment, Groups, Destroy, "DELETE /groups/{group} (on the environment that it is of; of none, on the workspace)", operators},
+	{JoinTokensRead, OnEnvironment, JoinTokens, View, "GET /join-tokens (each item)", operators},
+	{JoinTokensManage, OnEnvironment, JoinTokens, Manage, "what join_tokens.create and join_tokens.delete guard", operators},
+	{JoinTokensCreate, OnEnvironment, JoinTokens, Create, "POST /join-tokens (on the environment of the group)", operators},
+	{JoinTokensDelete, OnEnvironment, JoinTokens, Destroy, "DELETE /join-tokens/{id} (on the environment of the group)", operators},
 	{AuditRead, OnWorkspace, AuditLogs, View, "GET /audit/events, GET /audit/log, GET /audit/checkpoints, GET /audit/key, POST /explain/replay (grants.read on the workspace too)", operators},
 	{BudgetsRead, OnWorkspace, Budgets, View, "GET /budget, GET /connections/{connection}/budget, GET /quota", operators},
 	{BudgetsManage, OnWorkspace, Budgets, Manage, "what budgets.edit guards", admins},

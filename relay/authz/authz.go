@@ -376,6 +376,8 @@ func Decide(p Principal, a Action, s Scope, at At) Decision {
 		return Decision{Reason: "not of this workspace"}
 	case Actions[action].Level == OnConnection && s.Connection == "":
 		return Decision{Reason: "the action is about a connection and none is named"}
+	case Actions[action].Level == OnEnvironment: // whatever else is named
+		s = Scope{Workspace: s.Workspace, Environment: s.Environment}
 	}
 	d := p.rights.decide(action, s, at)
 	if d.Allow && len(p.limits) > 0 {
@@ -420,6 +422,16 @@ func Somewhere(p Principal, a Action, workspace string, at At) Decision {
 	if d.Allow || !ok || p.ID == "" || p.rights == nil || workspace == "" || p.Workspace != workspace || Actions[action].Level == OnWorkspace {
 		return d
 	}
+	if Actions[action].Level == OnEnvironment { // of these there are few
+		for _, e := range Environments {
+			if in := Decide(p, a, Scope{Workspace: workspace, Environment: e}, at); in.Allow {
+				return Decision{Allow: true, Grant: in.Grant, Reason: "granted on a part of the workspace"}
+			} else if in.Limited {
+				d = in
+			}
+		}
+		return d
+	}
 	for _, l := range p.limits { // wherever it is: what they are placed on is for the decision on the scope itself
 		if l.ByAction && !l.Actions.has(action) || len(l.From) > 0 && !within(l.From, at.Source) {
 			return d
@@ -436,7 +448,7 @@ func Somewhere(p Principal, a Action, workspace string, at At) Decision {
 // Anything reports whether p may do anything on a connection: of who may not, nothing tells that it is there.
 func Anything(p Principal, s Scope, at At) bool {
 	for _, row := range Actions {
-		if row.Level != OnWorkspace && s.Connection != "" && Decide(p, row.Action, s, at).Allow {
+		if row.Level.inside() && s.Connection != "" && Decide(p, row.Action, s, at).Allow {
 			return true
 		}
 	}

@@ -66,7 +66,7 @@ func testRoleMatrix(t *testing.T) {
 				if got := Decide(onWS, row.Action, s, here); got.Allow != may || may != role.Allows(row.Action) {
 					t.Fatalf("by the workspace: %+v, want %v", got, may)
 				}
-				if got := Decide(onCon, row.Action, s, here); got.Allow != (may && row.Level != OnWorkspace) {
+				if got := Decide(onCon, row.Action, s, here); got.Allow != (may && onParts(row.Level)) {
 					t.Fatalf("by the connection: %+v", got)
 				}
 				if got := Decide(onCon, row.Action, Scope{Workspace: ws, Connection: "con_2"}, here); got.Allow {

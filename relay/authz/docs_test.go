@@ -28,6 +28,7 @@ one; who holds all of these does not hold manage by that. A grant counts where i
 |---|---|
 | workspace | the whole workspace |
 | connection | the connection, the folder or project that it stands in, a folder above that, its environment, or the workspace |
+| environment | the environment that it is about, or the workspace; of what is in none, the workspace |
 | any scope | what the action is about (a connection, a folder, a project, an environment, the workspace), or what that lies in |
 
 A route or operation that stands in no row is refused.
@@ -35,7 +36,7 @@ A route or operation that stands in no row is refused.
 | action | asset | verb | counts on | owner | admin | operator | analyst | guards, below ` + "`/api/v1/workspaces/{workspace}`" + ` |
 |---|---|---|---|---|---|---|---|---|
 `)
-	level := map[Level]string{OnWorkspace: "workspace", OnConnection: "connection", OnScope: "any scope"}
+	level := map[Level]string{OnWorkspace: "workspace", OnConnection: "connection", OnScope: "any scope", OnEnvironment: "environment"}
 	for _, p := range Actions {
 		_, _ = fmt.Fprintf(&b, "| `%s` | %s | %s | %s |", p.Action, p.Asset, p.Verb, level[p.Level])
 		for _, r := range Roles {

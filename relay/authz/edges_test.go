@@ -108,7 +108,7 @@ func TestEdgesOfADecision(t *testing.T) {
 			"on no environment":                  {Grant{ID: "l", Role: Admin, Workspace: ws, Environment: "staging"}, ConnectionsManage, Scope{Workspace: ws, Environment: "staging"}, here, LacksScope},
 			"of another workspace, here":         {foreign, AgentsRead, Scope{Workspace: ws}, here, LacksScope},
 			"a connection's, on the workspace":   {local, AgentsRead, con("con_1"), here, LacksScope},
-			"an environment's, on the workspace": {part, AgentsRead, production, here, LacksScope},
+			"an environment's, on the workspace": {part, AuditRead, production, here, LacksScope},
 			"a connection's action on none":      {part, Query, production, here, LacksScope},
 			"from a mapped address":              {bound, AgentsRead, Scope{Workspace: ws}, mapped, LacksSource},
 		} {

@@ -57,11 +57,11 @@ func (g Grant) reaches(p Principal, a Action, s Scope) bool {
 	case !g.sound():
 		return false
 	case g.Connection != "":
-		return row.Level != OnWorkspace && g.Connection == s.Connection
+		return row.Level.inside() && g.Connection == s.Connection
 	case g.Environment == "" && g.Project == "":
 		return true
 	}
-	return row.Level != OnWorkspace && (g.Environment == "" || g.Environment == s.Environment) && (g.Project == "" || g.Project == s.Project) &&
+	return row.Level.within(g.Scope()) && (g.Environment == "" || g.Environment == s.Environment) && (g.Project == "" || g.Project == s.Project) &&
 		(g.Folder == "" || slices.Contains(strings.Split(s.Folder, "/"), g.Folder))
 }
 

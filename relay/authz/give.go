@@ -20,10 +20,9 @@ func MayGive(p Principal, g Grant, on Scope, via Action, at At) bool {
 	case !Decide(p, via, on, at).Allow:
 		return false
 	}
-	narrow := on.Environment != "" || on.Project != "" || on.Connection != ""
 	for i, row := range Actions {
-		if !set.has(i) || narrow && row.Level == OnWorkspace {
-			continue // a grant on a part of the workspace does not give what is about all of it
+		if !set.has(i) || !row.Level.within(on) {
+			continue // a grant on a part of the workspace does not give what is about more than that
 		}
 		if !p.rights.covers(i, on, g.Until, g.From) || !p.coverLimits(i, on, g.From) {
 			return false

@@ -119,11 +119,11 @@ func counts(g Grant, a Action, s Scope, at At) bool {
 	switch {
 	case g.Connection != "" && g.Environment+Environment(g.Project+g.Folder) != "" || g.Folder != "" && g.Project == "" || g.Environment == "staging":
 	case g.Connection != "":
-		reaches = row.Level != OnWorkspace && g.Connection == s.Connection
+		reaches = onParts(row.Level) && g.Connection == s.Connection
 	case g.Environment == "" && g.Project == "":
 		reaches = true
 	default:
-		reaches = row.Level != OnWorkspace
+		reaches = onParts(row.Level) || row.Level == OnEnvironment && g.Project == ""
 		reaches = reaches && (g.Environment == "" || g.Environment == s.Environment)
 		reaches = reaches && (g.Project == "" || g.Project == s.Project)
 		reaches = reaches && (g.Folder == "" || slices.Contains(strings.Split(s.Folder, "/"), g.Folder))
@@ -450,7 +450,7 @@ func TestEnvironmentsAreApart(t *testing.T) {
 			s   Scope
 			may bool
 		}{
-			{con("con_3"), may}, {Scope{Workspace: ws, Environment: Development}, may && row.Level == OnScope},
+			{con("con_3"), may}, {Scope{Workspace: ws, Environment: Development}, may && (row.Level == OnScope || row.Level == OnEnvironment)},
 			{con("con_1"), false}, {Scope{Workspace: ws, Environment: Production}, false}, {Scope{Workspace: ws, Environment: Test}, false},
 			{Scope{Workspace: ws}, false}, {Scope{Workspace: ws, Connection: "con_3"}, false}, {Scope{Workspace: "ws_b", Environment: Development, Connection: "con_3"}, false},
 		} {

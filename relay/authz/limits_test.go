@@ -32,7 +32,7 @@ func admits(l Limits, a Action, s Scope, at At) bool {
 	actions := !l.ByAction || l.Actions.Has(a)
 	place := true
 	if len(l.Environments)+len(l.Projects)+len(l.Connections) > 0 {
-		place = row.Level != OnWorkspace
+		place = onParts(row.Level) || row.Level == OnEnvironment && len(l.Projects)+len(l.Connections) == 0
 	}
 	for _, kind := range []struct {
 		list []string
@@ -75,7 +75,7 @@ func TestLimitsOnlyNarrow(t *testing.T) {
 		if again := Decide(p, a, s, at); again != whole {
 			t.Fatal("limits changed the principal itself")
 		}
-		if row, _ := Find(a); row.Level == OnScope { // elsewhere lists decide, or the route itself
+		if row, _ := Find(a); row.Level == OnScope || row.Level == OnEnvironment { // elsewhere lists decide, or the route itself
 			if narrow.Allow && !Somewhere(p.Limited(l), a, s.Workspace, at).Allow {
 				t.Fatal("it may there, and nowhere")
 			}

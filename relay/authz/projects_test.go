@@ -151,7 +151,7 @@ func TestAnythingIsAnyActionOnTheConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := NewPrincipal("usr", "ws", "x", User, []Grant{{ID: "g", Role: "custom", Custom: set, Workspace: "ws"}})
-		if got, want := Anything(p, on, At{}), row.Level != OnWorkspace; got != want {
+		if got, want := Anything(p, on, At{}), onParts(row.Level); got != want {
 			t.Errorf("%s: %v", row.Action, got)
 		}
 		if Anything(p, Scope{Workspace: "ws"}, At{}) || Anything(p, Scope{Workspace: "other", Connection: "c"}, At{}) {

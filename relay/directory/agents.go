@@ -11,6 +11,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/store"
 	"github.com/fairleadhq/fairlead/relay/vault"
 )
@@ -198,12 +199,12 @@ func noAgent() *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeNotFound, Message: "no such agent", Hint: "list them: fairlead agents list"}
 }
 
-func (d *Directory) setAgentState(ctx context.Context, workspace, id string, state func(r *store.Agent) string) error {
-	w, err := d.Snapshot().Workspace(workspace)
-	if err != nil {
-		return err
-	}
-	return d.change(ctx, func(tx *store.Tx) error {
+// setAgentState judges nobody without by.
+func (d *Directory) setAgentState(ctx context.Context, by *By, workspace, id string, state func(r *store.Agent) string) error {
+	return d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
+		if err := w.mayChange(by, authz.AgentsEdit, id); err != nil {
+			return err
+		}
 		_, err := d.editAgent(tx, w.ID, id, func(r *store.Agent, _ *agentBody) error {
 			r.State = state(r)
 			return nil
@@ -212,28 +213,39 @@ func (d *Directory) setAgentState(ctx context.Context, workspace, id string, sta
 	})
 }
 
-// DisableAgent refuses the agent from now on. Its tunnels are the hub's to cut: it learns of it by Changed.
+// DisableAgent refuses the agent from now on. Its tunnels are the hub's to cut: it learns of it by Changed. It asks for
+// nobody's rights, nor do EnableAgent and DeleteAgent: what somebody asks for is DisableAgentBy.
 func (d *Directory) DisableAgent(ctx context.Context, workspace, id string) error {
-	return d.setAgentState(ctx, workspace, id, func(*store.Agent) string { return stateDisabled })
+	return d.setAgentState(ctx, nil, workspace, id, disabledNow)
 }
 
 // EnableAgent admits a disabled agent again.
 func (d *Directory) EnableAgent(ctx context.Context, workspace, id string) error {
-	return d.setAgentState(ctx, workspace, id, func(r *store.Agent) string {
-		if r.FirstSeen == 0 {
-			return stateAwaiting
-		}
-		return stateActive
-	})
+	return d.setAgentState(ctx, nil, workspace, id, enabledNow)
+}
+
+func disabledNow(*store.Agent) string { return stateDisabled }
+
+func enabledNow(r *store.Agent) string {
+	if r.FirstSeen == 0 {
+		return stateAwaiting
+	}
+	return stateActive
 }
 
 // DeleteAgent removes the agent, its certificates and its audit cursor. It cannot come back but by enrolling anew.
 func (d *Directory) DeleteAgent(ctx context.Context, workspace, id string) error {
-	w, err := d.Snapshot().Workspace(workspace)
-	if err != nil {
-		return err
-	}
-	return d.change(ctx, func(tx *store.Tx) error { return as(tx.DeleteAgent(w.ID, id), noAgent(), nil) })
+	return d.deleteAgent(ctx, nil, workspace, id)
+}
+
+// deleteAgent judges nobody without by.
+func (d *Directory) deleteAgent(ctx context.Context, by *By, workspace, id string) error {
+	return d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
+		if err := w.mayChange(by, authz.AgentsDelete, id); err != nil {
+			return err
+		}
+		return as(tx.DeleteAgent(w.ID, id), noAgent(), nil)
+	})
 }
 
 // Enrolment is what an agent brings when it enrols.

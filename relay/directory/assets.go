@@ -57,32 +57,38 @@ func checkLabel(s string) error {
 	return nil
 }
 
-// CreateGroup adds an agent group to a workspace (name or id), whose connections may stand in any environment.
+// CreateGroup adds an agent group to a workspace (name or id), whose connections may stand in any environment. It asks for nobody's
+// rights, nor does CreateGroupIn: what somebody asks for is CreateGroupBy.
 func (d *Directory) CreateGroup(ctx context.Context, workspace, name string) (*Group, error) {
 	return d.CreateGroupIn(ctx, workspace, name, "")
 }
 
 // CreateGroupIn is CreateGroup for a group whose connections all stand in one environment, for good; "" for any.
 func (d *Directory) CreateGroupIn(ctx context.Context, workspace, name string, in authz.Environment) (*Group, error) {
+	return d.createGroup(ctx, nil, workspace, name, in)
+}
+
+// createGroup judges nobody without by.
+func (d *Directory) createGroup(ctx context.Context, by *By, workspace, name string, in authz.Environment) (*Group, error) {
 	if in != "" && !slices.Contains(authz.Environments, in) {
 		return nil, noEnvironment()
-	}
-	w, err := d.Snapshot().Workspace(workspace)
-	if err != nil {
-		return nil, err
 	}
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	id := NewID("grp")
-	err = d.change(ctx, func(tx *store.Tx) error {
+	id, of := NewID("grp"), ""
+	err := d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
+		of = w.ID
+		if err := w.mayMakeGroup(by, in); err != nil { // before anything else, so that it tells nobody which groups there are
+			return err
+		}
 		return as(d.insertGroup(tx, w.ID, id, groupBody{name, in}, now()), protocol.Errorf(protocol.CodeNotFound, "no such workspace"),
 			protocol.Errorf(protocol.CodeConflict, "an agent group of this name exists"))
 	})
 	if err != nil {
 		return nil, err
 	}
-	return d.Snapshot().before(w.ID).Group(id)
+	return d.Snapshot().before(of).Group(id)
 }
 
 func (d *Directory) insertGroup(tx *store.Tx, workspace, id string, b groupBody, at time.Time) error {
@@ -102,13 +108,19 @@ func (g *Group) EnvironmentOf(asked authz.Environment) authz.Environment {
 	return cmp.Or(asked, g.Environment, authz.Production)
 }
 
-// DeleteGroup removes a group (name or id) and its join tokens. It refuses (conflict) while agents or connections belong to it.
+// DeleteGroup removes a group (name or id) and its join tokens. It refuses (conflict) while agents or connections belong to it. It
+// asks for nobody's rights: what somebody asks for is DeleteGroupBy.
 func (d *Directory) DeleteGroup(ctx context.Context, workspace, group string) error {
-	w, g, err := d.group(workspace, group)
-	if err != nil {
-		return err
-	}
-	return d.change(ctx, func(tx *store.Tx) error {
+	return d.deleteGroup(ctx, nil, workspace, group)
+}
+
+// deleteGroup judges nobody without by.
+func (d *Directory) deleteGroup(ctx context.Context, by *By, workspace, group string) error {
+	return d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
+		g, err := w.groupFor(by, authz.GroupsDelete, group)
+		if err != nil {
+			return err
+		}
 		agents, connections, err := tx.GroupUse(w.ID, g.ID)
 		if err != nil {
 			return err
@@ -123,15 +135,6 @@ func (d *Directory) DeleteGroup(ctx context.Context, workspace, group string) er
 
 func noGroup() *protocol.Error {
 	return &protocol.Error{Code: protocol.CodeNotFound, Message: "no such agent group", Hint: "list them: fairlead groups list"}
-}
-
-func (d *Directory) group(workspace, group string) (*Workspace, *Group, error) {
-	w, err := d.Snapshot().Workspace(workspace)
-	if err != nil {
-		return nil, nil, err
-	}
-	g, err := w.Group(group)
-	return w, g, err
 }
 
 // CreateConnection adds a connection to a group (name or id): of a profile, or of a host and port, not both. It asks for nobody's
@@ -250,7 +253,7 @@ func (w *Workspace) mayLead(who authz.Principal, g *Group, b ConnectionBody, at 
 		return nil
 	}
 	on, to := "on the workspace, on the environment that the agent group is of", "profile"
-	if g != nil && authz.Decide(who, authz.GroupsRead, authz.Scope{Workspace: w.ID}, at).Allow { // else it tells nobody which groups there are
+	if g != nil && g.Sees(who, at) { // else it tells nobody which groups there are
 		if on = "on the workspace"; g.Environment != "" {
 			on += " or on environment " + string(g.Environment)
 		}
@@ -317,17 +320,18 @@ func (d *Directory) deleteConnection(ctx context.Context, workspace string, find
 }
 
 // CreateJoinToken makes a single-use ticket for one agent of a group (name or id) and gives its secret, which is not kept. A
-// life of 0 means an hour; by is the id of who asks.
+// life of 0 means an hour; by is the id of who made it. It asks for nobody's rights: what somebody asks for is CreateJoinTokenBy.
 func (d *Directory) CreateJoinToken(ctx context.Context, workspace, group string, life time.Duration, by string) (JoinToken, secret.Bytes, error) {
+	return d.createJoinToken(ctx, nil, workspace, group, life, by)
+}
+
+// createJoinToken judges nobody without by.
+func (d *Directory) createJoinToken(ctx context.Context, by *By, workspace, group string, life time.Duration, maker string) (JoinToken, secret.Bytes, error) {
 	if life == 0 {
 		life = JoinTokenLife
 	}
 	if life < time.Second || life > MaxJoinTokenLife {
 		return JoinToken{}, secret.Bytes{}, invalid("the join token's life is out of range", "give 1 second to 7 days")
-	}
-	w, g, err := d.group(workspace, group)
-	if err != nil {
-		return JoinToken{}, secret.Bytes{}, err
 	}
 	text := randomText()
 	digest, err := d.vault.Digest("", vault.JoinToken, text)
@@ -335,14 +339,19 @@ func (d *Directory) CreateJoinToken(ctx context.Context, workspace, group string
 		return JoinToken{}, secret.Bytes{}, err
 	}
 	at := now()
-	t := JoinToken{ID: NewID("jtk"), Workspace: w.ID, Group: g.ID, Created: at, CreatedBy: by, Expires: at.Add(life)}
-	err = d.change(ctx, func(tx *store.Tx) error {
+	t := JoinToken{ID: NewID("jtk"), Created: at, CreatedBy: maker, Expires: at.Add(life)}
+	err = d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
+		g, err := w.groupFor(by, authz.JoinTokensCreate, group)
+		if err != nil {
+			return err
+		}
+		t.Workspace, t.Group = w.ID, g.ID
 		// What has been over for a month tells nobody anything.
 		if err := tx.DeleteOldJoinTokens(toMs(at.AddDate(0, -1, 0))); err != nil {
 			return err
 		}
 		return as(tx.InsertJoinToken(store.JoinToken{ID: t.ID, Workspace: w.ID, Group: g.ID, Digest: digest[:], Created: toMs(at),
-			CreatedBy: by, Expires: toMs(t.Expires)}), noGroup(), nil)
+			CreatedBy: maker, Expires: toMs(t.Expires)}), noGroup(), nil)
 	})
 	if err != nil {
 		return JoinToken{}, secret.Bytes{}, err
@@ -350,14 +359,19 @@ func (d *Directory) CreateJoinToken(ctx context.Context, workspace, group string
 	return t, secret.FromString(text), nil
 }
 
-// DeleteJoinToken removes a join token, used or not: it admits nobody from now on.
+// DeleteJoinToken removes a join token, used or not: it admits nobody from now on. It asks for nobody's rights: what somebody
+// asks for is DeleteJoinTokenBy.
 func (d *Directory) DeleteJoinToken(ctx context.Context, workspace, id string) error {
-	w, err := d.Snapshot().Workspace(workspace)
-	if err != nil {
-		return err
-	}
-	return d.change(ctx, func(tx *store.Tx) error {
-		return as(tx.DeleteJoinToken(w.ID, id), protocol.Errorf(protocol.CodeNotFound, "no such join token"), nil)
+	return d.deleteJoinToken(ctx, nil, workspace, id)
+}
+
+// deleteJoinToken judges nobody without by.
+func (d *Directory) deleteJoinToken(ctx context.Context, by *By, workspace, id string) error {
+	return d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
+		if err := w.mayWithdraw(by, id); err != nil {
+			return err
+		}
+		return as(tx.DeleteJoinToken(w.ID, id), noJoinToken(), nil)
 	})
 }
 

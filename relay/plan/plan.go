@@ -114,6 +114,15 @@ func (m *maker) drop(into *[]Step, kind, name string, do func(context.Context, *
 
 func names[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
 
+// more reports whether there are agent groups that a list of them leaves out, for it is of those that the caller may see: a connection
+// that is seen shows the name of its group, whoever may see that. Where it is not known, the relay tells at the step itself.
+func more(groups map[string]client.Group, connections []client.Connection) bool {
+	return slices.ContainsFunc(connections, func(c client.Connection) bool {
+		_, ok := groups[c.Group]
+		return !ok
+	})
+}
+
 // judge finds references that lead nowhere.
 func (m *maker) judge() {
 	bad := func(w where, msg, hint string) { m.faults = append(m.faults, w.fault(msg, hint)) }
@@ -130,7 +139,7 @@ func (m *maker) judge() {
 	for name, c := range m.w.connections {
 		mine, here := m.w.groups[c.is.Group]
 		is, there := groups[c.is.Group]
-		if !here && !there {
+		if !here && !there && !more(groups, m.s.connections) {
 			bad(c.at("group"), "there is no such agent group", "name it under groups, too")
 		}
 		in := cmp.Or(is.Environment, mine.is.Environment)

@@ -121,7 +121,8 @@ type promoting struct {
 	*Promotion
 	m           *Mapping
 	connections map[string]client.Connection
-	groups      map[string]client.Group // nil: not for the caller to know; the relay tells at the step itself
+	groups      map[string]client.Group // nil: not for the caller to know
+	some        bool                    // there are more of them than the caller sees; the relay tells at the step itself
 	folders     []client.Folder
 	project     client.Project
 	faults      config.Faults
@@ -183,12 +184,15 @@ func (p *promoting) look(ctx context.Context, c *client.Client) (sources []clien
 		p.groups = byName(groups, func(g client.Group) string { return g.Name })
 	case client.CodeOf(err) != protocol.CodeDenied:
 		return nil, err
+	default:
+		p.some = true
 	}
 	all, err := c.Connections(ctx)
 	if err != nil {
 		return nil, err
 	}
 	p.connections = byName(all, func(k client.Connection) string { return k.Name })
+	p.some = p.some || more(p.groups, all)
 	for _, k := range all {
 		if k.Project == p.Project && k.Environment == p.From {
 			sources = append(sources, k)
@@ -217,7 +221,7 @@ func (p *promoting) promote(is client.Connection, b wanted[becomes]) {
 	default:
 		want.Profile, want.Target = is.Profile, is.Target
 	}
-	if g, ok := p.groups[want.Group]; p.groups != nil && !ok {
+	if g, ok := p.groups[want.Group]; !ok && !p.some {
 		p.fault(b.at("group"), "there is no such agent group", "make it first: fairlead groups create "+want.Group)
 	} else if ok && g.Environment != "" && g.Environment != p.To {
 		p.fault(b.at("group"), "the agent group is of environment "+g.Environment, "name a group of environment "+p.To)
