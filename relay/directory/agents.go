@@ -11,6 +11,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/store"
 	"github.com/fairleadhq/fairlead/relay/vault"
 )
@@ -201,7 +202,7 @@ func noAgent() *protocol.Error {
 // setAgentState judges nobody without by.
 func (d *Directory) setAgentState(ctx context.Context, by *By, workspace, id string, state func(r *store.Agent) string) error {
 	return d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
-		if err := w.mayManageAgent(by, id); err != nil {
+		if err := w.mayOnAgent(by, authz.AgentsManage, id); err != nil {
 			return err
 		}
 		_, err := d.editAgent(tx, w.ID, id, func(r *store.Agent, _ *agentBody) error {
@@ -240,7 +241,7 @@ func (d *Directory) DeleteAgent(ctx context.Context, workspace, id string) error
 // deleteAgent judges nobody without by.
 func (d *Directory) deleteAgent(ctx context.Context, by *By, workspace, id string) error {
 	return d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
-		if err := w.mayManageAgent(by, id); err != nil {
+		if err := w.mayOnAgent(by, authz.AgentsManage, id); err != nil {
 			return err
 		}
 		return as(tx.DeleteAgent(w.ID, id), noAgent(), nil)
