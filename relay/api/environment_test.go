@@ -413,3 +413,23 @@ func TestAgentGroupsAreChangedByWhatHoldsWhenItIsWritten(t *testing.T) {
 		must(t, g.dir.DeleteGroup(ctx, "default", "swap"))
 	}
 }
+
+// A plan of who sees the groups of one environment takes none of the others for missing: the relay judges.
+func TestPlanOfWhoSeesSomeAgentGroups(t *testing.T) {
+	g := newRig(t)
+	g.siteIn("vault", "production")
+	g.makes([2]string{"connections", `{"name":"till","group":"site","profile":"p","environment":"test"}`})
+	token := g.nobody("tester")
+	g.give(`{"role":"operator","principal":"tester","environment":"test"}`)
+	c := g.dial(token, nil)
+	file := written(t, "version: 1\ngroups: {lab: {environment: test}}\nconnections:\n  bench: {group: lab, profile: p}\n  more: {group: site, profile: p, environment: test}\n")
+	p := made(t, c, false, file)
+	if got := steps(p); !slices.Equal(got, []string{"create group lab", "create connection bench", "create connection more"}) {
+		t.Fatalf("%q", got)
+	}
+	applied(t, c, p)
+	w := g.now()
+	if _, err := w.Group("vault"); err != nil || len(w.Groups) != 4 || len(w.Connections) != 4 {
+		t.Errorf("J1 %v, %d groups, %d connections", err, len(w.Groups), len(w.Connections))
+	}
+}

@@ -50,6 +50,11 @@ func testLimitedTokenOnEveryRoute(t *testing.T) {
 	}
 	g.refusal("another connection", g.ask("GET", own+"/connections/"+g.conn, placed, ""), 404, "")
 	g.refusal("the workspace", g.ask("GET", own+"/users", placed, ""), 403, "token.only")
+	if sees := g.list(own+"/groups", placed, ""); len(sees.Items) != 0 { // none is of its environment
+		t.Errorf("J1 agent groups of others: %+v", sees)
+	}
+	single, _ := g.tokenOf(own+"/tokens", owner, `{"name":"single","principal":"admin","only":{"connections":["wages"]}}`)
+	g.refusal("agent groups, by a limit to a connection", g.ask("GET", own+"/groups", single, ""), 403, "token.only")
 	g.refusal("J4 a site that serves all environments", g.ask("POST", own+"/connections", placed, `{"name":"more","group":"site","profile":"p","environment":"development"}`), 403, "token.only")
 	g.get("POST", own+"/groups", owner, `{"name":"lab","environment":"development"}`, nil)
 	g.get("POST", own+"/connections", placed, `{"name":"more","group":"lab","profile":"p"}`, nil)

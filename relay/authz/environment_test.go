@@ -112,3 +112,18 @@ func TestGiverOfARoleOnAnEnvironmentHoldsWhatItGivesThere(t *testing.T) {
 		}
 	}
 }
+
+// What stands in the way is told: a grant on a project is on something else, and where a grant allows and the token does not, it is the token.
+func TestRefusalOnAgentGroupsSaysWhatStandsInTheWay(t *testing.T) {
+	in := Scope{Workspace: ws, Environment: Test, Project: "prj_1", Folder: "fol_1"}
+	for _, g := range []Grant{{Project: "prj_1"}, {Project: "prj_1", Environment: Test}, {Project: "prj_1", Folder: "fol_1"}} {
+		g.ID, g.Role, g.Workspace = "gra_0", Operator, ws
+		if d, near := Explain(principal(g), []Grant{g}, AgentsRead, in, here); d.Allow || len(near) != 1 || len(near[0].Lacks) != 1 || near[0].Lacks[0] != LacksScope {
+			t.Errorf("%+v: %+v %+v", g, d, near)
+		}
+	}
+	p := principal(Grant{Role: Operator, Environment: Test}).Limited(Limits{Environments: []Environment{Production}})
+	if d := Somewhere(p, AgentsRead, ws, here); d.Allow || !d.Limited {
+		t.Errorf("%+v", d)
+	}
+}

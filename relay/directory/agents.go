@@ -202,7 +202,7 @@ func noAgent() *protocol.Error {
 // setAgentState judges nobody without by.
 func (d *Directory) setAgentState(ctx context.Context, by *By, workspace, id string, state func(r *store.Agent) string) error {
 	return d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
-		if err := w.mayChange(by, authz.AgentsEdit, id); err != nil {
+		if err := w.mayOnAgent(by, authz.AgentsEdit, id); err != nil {
 			return err
 		}
 		_, err := d.editAgent(tx, w.ID, id, func(r *store.Agent, _ *agentBody) error {
@@ -241,7 +241,7 @@ func (d *Directory) DeleteAgent(ctx context.Context, workspace, id string) error
 // deleteAgent judges nobody without by.
 func (d *Directory) deleteAgent(ctx context.Context, by *By, workspace, id string) error {
 	return d.judged(ctx, workspace, func(tx *store.Tx, w *Workspace) error {
-		if err := w.mayChange(by, authz.AgentsDelete, id); err != nil {
+		if err := w.mayOnAgent(by, authz.AgentsDelete, id); err != nil {
 			return err
 		}
 		return as(tx.DeleteAgent(w.ID, id), noAgent(), nil)

@@ -94,8 +94,8 @@ func (w *Workspace) groupFor(by *By, a authz.Action, group string) (*Group, erro
 	return g, err
 }
 
-// mayChange refuses who may not do an action on an agent. Without by, nobody is judged.
-func (w *Workspace) mayChange(by *By, a authz.Action, id string) error {
+// mayOnAgent refuses who may not do an action on an agent. Without by, nobody is judged.
+func (w *Workspace) mayOnAgent(by *By, a authz.Action, id string) error {
 	if by == nil {
 		return nil
 	}
@@ -103,11 +103,11 @@ func (w *Workspace) mayChange(by *By, a authz.Action, id string) error {
 	if err != nil {
 		return err
 	}
-	agent, err := w.Agent(id)
+	of, err := w.Agent(id)
 	if err != nil {
 		return err
 	}
-	return mayOn(who, by.At, a, authz.AgentsRead, w.ScopeOfGroup(agent.Group), noAgent())
+	return mayOn(who, by.At, a, authz.AgentsRead, w.ScopeOfGroup(of.Group), noAgent())
 }
 
 // mayWithdraw refuses who may not delete a join token. Without by, nobody is judged.
