@@ -20,9 +20,12 @@ build: ## the three programs into bin/
 servers: # real database servers for the tests; root on Debian may install them
 	@sh internal/testenv/servers/install.sh || [ "$$CI" != true ]
 
+# Packages that are tested at a time: one more than two cores, for those that start the programs mostly wait.
+PACKAGES ?= 3
+
 .PHONY: test
 test: servers ## every test, with real PostgreSQL and MariaDB servers
-	@bash internal/testenv/test.sh $(GO) test -timeout 15m ./...
+	@bash internal/testenv/test.sh $(GO) test -p $(PACKAGES) -timeout 15m ./...
 
 .PHONY: wine
 wine: ## the Windows programs and services under Wine; wants a machine that does nothing else
