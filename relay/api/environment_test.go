@@ -32,7 +32,7 @@ func (g *rig) siteIn(name, in string) (s site) {
 	}
 	of, err := g.now().Group(name)
 	must(g.t, err)
-	t, _, err := g.dir.CreateJoinToken(g.t.Context(), "default", name, 0, "usr_x")
+	t, _, err := g.dir.CreateJoinToken(g.t.Context(), "default", name, 0, "")
 	must(g.t, err)
 	return site{of.ID, g.agent(name), t.ID}
 }

@@ -85,7 +85,7 @@ func (g *rig) theirs() map[string]twin {
 // agentIn enrols an agent into a group of a workspace, and gives its id.
 func (g *rig) agentIn(workspace, group string) string {
 	g.t.Helper()
-	_, ticket, err := g.dir.CreateJoinToken(g.t.Context(), workspace, group, 0, "usr_x")
+	_, ticket, err := g.dir.CreateJoinToken(g.t.Context(), workspace, group, 0, "")
 	must(g.t, err)
 	key := bytes.Repeat([]byte{7}, 32)
 	a, err := g.dir.Enroll(g.t.Context(), ticket, directory.Enrolment{Hostname: "host", OS: "linux", Arch: "amd64", Version: "1", SPKI: key, LogKey: key, SourceAddress: netip.MustParseAddr("192.0.2.7")},

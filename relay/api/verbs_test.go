@@ -155,7 +155,13 @@ func TestMatrixOfVerbs(t *testing.T) {
 				}
 				w.holds(slices.DeleteFunc(authz.Admin.Set().Actions(), func(a authz.Action) bool { return a == c.action || a == whole })...)
 				w.refused(c.route+" by all else", method, path, c.body)
-				if w.holds(looks(c.action)...); by != "the verb" {
+				needs := looks(c.action)
+				if c.action == authz.ConnectionsEdit { // a move is worth what is held there: it wants what making it there would
+					w.holds(needs...)
+					w.refused(c.route+" by the verb alone", method, path, c.body)
+					needs = append(needs, authz.ConnectionsCreate)
+				}
+				if w.holds(needs...); by != "the verb" {
 					w.holds(looks(whole)...)
 				}
 				was := g.dir.Snapshot().Generation

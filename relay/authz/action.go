@@ -193,7 +193,7 @@ var Actions = []Permission{
 	{ConnectionsRead, OnConnection, Connections, View, "GET /connections (each item), GET /connections/{connection}, POST /tunnel (each stream in it is decided as the dial that it is)", all},
 	{ConnectionsManage, OnScope, Connections, Manage, "what connections.create, connections.edit and connections.delete guard", operators},
 	{ConnectionsCreate, OnScope, Connections, Create, "POST /connections (in its environment, project and folder; and on the workspace, on the environment of the agent group, or on one of its environment that leads to the same)", operators},
-	{ConnectionsEdit, OnScope, Connections, Edit, "PUT /connections/{connection}/place (where it stands and where it goes)", operators},
+	{ConnectionsEdit, OnScope, Connections, Edit, "PUT /connections/{connection}/place (where it stands and where it goes; and connections.create as for one that leads to the same)", operators},
 	{ConnectionsDelete, OnScope, Connections, Destroy, "DELETE /connections/{connection}", operators},
 	{GatewaysManage, OnWorkspace, Gateways, Manage, "what gateways.edit and gateways.delete guard", admins},
 	{GatewaysEdit, OnWorkspace, Gateways, Edit, "PUT /connections/{connection}/gateway, POST /connections with a gateway", admins},

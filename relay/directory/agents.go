@@ -282,8 +282,8 @@ func (d *Directory) Enroll(ctx context.Context, token secret.Bytes, e Enrolment,
 		t, err := tx.ConsumeJoinToken(digest[:], id, toMs(at))
 		if errors.Is(err, store.ErrNotFound) {
 			if t, err = d.reenroll(tx, digest[:], e.SPKI, at); err == nil {
-				if w := d.Snapshot().before(t.Workspace); !w.Admits(Sites, e.SourceAddress) {
-					return outside(w, e.SourceAddress)
+				if err := d.Snapshot().before(t.Workspace).mayJoin(t, e.SourceAddress, at); err != nil {
+					return err
 				}
 				id = t.UsedBy
 				return d.issue(tx, t, at, issue)
@@ -292,8 +292,8 @@ func (d *Directory) Enroll(ctx context.Context, token secret.Bytes, e Enrolment,
 		if err != nil {
 			return err
 		}
-		if w := d.Snapshot().before(t.Workspace); !w.Admits(Sites, e.SourceAddress) {
-			return outside(w, e.SourceAddress)
+		if err := d.Snapshot().before(t.Workspace).mayJoin(t, e.SourceAddress, at); err != nil {
+			return err
 		}
 		body := agentBody{Name: e.Name, LogKey: e.LogKey, Facts: Facts{Hostname: e.Hostname, OS: e.OS, Arch: e.Arch, Version: e.Version,
 			SourceAddress: e.SourceAddress}}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
+	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/directory"
 )
 
@@ -35,7 +36,7 @@ func enrolment(key byte) directory.Enrolment {
 
 func joinToken(t testing.TB, d *directory.Directory) secret.Bytes {
 	t.Helper()
-	_, s, err := d.CreateJoinToken(t.Context(), "default", "default", 0, "usr_x")
+	_, s, err := d.CreateJoinToken(t.Context(), "default", "default", 0, "")
 	must(t, err)
 	return s
 }
@@ -396,4 +397,64 @@ func TestAuditCursor(t *testing.T) {
 	}
 	want(t, set(a.ID, protocol.LogHead{Seq: 1 << 63, Hash: "h"}), protocol.CodeInvalid)
 	want(t, set(a.ID, protocol.LogHead{Seq: 8}), protocol.CodeInvalid)
+}
+
+// A join token is worth no more than its maker: nobody leaves one behind that counts when they are gone.
+func TestAJoinTokenCountsWhileItsMakerMayMakeOne(t *testing.T) {
+	d, in := start(t)
+	owner := directory.By{ID: in.Principal}
+	agents := func() int {
+		w, err := d.Snapshot().Workspace("default")
+		must(t, err)
+		return len(w.Agents)
+	}
+	makes := func(name string, n directory.NewGrant) (p *directory.Principal, g *directory.Grant, text secret.Bytes) {
+		t.Helper()
+		p, _, err := d.CreateUser(t.Context(), owner, "default", directory.NewUser{Name: name, Roles: []authz.Role{authz.Analyst}})
+		must(t, err)
+		n.Principal = p.ID
+		g, err = d.CreateGrant(t.Context(), owner, "default", n)
+		must(t, err)
+		_, text, err = d.CreateJoinToken(t.Context(), "default", "default", 0, p.ID)
+		must(t, err)
+		return p, g, text
+	}
+	key := byte(20)
+	refused := func(what string, text secret.Bytes) {
+		t.Helper()
+		key++
+		was := agents()
+		_, err := d.Enroll(t.Context(), text, enrolment(key), issues("r"+what, key))
+		if want(t, err, protocol.CodeUnauthenticated); !strings.Contains(err.Error(), "counts no more") || agents() != was {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	joins := func(text secret.Bytes) {
+		t.Helper()
+		key++
+		_, err := d.Enroll(t.Context(), text, enrolment(key), issues("j"+string(key), key))
+		must(t, err)
+	}
+	operator := directory.NewGrant{Role: "operator"}
+	p, g, text := makes("anna", operator)
+	must(t, d.SetPrincipalDisabled(t.Context(), "default", p.ID, true))
+	refused("disabled", text)
+	must(t, d.SetPrincipalDisabled(t.Context(), "default", p.ID, false))
+	joins(text)
+	_, err := d.Enroll(t.Context(), text, enrolment(key), issues("again", key)) // the answer was lost
+	must(t, err)
+	must(t, d.DeleteGrant(t.Context(), owner, "default", g.ID))
+	_, err = d.Enroll(t.Context(), text, enrolment(key), issues("late", key))
+	want(t, err, protocol.CodeUnauthenticated)
+
+	_, g, text = makes("bert", operator)
+	must(t, d.DeleteGrant(t.Context(), owner, "default", g.ID))
+	refused("a grant that was taken", text)
+	_, _, text = makes("cleo", directory.NewGrant{Role: "operator", Environment: authz.Production})
+	refused("another environment than the group's", text)
+	p, _, text = makes("dora", operator)
+	must(t, d.RemoveUser(t.Context(), "default", p.ID))
+	refused("gone", text)
+	_, _, text = makes("emil", directory.NewGrant{Role: "operator", From: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}})
+	joins(text) // from where its maker might is not the agent's
 }

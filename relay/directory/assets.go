@@ -192,6 +192,9 @@ func (d *Directory) createConnection(ctx context.Context, by *By, workspace, gro
 		}
 		b := b
 		if b.Environment = g.EnvironmentOf(b.Environment); g.Environment != "" && b.Environment != g.Environment {
+			if by != nil && !g.Sees(who, by.At) {
+				return noGroup()
+			}
 			return &protocol.Error{Code: protocol.CodeConflict, Message: fmt.Sprintf("agent group %s is of environment %s, and so are its connections", g.Name, g.Environment),
 				Hint: "name a group of environment " + string(b.Environment) + ", or leave the environment out"}
 		}

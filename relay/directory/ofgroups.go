@@ -2,12 +2,15 @@ package directory
 
 import (
 	"context"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/secret"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
+	"github.com/fairleadhq/fairlead/relay/store"
 )
 
 // Scope is what decides about a group, its agents and its join tokens: the environment that it is of. A group of none serves all of them,
@@ -108,6 +111,26 @@ func (w *Workspace) mayOnAgent(by *By, a authz.Action, id string) error {
 		return err
 	}
 	return mayOn(who, by.At, a, authz.AgentsRead, w.ScopeOfGroup(of.Group), noAgent())
+}
+
+// mayJoin refuses an address that no agent may come from, and a join token whose maker may make none for the group any more: gone,
+// disabled, or without the right. From where the maker might is not asked, for it is another who comes. One of the relay's own machine has
+// no maker here.
+func (w *Workspace) mayJoin(t store.JoinToken, from netip.Addr, at time.Time) error {
+	if !w.Admits(Sites, from) {
+		return outside(w, from)
+	}
+	if !strings.HasPrefix(t.CreatedBy, "usr_") {
+		return nil
+	}
+	in := w.ScopeOfGroup(t.Group).Environment
+	if p := w.Principal(t.CreatedBy); p != nil && !p.Disabled && slices.ContainsFunc(p.Grants, func(g authz.Grant) bool {
+		return (g.Until.IsZero() || g.Until.After(at)) && g.Set().Has(authz.JoinTokensCreate) && g.Project == "" && g.Connection == "" && (g.Environment == "" || g.Environment == in)
+	}) {
+		return nil
+	}
+	return &protocol.Error{Code: protocol.CodeUnauthenticated, Message: "the join token counts no more: who made it may make none for its agent group any more",
+		Hint: "have another admin make a new one: fairlead join-token create --group GROUP"}
 }
 
 // mayWithdraw refuses who may not delete a join token. Without by, nobody is judged.

@@ -87,7 +87,7 @@ func (d *Directory) put(tx *store.Tx, workspace, connection string, p *Project, 
 }
 
 // MoveConnection puts a connection (name or id) into another project or folder, or into none. by must hold ConnectionsEdit both
-// where it stands and where it goes, in its environment. What is given on the connection itself goes with it; what was given where
+// where it stands and where it goes, in its environment, and might make one that leads to the same. What is given on the connection itself goes with it; what was given where
 // it stood counts for it no more.
 func (d *Directory) MoveConnection(ctx context.Context, by By, workspace, connection string, to Place) (*Connection, error) {
 	id, in := "", ""
@@ -112,6 +112,14 @@ func (d *Directory) MoveConnection(ctx context.Context, by By, workspace, connec
 		}
 		if id, in = c.ID, w.ID; c.Project == p && c.Folder == f {
 			return nil
+		}
+		// There it is for all who hold something there, the mover maybe among them: as if it were made there.
+		g, err := w.Group(c.Group)
+		if err != nil {
+			return err
+		}
+		if err := w.mayLead(who, g, c.ConnectionBody, by.At); err != nil {
+			return err
 		}
 		return d.put(tx, w.ID, c.ID, p, f)
 	})
