@@ -33,7 +33,7 @@ type Config struct {
 	Data string `yaml:"data"`
 	// Listen is the one port that agents and people share.
 	Listen string `yaml:"listen"`
-	// Congestion is the TCP congestion control of every connection at that port: "auto", "system" or a name.
+	// Congestion is the TCP congestion control of every connection at that port and at gateways': "auto", "system" or a name.
 	Congestion string `yaml:"congestion"`
 	// PublicAddress is where agents and people reach that port; it goes into join tokens and the certificate.
 	PublicAddress string `yaml:"public_address"`

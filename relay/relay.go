@@ -162,7 +162,7 @@ func New(ctx context.Context, o Options) (r *Relay, err error) {
 	}
 	r.dispatch.Sync(snap)
 	gc := o.Config.gateways()
-	gc.Certificate, gc.Directory, gc.Dispatch, gc.Logger = r.server.GetCertificate, dir, r.dispatch, o.Logger
+	gc.Certificate, gc.Directory, gc.Dispatch, gc.Logger, gc.Congestion = r.server.GetCertificate, dir, r.dispatch, o.Logger, o.Config.Congestion
 	r.gateways = gateway.New(gc)
 	certs, err := newSupplied(o.Config.API.Certificates, r.server.GetCertificate, o.Logger)
 	if err != nil {

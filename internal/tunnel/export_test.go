@@ -1,5 +1,7 @@
 package tunnel
 
+import "net"
+
 // SpeakOnIdleLane sends what an agent never sends.
 func SpeakOnIdleLane(l *Lane) error { return l.send(laneData, []byte("x")) }
 
@@ -9,4 +11,10 @@ func Held(t Tunnel) (floors, lent, withheld int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.floors, w.lent, w.withheld
+}
+
+// LaneSocket is the connection that a lane stands on.
+func LaneSocket(l *Lane) *net.TCPConn {
+	c, _ := socket(l.raw)
+	return c
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/mtls"
@@ -44,8 +45,8 @@ const (
 // streams on it, only the agent dials it.
 //
 // A stream that was closed on both sides gives the lane back; one that was cut off costs the lane. A lane belongs to a
-// tunnel: whoever made it closes it when that tunnel ends, for a dead peer is found there. It ends by itself when the peer's
-// certificate does.
+// tunnel: whoever made it closes it when that tunnel ends, for a dead process is found there. It ends by itself when the peer's
+// certificate does, and when its own road is dead, which its stream gets as the reason (laneroad.go says what is found where).
 //
 // Lane and its streams are safe for concurrent use. Whoever got it from DialLane or ServeLane closes it; its goroutines have
 // ended when Close returns.
@@ -60,6 +61,8 @@ type Lane struct {
 	done   chan struct{}
 	expiry *time.Timer
 	tasks  sync.WaitGroup
+	frames atomic.Uint64 // sent and begun: odd while one is in the making; counted where the kernel shows nothing
+	blind  bool          // the kernel shows nothing
 
 	// The reading side belongs to the stream that holds its rmu, or to nobody: to watch, or to Accept.
 	hdr   [laneHeader]byte
@@ -73,6 +76,12 @@ type Lane struct {
 	free  chan struct{} // closed when cur becomes nil
 	freed func()        // called after each stream that gave the lane back, and at the end
 	ahead *aheadRead    // the read that watches over an idle lane
+	// Of the looks at the road; patrols: the next one is to come.
+	patrol    *time.Timer
+	patrols   bool
+	doubt     doubt
+	wasFrames uint64
+	stuck     time.Time // since when a frame was seen in the making; see wasFrames
 }
 
 // aheadRead reads the next header while nobody else does: of an idle lane it sees the end.
@@ -148,6 +157,8 @@ func newLane(ctx context.Context, conn *tls.Conn, cfg Config, identify identifie
 
 func (l *Lane) start() {
 	keepAlive(l.raw)
+	_, seen := seeTCP(l.raw)
+	l.blind = !seen
 	close(l.free)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -226,6 +237,10 @@ func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // send writes one frame in one system call. The caller sees to it that there is one at a time.
 func (l *Lane) send(typ byte, p []byte) error {
+	if l.blind {
+		l.frames.Add(1)
+		defer l.frames.Add(1)
+	}
 	pooled := records.Get().(*[]byte)
 	defer records.Put(pooled)
 	b := binary.BigEndian.AppendUint32((*pooled)[:0], uint32(typ)<<24|uint32(len(p)))
@@ -263,6 +278,7 @@ func (l *Lane) beginLocked() *laneStream {
 	s := &laneStream{l: l, ahead: l.ahead}
 	l.cur, l.ahead = s, nil
 	l.free = make(chan struct{})
+	l.patrolLocked()
 	return s
 }
 
@@ -314,6 +330,10 @@ func (l *Lane) accept(ctx context.Context) (Stream, error) {
 func (l *Lane) end(why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.endLocked(why)
+}
+
+func (l *Lane) endLocked(why error) {
 	if l.err != nil {
 		return
 	}
@@ -323,6 +343,9 @@ func (l *Lane) end(why error) {
 	}
 	if l.expiry != nil {
 		l.expiry.Stop()
+	}
+	if l.patrol != nil {
+		l.patrol.Stop()
 	}
 	close(l.done)
 	_ = l.raw.Close()
@@ -338,7 +361,7 @@ func (l *Lane) Close() error {
 // Done is closed when the lane has ended.
 func (l *Lane) Done() <-chan struct{} { return l.done }
 
-// Err says why the lane ended, as Tunnel's does; nil before.
+// Err says why the lane ended, as Tunnel's does, or ErrLaneLost; nil before.
 func (l *Lane) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -361,7 +384,7 @@ func (l *Lane) LocalAddr() net.Addr { return l.conn.LocalAddr() }
 // RemoteAddr is the peer's address.
 func (l *Lane) RemoteAddr() net.Addr { return l.conn.RemoteAddr() }
 
-// keepAlive finds a dead peer of an idle lane. That of a busy one is found by its tunnel.
+// keepAlive finds a dead peer, and a dead road, while nothing is on its way. While something is, look does.
 func keepAlive(c net.Conn) {
 	if tcp, ok := socket(c); ok {
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 3 * time.Second, Count: 3}) // a lane works without

@@ -25,6 +25,11 @@ import (
 // lanePair makes both ends of a lane over loopback. wrap may put something between the agent's TLS and its socket.
 func lanePair(t testing.TB, wrap func(net.Conn) net.Conn) (agent, relay *tunnel.Lane) {
 	t.Helper()
+	return lanePairOf(t, tunnel.Config{}, wrap)
+}
+
+func lanePairOf(t testing.TB, cfg tunnel.Config, wrap func(net.Conn) net.Conn) (agent, relay *tunnel.Lane) {
+	t.Helper()
 	w := newWorld(t)
 	w.serve.NextProtos = []string{protocol.ALPNLane}
 	ln := listen(t)
@@ -42,7 +47,7 @@ func lanePair(t testing.TB, wrap func(net.Conn) net.Conn) (agent, relay *tunnel.
 			ch <- result{err: err}
 			return
 		}
-		l, got, err := tunnel.ServeLane(t.Context(), tls.Server(conn, w.serve), tunnel.Config{})
+		l, got, err := tunnel.ServeLane(t.Context(), tls.Server(conn, w.serve), cfg)
 		ch <- result{l, got, err}
 	}()
 	agent, err := tunnel.DialLane(t.Context(), ln.Addr().String(), w.client, func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -51,7 +56,7 @@ func lanePair(t testing.TB, wrap func(net.Conn) net.Conn) (agent, relay *tunnel.
 			conn = wrap(conn)
 		}
 		return conn, err
-	}, ticket, tunnel.Config{})
+	}, ticket, cfg)
 	r := <-ch
 	if err != nil || r.err != nil {
 		t.Fatalf("dial: %v, serve: %v", err, r.err)

@@ -32,7 +32,7 @@ func (s *laneStream) Read(p []byte) (int, error) {
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
 	if s.isClosed() {
-		return 0, net.ErrClosed
+		return 0, s.reason(net.ErrClosed)
 	}
 	n, err := s.read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -82,7 +82,9 @@ func (s *laneStream) read(p []byte) (int, error) {
 }
 
 func (s *laneStream) reason(err error) error {
-	switch {
+	switch e := s.l.Err(); {
+	case errors.Is(e, ErrLaneLost): // also when who saw that has closed the stream meanwhile
+		return e
 	case s.isClosed():
 		return net.ErrClosed
 	case isTimeout(err):
@@ -99,7 +101,7 @@ func (s *laneStream) Write(p []byte) (n int, err error) {
 	defer s.wmu.Unlock()
 	for len(p) > 0 {
 		if s.endSent || s.isClosed() {
-			return n, net.ErrClosed
+			return n, s.reason(net.ErrClosed)
 		}
 		c := p[:min(len(p), maxLaneFrame)]
 		if err := s.l.send(laneData, c); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,21 +18,31 @@ const allowedControls = "/proc/sys/net/ipv4/tcp_allowed_congestion_control"
 // tune keeps what waits to be sent in our own queue, where streams share it fairly and a ping does not stand behind
 // megabytes, and sets the congestion control. Without either the tunnel works all the same.
 func tune(c net.Conn, congestion string) {
-	tcp, ok := socket(c)
-	if !ok {
-		return
+	if tcp, ok := socket(c); ok {
+		TuneConn(tcp)
+		setCongestion(tcp, congestion)
 	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return
+}
+
+// TuneConn keeps what waits to be sent out of the kernel, as a tunnel does, where that can be set.
+func TuneConn(c *net.TCPConn) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 128<<10) })
 	}
+}
+
+// TuneListener has the connections that a listener takes from now on begin with the congestion control of that setting (see
+// Config.Congestion). They have the system's where it cannot be set.
+func TuneListener(ln *net.TCPListener, congestion string) { setCongestion(ln, congestion) }
+
+func setCongestion(c syscall.Conn, congestion string) {
 	name, _ := resolveCongestion(congestion)
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 128<<10)
-		if name != "" {
-			_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name)
-		}
-	})
+	if name == "" {
+		return
+	}
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name) })
+	}
 }
 
 // growUDP asks for socket buffers of a size, and gives what the smaller of the two became.

@@ -10,6 +10,12 @@ import (
 
 func tune(net.Conn, string) {}
 
+// TuneConn sets nothing on this system.
+func TuneConn(*net.TCPConn) {}
+
+// TuneListener sets nothing on this system.
+func TuneListener(*net.TCPListener, string) {}
+
 // growUDP asks for socket buffers of a size. What they became is not asked: these systems refuse rather than give less.
 func growUDP(c *net.UDPConn, size int) (int, error) {
 	if err := errors.Join(c.SetReadBuffer(size), c.SetWriteBuffer(size)); err != nil {

@@ -66,6 +66,7 @@ var (
 	ErrExpired        = errors.New("tunnel ended: the peer's certificate expired")
 	ErrLate           = errors.New("the line is slow: the ping still waits behind what was sent before") // of Ping; the tunnel stands
 	ErrWriteTimeout   = errors.New("tunnel lost: the peer takes no bytes")
+	ErrLaneLost       = errors.New("lane lost") // of Lane; its tunnel may stand
 	ErrProtocol       = errors.New("tunnel ended: the peer broke the protocol")
 	ErrTooManyStreams = errors.New("too many streams in the tunnel")
 	ErrReset          = errors.New("stream reset by the peer")
@@ -86,6 +87,8 @@ type Config struct {
 	LatePing     time.Duration // the same while the line still carries what was sent before the ping
 	WriteTimeout time.Duration // time the connection may take no bytes
 	CloseTimeout time.Duration // time the peer has to close its side of a closed stream
+	LaneSilence  time.Duration // Lane: time in which what was sent must be acknowledged, also by a peer that does not read
+	LaneWrite    time.Duration // Lane, where acknowledgements cannot be seen: time the kernel may take nothing of a frame
 
 	HandshakeTimeout       time.Duration // TCP connect and TLS handshake each; the whole of QUIC's
 	MaxHandshakes          int           // Mux, QUICListener: connections whose handshake is not done
@@ -117,7 +120,7 @@ func DefaultConfig() Config {
 		MaxStreams: 1024, Backlog: 1024, OpenRate: 500, OpenBurst: 2000,
 		Window: 4 << 20, MaxBuffered: 64 << 20,
 		KeepAlive: 10 * time.Second, PingTimeout: 10 * time.Second, LatePing: time.Minute, WriteTimeout: 20 * time.Second,
-		CloseTimeout:     30 * time.Second,
+		CloseTimeout: 30 * time.Second, LaneSilence: 20 * time.Second, LaneWrite: 5 * time.Minute,
 		HandshakeTimeout: 10 * time.Second, MaxHandshakes: 1024, MaxHandshakesPerSource: 256,
 		HandshakeGrace: 2 * time.Second, HandshakesAtOnce: 64, MaxWaiting: 8192, HandshakeWait: 8 * time.Second, RetryAbove: 64,
 		MaxProxyHeader: 536,
@@ -138,6 +141,8 @@ func (c Config) withDefaults() Config {
 	set(&c.LatePing, d.LatePing)
 	set(&c.WriteTimeout, d.WriteTimeout)
 	set(&c.CloseTimeout, d.CloseTimeout)
+	set(&c.LaneSilence, d.LaneSilence)
+	set(&c.LaneWrite, d.LaneWrite)
 	set(&c.HandshakeTimeout, d.HandshakeTimeout)
 	set(&c.MaxHandshakes, d.MaxHandshakes)
 	set(&c.MaxHandshakesPerSource, d.MaxHandshakesPerSource)

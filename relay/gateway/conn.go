@@ -18,6 +18,7 @@ import (
 
 	"github.com/fairleadhq/fairlead/internal/audit"
 	"github.com/fairleadhq/fairlead/internal/splice"
+	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/authz"
 	"github.com/fairleadhq/fairlead/relay/directory"
@@ -179,6 +180,7 @@ func (m *Manager) serve(k *conn, over func()) {
 		}
 	}()
 	defer m.guard(k)
+	tunnel.TuneConn(k.raw) // what a listener has of the congestion control is inherited, and this is not
 	client, call := m.prepare(k)
 	if call == nil {
 		reset(k.raw)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fairleadhq/fairlead/internal/budget"
+	"github.com/fairleadhq/fairlead/internal/tunnel"
 	"github.com/fairleadhq/fairlead/protocol"
 	"github.com/fairleadhq/fairlead/relay/directory"
 	"github.com/fairleadhq/fairlead/relay/dispatch"
@@ -31,6 +32,7 @@ type Config struct {
 	// address or an IPv6 /64.
 	MaxHandshakes, MaxHandshakesPerSource int
 	DialTimeout                           time.Duration // until the agent has answered
+	Congestion                            string        // TCP congestion control of conns, as tunnel.Config's; a port keeps what it was opened with
 	// Certificate is the relay's own.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	Directory   *directory.Directory
@@ -163,7 +165,7 @@ func (m *Manager) Reserve(ap netip.AddrPort, connection string) (release func(),
 	if m.held[ap] != nil {
 		return nil, &protocol.Error{Code: protocol.CodeConflict, Origin: protocol.OriginRelay, Message: "another gateway is about to get this address and port", Hint: "choose another port"}
 	}
-	ln, err := listen(ap)
+	ln, err := m.listen(ap)
 	if err != nil {
 		return nil, &protocol.Error{Code: protocol.CodeConflict, Origin: protocol.OriginRelay, Message: "the port cannot be opened: " + fault(err), Cause: err,
 			Hint: "choose another address or port; the details are in the relay's log"}
@@ -179,12 +181,16 @@ func (m *Manager) Reserve(ap netip.AddrPort, connection string) (release func(),
 	}, nil
 }
 
-func listen(ap netip.AddrPort) (*net.TCPListener, error) {
+func (m *Manager) listen(ap netip.AddrPort) (*net.TCPListener, error) {
 	network := "tcp4"
 	if ap.Addr().Is6() {
 		network = "tcp6" // "::" is IPv6 alone
 	}
-	return net.ListenTCP(network, net.TCPAddrFromAddrPort(ap))
+	ln, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(ap))
+	if err == nil {
+		tunnel.TuneListener(ln, m.cfg.Congestion) // a conn is often the longer part of the way
+	}
+	return ln, err
 }
 
 // fault gives a reason that may be shown; the error itself names addresses.
@@ -268,7 +274,7 @@ func (m *Manager) openPort(ctx context.Context, tasks *sync.WaitGroup, p *port) 
 	if err == nil {
 		if ln = m.held[ap]; ln != nil {
 			delete(m.held, ap)
-		} else if ln, err = listen(ap); err != nil {
+		} else if ln, err = m.listen(ap); err != nil {
 			why = fault(err)
 		}
 	}

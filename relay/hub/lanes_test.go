@@ -29,6 +29,8 @@ type laneSite struct {
 	root    *mtlstest.Cert
 	tickets chan []byte
 	served  http.HandlerFunc
+	cfg     tunnel.Config // of lanes
+	socket  net.Conn      // of the agent's end of the lane that was dialled last
 }
 
 var other = mtls.Identity{Installation: "in_test", Role: mtls.RoleAgent, Workspace: "ws_test", Group: "grp_test", ID: "agt_other"}
@@ -79,7 +81,7 @@ func (s *laneSite) dial(id mtls.Identity, ticket []byte) (agent *tunnel.Lane, er
 			res <- err
 			return
 		}
-		l, got, err := tunnel.ServeLane(s.t.Context(), tls.Server(conn, conf), tunnel.Config{})
+		l, got, err := tunnel.ServeLane(s.t.Context(), tls.Server(conn, conf), s.cfg)
 		if err == nil {
 			if err = s.hub.Lane(got, l); err != nil {
 				l.Close()
@@ -87,7 +89,12 @@ func (s *laneSite) dial(id mtls.Identity, ticket []byte) (agent *tunnel.Lane, er
 		}
 		res <- err
 	}()
-	agent, derr := tunnel.DialLane(s.t.Context(), ln.Addr().String(), mtls.AgentTLS(agentCert.Reloader(s.t), s.root.Pool(), "in_test"), nil, ticket, tunnel.Config{})
+	agent, derr := tunnel.DialLane(s.t.Context(), ln.Addr().String(), mtls.AgentTLS(agentCert.Reloader(s.t), s.root.Pool(), "in_test"),
+		func(ctx context.Context, network, addr string) (c net.Conn, err error) {
+			c, err = (&net.Dialer{}).DialContext(ctx, network, addr)
+			s.socket = c
+			return c, err
+		}, ticket, s.cfg)
 	if derr != nil {
 		s.t.Fatal(derr)
 	}
