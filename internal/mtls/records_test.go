@@ -7,7 +7,7 @@ import (
 	"github.com/fairleadhq/fairlead/internal/mtls"
 )
 
-// Records are full ones from the first byte: bulk goes through every one of these connections.
+// Every setting that this package makes asks for full records from the first byte; bulk goes through the agent's, the tunnel's and the WebSocket's.
 func TestRecordsAreNotSizedDynamically(t *testing.T) {
 	s := newSite(t)
 	for name, c := range map[string]*tls.Config{
