@@ -99,13 +99,15 @@ func tlsPair(t *testing.T, cfg tunnel.Config) (tunnel.Tunnel, tunnel.Tunnel) {
 	return newWorld(t).connect(t, cfg, cfg, nil, nil)
 }
 
-func TestTLS(t *testing.T) { conformance(t, tlsPair, func(t *testing.T, f func(*testing.T)) { f(t) }) }
+func TestTLS(t *testing.T) {
+	conformance(t, tlsPair, tlsFaults, func(t *testing.T, f func(*testing.T)) { f(t) })
+}
 
 // In memory the same suite runs on real clocks and on fake ones.
 func TestMemory(t *testing.T) {
-	conformance(t, memoryPair, func(t *testing.T, f func(*testing.T)) { f(t) })
+	conformance(t, memoryPair, memoryFaults, func(t *testing.T, f func(*testing.T)) { f(t) })
 }
-func TestMemoryInBubble(t *testing.T) { conformance(t, memoryPair, synctest.Test) }
+func TestMemoryInBubble(t *testing.T) { conformance(t, memoryPair, memoryFaults, synctest.Test) }
 
 func open(t testing.TB, a, b tunnel.Tunnel) (tunnel.Stream, tunnel.Stream) {
 	t.Helper()
@@ -150,7 +152,7 @@ func random(n int) []byte {
 }
 
 // conformance holds a transport to the words of Tunnel and Stream.
-func conformance(t *testing.T, pair pairFunc, in func(*testing.T, func(*testing.T))) {
+func conformance(t *testing.T, pair pairFunc, broken faultyPair, in func(*testing.T, func(*testing.T))) {
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, pairFunc)
@@ -176,6 +178,17 @@ func conformance(t *testing.T, pair pairFunc, in func(*testing.T, func(*testing.
 		{"listener ends alone", testListener},
 	} {
 		t.Run(c.name, func(t *testing.T) { in(t, func(t *testing.T) { c.test(t, pair) }) })
+	}
+	for _, c := range faultCases {
+		t.Run(c.name, func(t *testing.T) {
+			in(t, func(t *testing.T) {
+				if a, _ := pair(t, tunnel.DefaultConfig()); c.cannot[a.Transport()] != "" {
+					t.Logf("not over %s: %s", a.Transport(), c.cannot[a.Transport()])
+					return
+				}
+				c.test(t, broken)
+			})
+		})
 	}
 }
 

@@ -170,36 +170,6 @@ func TestTunnelOutlivesAChangeOfAddress(t *testing.T) {
 	})
 }
 
-// What was written to streams that are closed is not lost with the tunnel, however slow its reader.
-func TestSettledStreamsAreNotLost(t *testing.T) {
-	for name, pair := range map[string]pairFunc{"QUIC": quicPair, "TLS": tlsPair, "memory": memoryPair} {
-		t.Run(name, func(t *testing.T) {
-			a, b := pair(t, tunnel.DefaultConfig())
-			want := random(3 << 20)
-			var wg sync.WaitGroup
-			for range 5 {
-				s, p := open(t, a, b)
-				wg.Go(func() {
-					got, err := io.ReadAll(io.MultiReader(io.LimitReader(slowReader{p}, 1<<20), p))
-					if err != nil || !bytes.Equal(got, want) {
-						t.Errorf("got %d bytes, %v", len(got), err)
-					}
-					_ = p.Close()
-				})
-				if _, err := s.Write(want); err != nil {
-					t.Fatal(err)
-				}
-				must(t, s.Close())
-			}
-			must(t, tunnel.Settle(t.Context(), a))
-			if name == "QUIC" { // the others hand on what was sent before, a goodbye included
-				must(t, a.Close())
-			}
-			wg.Wait()
-		})
-	}
-}
-
 // slowReader reads less than it could, with a pause.
 type slowReader struct{ r io.Reader }
 

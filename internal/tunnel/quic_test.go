@@ -94,5 +94,5 @@ func TestRestartIsSeenAtOnceOverQUIC(t *testing.T) {
 }
 
 func TestQUIC(t *testing.T) {
-	conformance(t, quicPair, func(t *testing.T, f func(*testing.T)) { f(t) })
+	conformance(t, quicPair, quicFaults, func(t *testing.T, f func(*testing.T)) { f(t) })
 }

@@ -97,7 +97,7 @@ func webSocketPair(t *testing.T, cfg tunnel.Config) (tunnel.Tunnel, tunnel.Tunne
 }
 
 func TestWebSocket(t *testing.T) {
-	conformance(t, webSocketPair, func(t *testing.T, f func(*testing.T)) { f(t) })
+	conformance(t, webSocketPair, webSocketFaults, func(t *testing.T, f func(*testing.T)) { f(t) })
 }
 
 func TestWebSocketIsNamed(t *testing.T) {
