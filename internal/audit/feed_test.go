@@ -202,16 +202,19 @@ func TestFeedGoesBack(t *testing.T) {
 func TestFeedGoesBackNoFurtherThanTheLog(t *testing.T) {
 	cfg := Config{Dir: t.TempDir(), MaxBytes: MinBudget, SegmentBytes: 1000}
 	l := openTest(t, cfg)
+	var end *Ticket
 	for i := range 1500 {
 		tk, err := l.Append([]byte(body(i)))
 		if errors.Is(err, ErrFull) {
 			break
 		}
 		must(t, err)
+		end = tk
 		if i%20 == 0 {
 			must(t, tk.Wait(t.Context()))
 		}
 	}
+	must(t, end.Wait(t.Context())) // the head that is looked at is the last
 	l.Release(1 << 60)
 	waitFor(t, func() bool { return l.Status().Bytes <= cfg.MaxBytes/2 })
 	oldest, head := l.Oldest(), l.Head().Seq
