@@ -3,6 +3,7 @@ package authz
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // Near is a grant of a principal that does not allow what was asked, with what stands in its way.
@@ -34,7 +35,7 @@ func Explain(p Principal, grants []Grant, a Action, s Scope, at At) (Decision, [
 		if !g.reaches(p, a, s) {
 			n.Lacks = append(n.Lacks, LacksScope)
 		}
-		if !g.Until.IsZero() && (at.Time.UnixMilli() <= 0 || at.Time.UnixMilli() >= g.Until.UnixMilli()) {
+		if g.over(at.Time) {
 			n.Lacks = append(n.Lacks, LacksTime)
 		}
 		if len(g.From) > 0 && !g.admits(at) {
@@ -46,6 +47,15 @@ func Explain(p Principal, grants []Grant, a Action, s Scope, at At) (Decision, [
 	}
 	slices.SortStableFunc(out, func(a, b Near) int { return len(a.Lacks) - len(b.Lacks) })
 	return d, out
+}
+
+// Gives reports whether the grant, of p, gives an action on a scope at a time, from wherever: where somebody asks from is not looked at.
+func (g Grant) Gives(p Principal, a Action, s Scope, at time.Time) bool {
+	return g.Set().Has(a) && g.reaches(p, a, s) && !g.over(at)
+}
+
+func (g Grant) over(at time.Time) bool {
+	return !g.Until.IsZero() && (at.UnixMilli() <= 0 || at.UnixMilli() >= g.Until.UnixMilli())
 }
 
 // reaches reports whether what the grant is given on holds the scope, for the action and for p.

@@ -75,10 +75,7 @@ func (w *Workspace) mayMakeGroup(by *By, in authz.Environment) error {
 	if err != nil {
 		return err
 	}
-	if d := authz.Decide(who, authz.GroupsCreate, authz.Scope{Workspace: w.ID, Environment: in}, by.At); !d.Allow {
-		return MayNot(authz.GroupsCreate, d)
-	}
-	return nil
+	return mayDo(authz.GroupsCreate, who, authz.Scope{Workspace: w.ID, Environment: in}, by.At)
 }
 
 // groupFor finds a group (name or id) for who asks for an action on it. Without by, nobody is judged.
@@ -123,10 +120,8 @@ func (w *Workspace) mayJoin(t store.JoinToken, from netip.Addr, at time.Time) er
 	if !strings.HasPrefix(t.CreatedBy, "usr_") {
 		return nil
 	}
-	in := w.ScopeOfGroup(t.Group).Environment
-	if p := w.Principal(t.CreatedBy); p != nil && !p.Disabled && slices.ContainsFunc(p.Grants, func(g authz.Grant) bool {
-		return (g.Until.IsZero() || g.Until.After(at)) && g.Set().Has(authz.JoinTokensCreate) && g.Project == "" && g.Connection == "" && (g.Environment == "" || g.Environment == in)
-	}) {
+	on := w.ScopeOfGroup(t.Group)
+	if p := w.Principal(t.CreatedBy); p != nil && !p.Disabled && slices.ContainsFunc(p.Grants, func(g authz.Grant) bool { return g.Gives(p.Principal, authz.JoinTokensCreate, on, at) }) {
 		return nil
 	}
 	return &protocol.Error{Code: protocol.CodeUnauthenticated, Message: "the join token counts no more: who made it may make none for its agent group any more",
