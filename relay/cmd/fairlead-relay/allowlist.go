@@ -32,13 +32,9 @@ func (c *allowlistCommand) Run(ctx context.Context, t *cli.Term) error {
 	if err != nil {
 		return err
 	}
-	var list []netip.Prefix
-	for _, s := range c.Prefixes {
-		p, err := allowlist.ParsePrefix(s)
-		if err != nil {
-			return cli.Usage("%s", err)
-		}
-		list = append(list, p)
+	list, err := prefixes("", c.Prefixes)
+	if err != nil {
+		return err
 	}
 	if err := relay.SetSources(ctx, cfg, c.Workspace, directory.Side(c.For), list); err != nil {
 		return err
@@ -49,4 +45,16 @@ func (c *allowlistCommand) Run(ctx context.Context, t *cli.Term) error {
 	}
 	t.Notef("workspace %s now admits %s from %d prefixes; a relay that runs takes it within a second or two\n", c.Workspace, c.For, len(list))
 	return nil
+}
+
+// prefixes reads prefixes and addresses of the command line; flag is what they were given by, with a blank behind it.
+func prefixes(flag string, texts []string) (list []netip.Prefix, _ error) {
+	for _, s := range texts {
+		p, err := allowlist.ParsePrefix(s)
+		if err != nil {
+			return nil, cli.Usage("%s%s", flag, err)
+		}
+		list = append(list, p)
+	}
+	return list, nil
 }

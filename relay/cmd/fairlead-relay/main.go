@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/fairleadhq/fairlead/internal/allowlist"
 	"github.com/fairleadhq/fairlead/internal/cli"
 	"github.com/fairleadhq/fairlead/internal/config"
 	"github.com/fairleadhq/fairlead/internal/daemon"
@@ -70,13 +68,9 @@ func (*initCommand) Examples() []string {
 }
 
 func (c *initCommand) Run(ctx context.Context, t *cli.Term) error {
-	var allow []netip.Prefix
-	for _, s := range c.Allow {
-		p, err := allowlist.ParsePrefix(s)
-		if err != nil {
-			return cli.Usage("--allow %s", err)
-		}
-		allow = append(allow, p)
+	allow, err := prefixes("--allow ", c.Allow)
+	if err != nil {
+		return err
 	}
 	if c.TokenFile != "" {
 		if _, err := os.Lstat(c.TokenFile); !errors.Is(err, fs.ErrNotExist) {

@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/fairleadhq/fairlead/internal/allowlist"
 	"github.com/fairleadhq/fairlead/internal/cli"
 	"github.com/fairleadhq/fairlead/relay"
 	"github.com/fairleadhq/fairlead/relay/directory"
@@ -42,13 +40,9 @@ func (c *workspaceCreate) Run(ctx context.Context, t *cli.Term) (err error) {
 	if c.Person != "" && (c.Link || c.CodeFile != "") {
 		return cli.Usage("who belongs to another workspace has a password: there is no code for --link or --code-file")
 	}
-	var allow []netip.Prefix
-	for _, s := range c.Allow {
-		p, err := allowlist.ParsePrefix(s)
-		if err != nil {
-			return cli.Usage("--allow %s", err)
-		}
-		allow = append(allow, p)
+	allow, err := prefixes("--allow ", c.Allow)
+	if err != nil {
+		return err
 	}
 	cfg, _, err := c.load()
 	if err != nil {
