@@ -261,6 +261,30 @@ func TestWhoOnlyCreatesConnections(t *testing.T) {
 	}
 }
 
+// Who may make connections anywhere, and see no agent groups, is not told that one is of another environment: it is as one that is not there.
+func TestAHiddenGroupIsNotThereForANewConnection(t *testing.T) {
+	g := newRig(t)
+	w := g.walker()
+	const own = "/workspaces/default"
+	g.get("POST", own+"/groups", g.token[authz.Owner], `{"name":"lab","environment":"test"}`, nil)
+	ask := func(group string) answer {
+		was := g.dir.Snapshot().Generation
+		a := g.ask("POST", own+"/connections", w.token, `{"name":"x","group":"`+group+`","profile":"p","environment":"production"}`)
+		if g.dir.Snapshot().Generation != was {
+			t.Errorf("%s: something was made: %s", group, a.body)
+		}
+		return a
+	}
+	w.holds(authz.ConnectionsCreate)
+	if hidden, none := ask("lab"), ask("nolab"); hidden.status != 404 || hidden.shape() != none.shape() {
+		t.Errorf("J1 hidden: %d %s, missing: %d %s", hidden.status, hidden.body, none.status, none.body)
+	}
+	w.holds(authz.ConnectionsCreate, authz.GroupsRead)
+	if a := ask("lab"); a.status != 409 {
+		t.Errorf("who sees it is not told: %d %s", a.status, a.body)
+	}
+}
+
 // A role is told and recorded by the fewest actions that make it, and a token that is limited to what manages an asset does what it did.
 func TestRolesAreToldByTheFewestActions(t *testing.T) {
 	g := newRig(t)
