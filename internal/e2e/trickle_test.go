@@ -12,9 +12,6 @@ import (
 
 // E13: who has a token cannot hold a stream to a site by sending a byte now and then, and nothing is written.
 func TestUploadThatTricklesIsCutOnTheWay(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes the relay's own time limit, a minute")
-	}
 	t.Parallel()
 	t.Run("E13 a byte every two seconds", func(t *testing.T) {
 		w := shop(t, testenv.Options{Transport: testenv.Memory})

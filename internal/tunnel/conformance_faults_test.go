@@ -164,23 +164,7 @@ func testWriteTimeout(t *testing.T, pair faultyPair) {
 	if line.stick != nil {
 		line.stick()
 	}
-	errs := make(chan error, len(streams)+1)
-	for _, s := range streams {
-		go func() {
-			var err error
-			for err == nil {
-				_, err = s.Write(make([]byte, 64<<10))
-			}
-			errs <- err
-		}()
-	}
-	go func() { _, err := idle.Read(make([]byte, 1)); errs <- err }()
-	within(t, 30*time.Second, "the end of the tunnel", a.Done())
-	for range len(streams) + 1 {
-		if err := <-errs; !errors.Is(err, tunnel.ErrWriteTimeout) {
-			t.Errorf("got %v", err)
-		}
-	}
+	writersFindOut(t, a, streams, idle, 30*time.Second)
 	if err := a.Err(); !errors.Is(err, tunnel.ErrWriteTimeout) {
 		t.Errorf("tunnel: %v", err)
 	}
@@ -213,4 +197,26 @@ func testDrain(t *testing.T, pair faultyPair) {
 		must(t, a.Close())
 	}
 	wg.Wait()
+}
+
+// writersFindOut writes to all streams until the tunnel has ended, and expects its reason from each, and from the reader of an idle one.
+func writersFindOut(t *testing.T, a tunnel.Tunnel, streams []tunnel.Stream, idle tunnel.Stream, limit time.Duration) {
+	t.Helper()
+	errs := make(chan error, len(streams)+1)
+	for _, s := range streams {
+		go func() {
+			var err error
+			for err == nil {
+				_, err = s.Write(make([]byte, 64<<10))
+			}
+			errs <- err
+		}()
+	}
+	go func() { _, err := idle.Read(make([]byte, 1)); errs <- err }()
+	within(t, limit, "the end of the tunnel", a.Done())
+	for range len(streams) + 1 {
+		if err := <-errs; !errors.Is(err, tunnel.ErrWriteTimeout) {
+			t.Errorf("got %v", err)
+		}
+	}
 }

@@ -351,23 +351,7 @@ func TestWriteTimeoutEndsBothSides(t *testing.T) {
 	}
 	idle, _ := open(t, a, b)
 	f.stuck.Store(true)
-	errs := make(chan error, len(streams)+1)
-	for _, s := range streams {
-		go func() {
-			var err error
-			for err == nil {
-				_, err = s.Write(make([]byte, 64<<10))
-			}
-			errs <- err
-		}()
-	}
-	go func() { _, err := idle.Read(make([]byte, 1)); errs <- err }()
-	within(t, 20*time.Second, "the end of the tunnel", a.Done())
-	for range len(streams) + 1 {
-		if err := <-errs; !errors.Is(err, tunnel.ErrWriteTimeout) {
-			t.Errorf("got %v", err)
-		}
-	}
+	writersFindOut(t, a, streams, idle, 20*time.Second)
 	f.letGo()
 	within(t, 20*time.Second, "the end of the other side", b.Done())
 }
